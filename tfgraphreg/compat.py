@@ -1,0 +1,164 @@
+"""The one room that knows versions.
+
+It selects the Keras 2 API (`tf.keras` itself on TensorFlow 2.15, the package tf-keras from
+2.16 on), which `neural_structured_learning` 1.4.0 needs because its classes call
+`add_metric`, and it mends the two places where that package no longer runs. Every mend is
+applied only where the installed versions need it.
+
+Use it as ``from tfgraphreg.compat import tf, keras, nsl``: the modules are loaded at that
+moment, not when tfgraphreg is imported.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from typing import Any
+
+from tfgraphreg.errors import MissingExtraError, StackError
+
+_FLAG = "TF_USE_LEGACY_KERAS"
+_CURE = (
+    f"Set the environment variable {_FLAG}=1 before Python starts, "
+    "or import tfgraphreg before anything that touches tf.keras."
+)
+
+
+def prepare_environment() -> None:
+    """Sets what must be in the environment before TensorFlow or Keras is loaded.
+
+    Cheap, and safe to call many times: it imports nothing. A value that the user has set
+    is left alone, except that the Keras 2 API is not optional.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow 2.15 with the variable set and no tf-keras fails on `tf.keras`.
+    if importlib.util.find_spec("tf_keras") is not None:
+        os.environ[_FLAG] = "1"
+
+
+def load_tensorflow() -> types.ModuleType:
+    """Returns TensorFlow with `tf.keras` bound to the Keras 2 API.
+
+    Raises:
+        StackError: If TensorFlow or tf-keras is missing, or Keras 3 is bound already.
+    """
+    prepare_environment()
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise StackError(
+            f"TensorFlow cannot be imported ({error}).", cure="Run: pip install tfgraphreg."
+        ) from error
+    _load_keras(tf)
+    return tf
+
+
+def _load_keras(tf: types.ModuleType) -> types.ModuleType:
+    try:
+        keras_2 = hasattr(tf.keras.Model, "add_metric")
+    except (ImportError, AttributeError) as error:
+        minor = ".".join(tf.__version__.split(".")[:2])
+        raise StackError(
+            f"The Keras 2 API cannot be loaded beside TensorFlow {tf.__version__} ({error}).",
+            cure=f'Run: pip install "tf-keras~={minor}.0".',
+        ) from error
+    if not keras_2:
+        has_tf_keras = importlib.util.find_spec("tf_keras") is not None
+        cure = _CURE if has_tf_keras else f"Run: pip install tf-keras. {_CURE}"
+        raise StackError(
+            "tfgraphreg needs the Keras 2 API, and this process has loaded Keras 3 as tf.keras.",
+            received=f"keras {tf.keras.__version__}, tensorflow {tf.__version__}",
+            cure=cure,
+        )
+    return tf.keras
+
+
+def load_keras() -> types.ModuleType:
+    """Returns the Keras 2 API that `tf.keras` is bound to."""
+    return _load_keras(load_tensorflow())
+
+
+def load_nsl() -> types.ModuleType:
+    """Returns `neural_structured_learning`, mended where this stack needs it.
+
+    Raises:
+        StackError: If the package is missing or cannot be imported.
+    """
+    tf = load_tensorflow()
+    _mend_estimator(tf)
+    try:
+        nsl = importlib.import_module("neural_structured_learning")
+        graph_utils = importlib.import_module("neural_structured_learning.tools.graph_utils")
+    except ImportError as error:
+        raise StackError(
+            f"neural_structured_learning cannot be imported ({error}).",
+            cure="Run: pip install neural-structured-learning==1.4.0.",
+        ) from error
+    _mend_open(graph_utils)
+    return nsl
+
+
+def _mend_estimator(tf: types.ModuleType) -> bool:
+    """TensorFlow 2.16 removed `tf.estimator`, which NSL imports and, as used here, never calls."""
+    if hasattr(tf, "estimator"):
+        return False
+    tf.estimator = types.SimpleNamespace()
+    return True
+
+
+def _mend_open(graph_utils: types.ModuleType) -> bool:
+    """Python 3.11 removed the mode 'U', with which NSL opens its TSV files."""
+    if sys.version_info < (3, 11) or "open" in vars(graph_utils):
+        return False
+
+    def open_text(name: str, mode: str = "r", *args: Any, **kwargs: Any):
+        return builtins.open(name, mode.replace("U", ""), *args, **kwargs)
+
+    graph_utils.open = open_text
+    return True
+
+
+def load_kecam() -> types.ModuleType:
+    """Returns keras-cv-attention-models.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    load_tensorflow()
+    return _load_optional("keras_cv_attention_models", "kecam", "This backbone")
+
+
+def load_addons() -> types.ModuleType:
+    """Returns tensorflow-addons, which runs on TensorFlow 2.15 only.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    load_tensorflow()
+    return _load_optional("tensorflow_addons", "addons", "This objective")
+
+
+def _load_optional(module: str, extra: str, purpose: str) -> types.ModuleType:
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(module.replace("_", "-"), extra, purpose)
+    return importlib.import_module(module)
+
+
+_LOADERS = {
+    "tf": load_tensorflow,
+    "keras": load_keras,
+    "nsl": load_nsl,
+}
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    loader = _LOADERS.get(name)
+    if loader is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = loader()
+    globals()[name] = value
+    return value

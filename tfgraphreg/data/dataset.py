@@ -1,0 +1,109 @@
+"""The value that the data room hands on: images, labels, ids, and where they came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfgraphreg.errors import DataError
+
+UNLABELED = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """N images with what is known of them.
+
+    Attributes:
+        images: `[N, height, width, channels]` uint8 with 1 or 3 channels: a NumPy array, a
+            memory map, or anything with `shape`, `dtype`, `len()` and indexing by an int64
+            array (see `tfgraphreg.data.lazy`), so that a split need not fit in memory.
+        labels: `[N]` int64 class numbers, -1 where unlabeled; or `[N, C]` int8 multi-hot rows
+            with -1 in every column where unlabeled.
+        ids: `[N]` strings, unique and stable from run to run.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+
+    def __post_init__(self):
+        n = len(self.images)
+        if len(self.labels) != n or len(self.ids) != n:
+            raise DataError(
+                "A split needs one label and one id for every image.",
+                received=f"{n} images, {len(self.labels)} labels, {len(self.ids)} ids",
+            )
+        if len(self.images.shape) != 4 or self.images.shape[-1] not in (1, 3):
+            raise DataError(
+                "Images must have the shape [N, height, width, 1 or 3].",
+                received=f"shape={tuple(self.images.shape)}",
+            )
+        if len(np.unique(self.ids)) != n:
+            unique, count = np.unique(self.ids, return_counts=True)
+            raise DataError(
+                "Every image needs an id of its own.",
+                received=f"id {str(unique[count > 1][0])!r} more than once",
+                cure="Rename one of the files or give it another id.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether labels are multi-hot rows."""
+        return self.labels.ndim == 2
+
+    @property
+    def labeled(self) -> np.ndarray:
+        """`[N]` bool: which items have a label."""
+        first = self.labels[:, 0] if self.multilabel else self.labels
+        return first != UNLABELED
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Split:
+        """The items at `indices`, in that order. Reads the images of a lazy split only when asked."""
+        indices = np.asarray(indices)
+        lazy_take = getattr(self.images, "take_rows", None)
+        images = lazy_take(indices) if lazy_take else self.images[indices]
+        return Split(images, self.labels[indices], self.ids[indices])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A named dataset of three splits.
+
+    Attributes:
+        name: As the user typed it.
+        train: Images to train on; the nodes of the graph.
+        validation: Images to choose by; may be empty.
+        test: Images to report on.
+        class_names: C names, in the order of the label numbers.
+        source: In words, where the bytes came from.
+        checksum: A digest of the content, for fingerprints.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+    source: str
+    checksum: str
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may belong to several classes."""
+        return self.train.multilabel
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)` of every image."""
+        return tuple(self.train.images.shape[1:])

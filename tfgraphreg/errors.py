@@ -1,0 +1,75 @@
+"""Errors a user can act on: the rule, what was received, and the cure, in one line."""
+
+from __future__ import annotations
+
+
+class TFGraphRegError(Exception):
+    """Base of every error that is the user's to mend.
+
+    The command line prints it as one line and exits with status 2.
+
+    Args:
+        rule: What must hold, or what went wrong, as a sentence.
+        received: What was found instead, for example ``"k=10, items=8"``.
+        cure: What to do about it, as a sentence.
+    """
+
+    def __init__(self, rule: str, *, received: str | None = None, cure: str | None = None):
+        self.rule, self.received, self.cure = rule, received, cure
+        parts = [rule]
+        if received is not None:
+            parts.append(f"Received: {received}.")
+        if cure is not None:
+            parts.append(cure)
+        super().__init__(" ".join(parts))
+
+
+class ConfigError(TFGraphRegError, ValueError):
+    """A setting, or a combination of settings, that cannot work."""
+
+
+class UnknownNameError(TFGraphRegError, KeyError):
+    """A name that no registry knows."""
+
+    # KeyError would print the repr of the message.
+    __str__ = Exception.__str__
+
+
+class DataError(TFGraphRegError, ValueError):
+    """Data that is missing, altered, truncated or of the wrong kind."""
+
+
+class GraphError(TFGraphRegError, ValueError):
+    """A graph, or a graph file, that cannot be used."""
+
+
+class ModelError(TFGraphRegError, ValueError):
+    """A network that cannot be built, loaded or exported as asked."""
+
+
+class TrainingError(TFGraphRegError, RuntimeError):
+    """Training that cannot go on, such as a loss that became NaN."""
+
+
+class RunError(TFGraphRegError, RuntimeError):
+    """A run folder that is in the way, incomplete or of another run."""
+
+
+class MissingExtraError(TFGraphRegError, ImportError):
+    """A package that belongs to an optional extra is not installed.
+
+    Args:
+        package: The package that could not be imported.
+        extra: The extra of tfgraphreg that brings it.
+        purpose: What it is needed for.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed.",
+            cure=f'Run: pip install "tfgraphreg[{extra}]".',
+        )
+
+
+class StackError(TFGraphRegError, ImportError):
+    """The installed or already loaded packages cannot work together."""
