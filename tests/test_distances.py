@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from scipy.spatial import distance as scipy_distance
+
+from tfgraphreg.compat import nsl, tf
+from tfgraphreg.distances import DISTANCES
+from tfgraphreg.errors import UnknownNameError
+
+SCIPY = {
+    "euclidean": scipy_distance.euclidean,
+    "sqeuclidean": scipy_distance.sqeuclidean,
+    "manhattan": scipy_distance.cityblock,
+    "cosine": scipy_distance.cosine,
+}
+
+
+def rows(seed, n=7, d=5):
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", sorted(SCIPY))
+def test_equals_scipy(name):
+    x, y = rows(0), rows(1)
+    expected = [SCIPY[name](a.astype(float), b.astype(float)) for a, b in zip(x, y)]
+    record = DISTANCES.get(name)
+    np.testing.assert_allclose(record.array(x, y), expected, rtol=1e-9)
+    np.testing.assert_allclose(record.tensor(x, y), expected, rtol=2e-5)
+    assert record.array(x, y).dtype == np.float64
+
+
+def hard_pairs():
+    x = rows(2, 4, 64)
+    zero = np.zeros_like(x)
+    yield "equal", x, x
+    yield "zero", zero, zero
+    yield "one zero", x, zero
+    for size in (1e18, 1e-18, 1e-30, 1e-38):
+        yield f"{size:g} equal", x * size, x * size
+        yield f"{size:g} opposite", x * size, -x * size
+        yield f"{size:g} and one", x * size, x
+    yield "nearly equal", x, np.nextafter(x, np.float32(np.inf))
+
+
+@pytest.mark.parametrize("name", sorted(SCIPY))
+@pytest.mark.parametrize("pair", list(hard_pairs()), ids=lambda pair: pair[0])
+def test_finite_with_finite_gradients(name, pair):
+    what, x, y = pair
+    record = DISTANCES.get(name)
+    x, y = tf.constant(x, tf.float32), tf.constant(y, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch([x, y])
+        value = record.tensor(x, y)
+    gradients = tape.gradient(value, [x, y])
+    assert np.isfinite(value).all() and (value.numpy() >= 0).all()
+    for gradient in gradients:
+        assert np.isfinite(gradient).all()
+    if "equal" in what and what != "nearly equal":
+        np.testing.assert_array_equal(value, 0)
+
+
+def test_cosine_of_zero_rows():
+    record = DISTANCES.get("cosine")
+    x, zero = rows(0), np.zeros((7, 5), np.float32)
+    for function in (record.tensor, record.array):
+        np.testing.assert_allclose(function(x, zero), 1.0, rtol=1e-6)
+        np.testing.assert_array_equal(function(zero, zero), 0.0)
+
+
+def test_half_precision_is_computed_in_float32():
+    x = tf.constant(rows(0) * 300, tf.float16)
+    value = DISTANCES.get("sqeuclidean").tensor(x, -x)
+    assert value.dtype == tf.float32 and np.isfinite(value).all()
+
+
+def test_sqeuclidean_is_nsls_l2_and_manhattan_its_l1():
+    x, y = rows(0), rows(1)
+    weights = np.random.default_rng(3).uniform(size=(7, 1)).astype(np.float32)
+    for name, kind in (("sqeuclidean", "l2"), ("manhattan", "l1")):
+        config = nsl.configs.DistanceConfig(distance_type=kind, sum_over_axis=-1)
+        expected = nsl.lib.pairwise_distance_wrapper(
+            tf.constant(x), tf.constant(y), tf.constant(weights), config
+        )
+        mine = np.mean(DISTANCES.get(name).tensor(x, y).numpy() * weights[:, 0])
+        np.testing.assert_allclose(mine, expected, rtol=1e-6)
+
+
+def test_gradient_of_euclidean_and_cosine_by_differences():
+    x, y = rows(4).astype(np.float64), rows(5).astype(np.float64)
+    for name in ("euclidean", "cosine"):
+        record = DISTANCES.get(name)
+        tensor = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(tensor)
+            value = record.tensor(tensor, y)
+        gradient = tape.gradient(value, tensor).numpy()
+        for column in range(5):
+            step = np.zeros_like(x)
+            step[:, column] = 1e-6
+            slope = (record.array(x + step, y) - record.array(x - step, y)) / 2e-6
+            np.testing.assert_allclose(gradient[:, column], slope, atol=1e-7)
+
+
+def test_unknown_name_gives_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"Unknown distance. Received: 'euclidian'. Did you"):
+        DISTANCES.get("euclidian")
