@@ -1,1 +1,1 @@
-
+"""The network and its graph-regularized training step."""

@@ -1,1 +1,1 @@
-
+"""Strategies, callbacks, checkpoints: everything around `fit`."""

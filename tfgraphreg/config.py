@@ -1,0 +1,286 @@
+"""What a run does, as one frozen value that is checked at birth.
+
+The same dataclass makes the command line's flags, the YAML of `--config` and the
+`config.json` of a run folder. Each field's `help` is what `--help` prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+from tfgraphreg.errors import ConfigError
+
+STRATEGIES = ("auto", "mirrored", "none")
+REGULARIZED = ("embedding", "logits")
+NEIGHBOR_MODES = ("packed", "gathered", "paired", "bank")
+SCHEDULES = ("cosine", "fixed")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+PACKERS = ("nsl", "stream")
+AUGMENTATIONS = ("none", "flip", "flip_shift", "rand_augment", "mixup", "cutmix")
+LABEL_MIXING = ("mixup", "cutmix")
+OBJECTIVES = ("softmax", "triplet_semihard", "lifted_structured", "npairs", "contrastive")
+GRAPH_KINDS = ("knn", "mutual", "threshold", "class", "random")
+WEIGHTINGS = ("cosine", "gaussian", "binary")
+BAD_IMAGE = ("error", "skip")
+
+
+def _field(default: Any, help: str, *, choices: tuple[str, ...] | None = None) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides the result of a run, and where it goes.
+
+    Raises:
+        ConfigError: If a value, or a combination of values, cannot work.
+    """
+
+    dataset: str = _field(
+        "fashion_mnist",
+        "dataset: fashion_mnist, mnist, cifar10, digits (needs no network), tfds:NAME, folder:PATH",
+    )
+    data_dir: str | None = _field(
+        None, "folder with the data: original IDX files, archives, or a prepared TFDS folder"
+    )
+    limit: int | None = _field(None, "use only the first N training images, for a quick try")
+    labels_per_class: int | None = _field(
+        None, "keep N labels a class; the other training images stay in the graph, unlabeled"
+    )
+    validation_fraction: float = _field(
+        0.0, "share of the training images set aside to choose the best epoch by, in [0, 1)"
+    )
+    on_bad_image: str = _field(
+        "error", "what to do about files that are no usable image", choices=BAD_IMAGE
+    )
+    image_size: int | None = _field(
+        None, "side in pixels that the backbone sees; the model resizes. Default: see `backbones`"
+    )
+
+    backbone: str = _field("mobilenet_025", "network: a name that `tfgraphreg backbones` lists")
+    weights: str = _field("none", "start weights: none, imagenet, a file, or timm:FILE.safetensors")
+    embedding_dim: int = _field(64, "width of the embedding")
+    freeze: str = _field(
+        "none", "what stays untrained: none, backbone, or a number of first stages"
+    )
+    backbone_learning_rate: float = _field(
+        1.0, "learning rate of the backbone as a multiple of the head's"
+    )
+    warmup_epochs: int = _field(0, "epochs in which only the head is trained, at the start")
+
+    alpha: float = _field(0.1, "weight of the graph term; 0 is plain training")
+    distance: str = _field(
+        "cosine",
+        "distance between an image and its neighbor: euclidean, sqeuclidean, manhattan, "
+        "cosine, ...",
+    )
+    regularize: str = _field("embedding", "what the graph term compares", choices=REGULARIZED)
+    neighbors: str = _field(
+        "packed",
+        "how neighbors reach a batch: packed by nsl.tools.pack_nbrs, gathered by index, "
+        "paired in one batch (cost of plain training), or from a bank of embeddings",
+        choices=NEIGHBOR_MODES,
+    )
+    max_neighbors: int = _field(1, "neighbors of an image in a batch")
+    packer: str = _field(
+        "nsl", "who packs: nsl.tools.pack_nbrs, or the streaming packer", choices=PACKERS
+    )
+    graph: str = _field(
+        "knn", f"graph: one of {', '.join(GRAPH_KINDS)}, or a TSV file of your own edges"
+    )
+    graph_features: str = _field(
+        "pca",
+        "what the graph compares: pixels, pca, color, texture, shape, global, sgt, "
+        "model:PATH, backbone:NAME",
+    )
+    graph_metric: str = _field("cosine", "distance that makes the graph")
+    graph_neighbors: int = _field(10, "neighbors of a node in the graph")
+    graph_weights: str = _field("cosine", "edge weights", choices=WEIGHTINGS)
+    graph_threshold: float = _field(0.9, "smallest weight of an edge in a threshold graph")
+    symmetrize: bool = _field(False, "add the reverse of every edge")
+    edge_kinds: str = _field(
+        "ll,lu,uu", "edges kept, by their ends: labeled-labeled, labeled-unlabeled, both unlabeled"
+    )
+
+    objective: str = _field(
+        "softmax", "supervised loss; all but softmax need the extra addons", choices=OBJECTIVES
+    )
+    augment: str = _field("none", "random changes of training images", choices=AUGMENTATIONS)
+    epochs: int = _field(5, "passes over the training images")
+    batch_size: int = _field(128, "images in a step, over all replicas; neighbors not counted")
+    learning_rate: float | None = _field(None, "Adam's learning rate. Default: the backbone's own")
+    schedule: str = _field("cosine", "learning rate over time", choices=SCHEDULES)
+    precision: str = _field("float32", "number format of the computation", choices=PRECISIONS)
+    strategy: str = _field(
+        "auto",
+        "auto: MirroredStrategy where there is a GPU; mirrored: over all GPUs (or logical CPUs); "
+        "none: one device",
+        choices=STRATEGIES,
+    )
+    jit_compile: bool = _field(False, "compile the training step with XLA")
+    seed: int = _field(0, "seed of everything random; the same seed gives the same run on CPU")
+
+    run_dir: str | None = _field(
+        None, "folder of this run. Default: runs/<dataset>-<backbone>-<time>"
+    )
+    export_dir: str | None = _field(
+        None, "folder of the SavedModel. Default: saved_models/<run name>"
+    )
+    resume: bool = _field(False, "go on with a run that was interrupted")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            choices = field.metadata.get("choices")
+            value = getattr(self, field.name)
+            if choices and value not in choices:
+                raise ConfigError(
+                    f"`{flag(field.name)}` must be one of {', '.join(choices)}.",
+                    received=repr(value),
+                    cure=_nearest(value, choices),
+                )
+        self._check_numbers()
+        self._check_combinations()
+
+    def _check_numbers(self) -> None:
+        if not math.isfinite(self.alpha) or self.alpha < 0:
+            _refuse(
+                "alpha", "must be a finite number >= 0", self.alpha, "Use 0 for plain training."
+            )
+        for name in ("embedding_dim", "epochs", "batch_size", "graph_neighbors"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("limit", "labels_per_class", "image_size"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        if self.alpha > 0 and self.max_neighbors < 1:
+            _refuse(
+                "max_neighbors",
+                "must be at least 1 when alpha > 0",
+                self.max_neighbors,
+                "Use alpha=0 to train without neighbors.",
+            )
+        _at_least("max_neighbors", self.max_neighbors, 0)
+        _at_least("warmup_epochs", self.warmup_epochs, 0)
+        _at_least("seed", self.seed, 0)
+        if self.seed >= 2**31:
+            _refuse("seed", "must be smaller than 2**31", self.seed, "Use a smaller seed.")
+        for name in ("learning_rate", "backbone_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                _refuse(name, "must be a finite number > 0", value, "Try 0.001.")
+        if not 0 <= self.validation_fraction < 1:
+            _refuse(
+                "validation_fraction", "must be in [0, 1)", self.validation_fraction, "Try 0.1."
+            )
+        if not 0 < self.graph_threshold <= 1:
+            _refuse("graph_threshold", "must be in (0, 1]", self.graph_threshold, "Try 0.9.")
+
+    def _check_combinations(self) -> None:
+        kinds = [k for k in self.edge_kinds.split(",") if k]
+        if not kinds or set(kinds) - {"ll", "lu", "uu"}:
+            _refuse(
+                "edge_kinds", "must name some of ll, lu and uu", self.edge_kinds, "Try ll,lu,uu."
+            )
+        if self.freeze not in ("none", "backbone") and not self.freeze.isdigit():
+            _refuse(
+                "freeze",
+                "must be none, backbone or a number of stages",
+                self.freeze,
+                "Try backbone.",
+            )
+        if self.augment in LABEL_MIXING and self.alpha > 0:
+            raise ConfigError(
+                f"--augment {self.augment} mixes the labels of two images, and an edge between "
+                "mixtures has no meaning.",
+                received=f"augment={self.augment}, alpha={self.alpha}",
+                cure="Use --alpha 0, or an augmentation that keeps labels, such as rand_augment.",
+            )
+        if self.neighbors == "paired" and self.alpha > 0 and self.batch_size % 2:
+            _refuse(
+                "batch_size",
+                "must be even with --neighbors paired",
+                self.batch_size,
+                f"Use {self.batch_size + 1}.",
+            )
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs:
+            _refuse(
+                "warmup_epochs",
+                "must be smaller than epochs",
+                self.warmup_epochs,
+                f"Use at most {self.epochs - 1}.",
+            )
+
+    @property
+    def regularized(self) -> bool:
+        """Whether there is a graph term at all."""
+        return self.alpha > 0
+
+    def result_fields(self) -> dict[str, Any]:
+        """The fields that decide the result: all but places and `resume`."""
+        skipped = {"run_dir", "export_dir", "resume"}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in skipped}
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a field: `data_dir` gives `--data-dir`."""
+    return "--" + name.replace("_", "-")
+
+
+def from_mapping(values: dict[str, Any]) -> TrainConfig:
+    """A config of a mapping of field names (dashes allowed) to values.
+
+    Raises:
+        ConfigError: If a name is unknown or a value is wrong.
+    """
+    known = {f.name for f in dataclasses.fields(TrainConfig)}
+    values = {str(k).replace("-", "_"): v for k, v in values.items()}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(
+            "Unknown setting in the config.", received=unknown[0], cure=_nearest(unknown[0], known)
+        )
+    try:
+        return TrainConfig(**values)
+    except TypeError as error:
+        raise ConfigError(f"A value in the config has the wrong type ({error}).") from error
+
+
+def read(path: os.PathLike[str] | str) -> TrainConfig:
+    """The config of a `config.json`.
+
+    Raises:
+        ConfigError: If the file is missing or no such config.
+    """
+    try:
+        values = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as a config ({error}).") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is no config: it must hold one JSON object.")
+    return from_mapping(values)
+
+
+def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
+    """What decides the result and differs, as sentences like `--alpha: 0.1 against 0.2`."""
+    left, right = one.result_fields(), other.result_fields()
+    return [f"{flag(k)}: {left[k]} against {right[k]}" for k in left if left[k] != right[k]]
+
+
+def _at_least(name: str, value: int, smallest: int) -> None:
+    if value < smallest:
+        _refuse(name, f"must be at least {smallest}", value, f"Use {smallest} or more.")
+
+
+def _refuse(name: str, rule: str, value: Any, cure: str) -> None:
+    raise ConfigError(f"`{flag(name)}` {rule}.", received=f"{name}={value}", cure=cure)
+
+
+def _nearest(value: Any, choices: Any) -> str | None:
+    import difflib
+
+    near = difflib.get_close_matches(str(value), list(choices), n=2)
+    return f"Did you mean {' or '.join(near)}?" if near else None

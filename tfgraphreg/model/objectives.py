@@ -1,0 +1,92 @@
+"""Supervised losses, one value a row."""
+
+from __future__ import annotations
+
+from tfgraphreg.compat import load_addons, tf
+from tfgraphreg.errors import ConfigError
+from tfgraphreg.model.classifier import EMBEDDING, LOGITS
+
+
+def check_objective(objective: str, *, multilabel: bool) -> None:
+    """Refuses an objective that this stack or these labels cannot have.
+
+    Raises:
+        ConfigError: If it needs one class an image and labels are multi-hot.
+        MissingExtraError: If tensorflow-addons is not installed.
+    """
+    if objective == "softmax":
+        return
+    if multilabel:
+        raise ConfigError(
+            "A metric-learning objective needs one class an image.",
+            received=f"objective={objective} on a multi-label dataset",
+            cure="Use --objective softmax, which is a sigmoid for each class there.",
+        )
+    load_addons()
+
+
+def supervised_rows(
+    objective: str, labels: tf.Tensor, outputs: dict[str, tf.Tensor], *, multilabel: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Loss and weight of each row.
+
+    Args:
+        objective: `softmax` (for multi-hot labels: a sigmoid for each class, mean over the
+            classes), or a metric-learning loss on the embedding from tensorflow-addons. With
+            the latter the classifier is trained on the embedding without passing a gradient
+            to it, so that accuracy can be reported.
+        labels: `[B]` class numbers or `[B, C]` multi-hot rows; -1 marks an unlabeled row.
+        outputs: `embedding` `[B, D]` and `logits` `[B, C]`.
+        multilabel: Which kind of labels these are.
+
+    Returns:
+        `[B]` losses, finite also for unlabeled rows, and `[B]` weights: 1, or 0 if unlabeled.
+    """
+    logits = outputs[LOGITS]
+    if multilabel:
+        weight = tf.cast(labels[:, 0] >= 0, tf.float32)
+        targets = tf.cast(tf.maximum(labels, 0), tf.float32)
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+        return tf.reduce_mean(losses, axis=-1), weight
+    weight = tf.cast(labels >= 0, tf.float32)
+    targets = tf.maximum(labels, 0)
+    if objective == "softmax":
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits), weight
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+    return losses + _metric_learning(objective, labels, outputs[EMBEDDING]), weight
+
+
+def _metric_learning(objective: str, labels: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
+    """The loss over the labeled rows of the batch, a scalar."""
+    addons = load_addons()
+    labeled = labels >= 0
+    labels, embedding = labels[labeled], tf.boolean_mask(embedding, labeled)
+    unit = tf.math.l2_normalize(embedding, axis=-1)
+    if objective == "triplet_semihard":
+        return addons.losses.triplet_semihard_loss(labels, unit)
+    if objective == "lifted_structured":
+        return addons.losses.lifted_struct_loss(labels, unit)
+    anchors, positives, classes = _pairs(labels, embedding)
+    if objective == "npairs":
+        similarity = tf.matmul(anchors, positives, transpose_b=True)
+        return addons.losses.npairs_loss(classes, similarity)
+    anchors, positives = (tf.math.l2_normalize(v, axis=-1) for v in (anchors, positives))
+    others = tf.roll(positives, 1, axis=0)
+    gaps = tf.concat([anchors - positives, anchors - others], axis=0)
+    # The root of an exact zero has no finite gradient.
+    distances = tf.sqrt(tf.reduce_sum(tf.square(gaps), axis=-1) + 1e-12)
+    same = tf.concat(
+        [tf.ones_like(classes), tf.cast(tf.equal(classes, tf.roll(classes, 1, axis=0)), tf.int64)],
+        0,
+    )
+    return tf.reduce_mean(addons.losses.contrastive_loss(tf.cast(same, tf.float32), distances))
+
+
+def _pairs(labels: tf.Tensor, embedding: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Pairs of one class: rows that are adjacent when the batch is sorted by class."""
+    order = tf.argsort(labels, stable=True)
+    labels, embedding = tf.gather(labels, order), tf.gather(embedding, order)
+    end = tf.shape(labels)[0] // 2 * 2
+    same = tf.equal(labels[0:end:2], labels[1:end:2])
+    pick = [tf.boolean_mask(v, same) for v in (embedding[0:end:2], embedding[1:end:2])]
+    return pick[0], pick[1], tf.boolean_mask(labels[0:end:2], same)

@@ -1,0 +1,88 @@
+"""What happens between the steps and the epochs of `fit`."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import time
+from collections.abc import Callable
+
+from tfgraphreg.compat import keras
+from tfgraphreg.errors import TrainingError
+from tfgraphreg.training.checkpoints import Checkpoints
+from tfgraphreg.training.history import Row, best_epoch, write_history
+
+_CHECK_EVERY = 25
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends training with a sentence once the loss is no finite number."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the loss now and then: reading it waits for the step."""
+        if batch % _CHECK_EVERY == 0:
+            self._check(logs, f"step {batch + 1}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the loss of the whole epoch."""
+        self._check(logs, f"the end of epoch {epoch + 1}")
+
+    def _check(self, logs, when: str) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} at {when}.",
+                cure="Try a smaller --learning-rate or --alpha, or --precision float32.",
+            )
+
+
+class EpochRecorder(keras.callbacks.Callback):
+    """Times each epoch, validates, writes history.csv, then saves the checkpoint.
+
+    In that order: a run killed in between has a row too many, which resuming cuts off, and
+    never a checkpoint whose row is missing.
+
+    Args:
+        path: history.csv.
+        checkpoints: Where states go.
+        rows: The rows of the epochs that an interrupted run has done.
+        images: Images in an epoch, for the throughput.
+        validate: Gives `val_*` values; called after each epoch.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        checkpoints: Checkpoints,
+        *,
+        rows: list[Row],
+        images: int,
+        validate: Callable[[], Row] | None = None,
+    ):
+        super().__init__()
+        self.path, self.checkpoints, self.rows = path, checkpoints, rows
+        self.images, self.validate = images, validate
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock."""
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the row, in `logs` too, so that later callbacks see it."""
+        seconds = time.perf_counter() - self._start
+        row = {"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}}
+        if self.validate:
+            row.update(self.validate())
+        row["learning_rate"] = learning_rate(self.model.optimizer)
+        row["seconds"] = seconds
+        row["images_per_second"] = self.images / seconds
+        self.rows.append(row)
+        if logs is not None:
+            logs.update(row)
+        write_history(self.path, self.rows)
+        self.checkpoints.save(epoch + 1, best=best_epoch(self.rows) == len(self.rows) - 1)
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The learning rate of the step that comes next."""
+    return float(keras.backend.get_value(optimizer.learning_rate))

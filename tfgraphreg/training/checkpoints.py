@@ -1,0 +1,73 @@
+"""The last and the best state of a run, on disk."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from tfgraphreg.compat import keras, tf
+from tfgraphreg.errors import RunError
+from tfgraphreg.storage import write_error
+
+
+class Checkpoints:
+    """Weights, optimizer, random generators and epoch of a model in training.
+
+    TensorFlow writes the data files first and the small file `checkpoint` that points to
+    them last, so a run that is killed while saving goes on from the epoch before.
+
+    Args:
+        folder: `checkpoints/` of the run folder; `last` and `best` are made in it.
+        model: The compiled `GraphRegularization`.
+    """
+
+    def __init__(self, folder: pathlib.Path, model: keras.Model):
+        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epochs_done")
+        parts: dict[str, Any] = {
+            "base": model.base_model,
+            "optimizer": model.optimizer,
+            "epoch": self.epoch,
+        }
+        if model.bank is not None:
+            parts["bank"] = model.bank
+        if model.augmenter is not None:
+            parts["augmenter"] = model.augmenter
+        self._checkpoint = tf.train.Checkpoint(**parts)
+        self._weights = tf.train.Checkpoint(base=model.base_model)
+        self._last = tf.train.CheckpointManager(self._checkpoint, str(folder / "last"), 1)
+        self._best = tf.train.CheckpointManager(self._weights, str(folder / "best"), 1)
+
+    def restore(self) -> int:
+        """Loads the last state, if there is one. Returns the number of epochs it has seen.
+
+        Raises:
+            RunError: If the files do not fit the model.
+        """
+        if self._last.latest_checkpoint is None:
+            return 0
+        try:
+            status = self._checkpoint.restore(self._last.latest_checkpoint)
+            status.assert_existing_objects_matched()
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            raise RunError(
+                f"The checkpoint {self._last.latest_checkpoint} cannot be restored "
+                f"({str(error).splitlines()[0]}).",
+                cure="Start a new run in another folder.",
+            ) from error
+        return int(self.epoch.numpy())
+
+    def restore_best(self) -> None:
+        """Loads the weights of the best epoch, if one was marked."""
+        if self._best.latest_checkpoint is not None:
+            self._weights.restore(self._best.latest_checkpoint).expect_partial()
+
+    def save(self, epochs_done: int, *, best: bool) -> None:
+        """Saves the state after `epochs_done` epochs, and its weights as the best if asked."""
+        self.epoch.assign(epochs_done)
+        try:
+            if best:
+                self._best.save(checkpoint_number=epochs_done)
+            self._last.save(checkpoint_number=epochs_done)
+        except tf.errors.ResourceExhaustedError as error:
+            full = OSError(28, "No space left on device")
+            raise write_error(full, self._last.directory) from error

@@ -1,0 +1,101 @@
+"""Training from the first or from the last saved epoch to the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tfgraphreg.compat import keras, tf
+from tfgraphreg.errors import TrainingError
+from tfgraphreg.model.regularization import GraphRegularization
+from tfgraphreg.training.callbacks import EpochRecorder, StopOnNaN
+from tfgraphreg.training.checkpoints import Checkpoints
+from tfgraphreg.training.history import Row, read_history
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitPlan:
+    """How long, how fast and in which folder.
+
+    Attributes:
+        folder: The run folder.
+        epochs: In all, also when some are done already.
+        steps: Batches in an epoch.
+        images: Images in an epoch.
+        batches: Of the first epoch to run; gives all batches from there to the last epoch.
+        validate: Gives `val_*` values after each epoch, or None.
+        callbacks: More Keras callbacks.
+        verbose: Keras' progress bar: 0 none, 1 bar, 2 a line an epoch.
+    """
+
+    folder: pathlib.Path
+    epochs: int
+    steps: int
+    images: int
+    batches: Callable[[int], tf.data.Dataset]
+    validate: Callable[[], Row] | None = None
+    callbacks: tuple[Any, ...] = ()
+    verbose: int | None = None
+
+
+def make_optimizer(
+    learning_rate: float, *, schedule: str, steps: int, precision: str
+) -> keras.optimizers.Optimizer:
+    """Adam with a fixed rate, or one that falls to zero as half a cosine over `steps`."""
+    rate = learning_rate
+    if schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(learning_rate, max(steps, 1))
+    optimizer = keras.optimizers.Adam(rate)
+    if precision == "mixed_float16":
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
+    """Trains the compiled model to the last epoch and leaves it with the best epoch's weights.
+
+    A run folder with checkpoints is gone on with; the result is that of a run that was never
+    interrupted.
+
+    Returns:
+        One row an epoch, as in history.csv.
+
+    Raises:
+        TrainingError: If the loss stops being a number, or a batch does not fit in memory.
+    """
+    # Adam's slots must exist before their values can be restored.
+    model.optimizer.build(model.trainable_variables)
+    checkpoints = Checkpoints(plan.folder / "checkpoints", model)
+    done = checkpoints.restore()
+    history = plan.folder / "history.csv"
+    recorder = EpochRecorder(
+        history,
+        checkpoints,
+        rows=read_history(history, epochs=done),
+        images=plan.images,
+        validate=plan.validate,
+    )
+    if done < plan.epochs:
+        try:
+            model.fit(
+                plan.batches(done),
+                initial_epoch=done,
+                epochs=plan.epochs,
+                steps_per_epoch=plan.steps,
+                callbacks=[StopOnNaN(), recorder, *plan.callbacks],
+                verbose=_verbosity() if plan.verbose is None else plan.verbose,
+            )
+        except tf.errors.ResourceExhaustedError as error:
+            raise TrainingError(
+                "A batch does not fit in the memory of the device.",
+                cure="Use a smaller --batch-size, --image-size or --max-neighbors.",
+            ) from error
+    checkpoints.restore_best()
+    return recorder.rows
+
+
+def _verbosity() -> int:
+    return 1 if sys.stdout.isatty() else 2
