@@ -1,1 +1,1 @@
-
+"""Numbers about what was learned: functions of arrays, which know no model."""

@@ -1,1 +1,1 @@
-
+"""Pictures of what was learned, and search by picture."""

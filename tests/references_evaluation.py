@@ -1,0 +1,65 @@
+"""Slow, obvious answers that the evaluation room is compared with."""
+
+import math
+
+import numpy as np
+
+
+def ranking(query, gallery, distance):
+    """Positions of the gallery, nearest first, equal distances by position."""
+    values = [distance(query, row) for row in gallery]
+    return sorted(range(len(gallery)), key=lambda i: (values[i], i))
+
+
+def cosine(x, y):
+    norm = np.linalg.norm(x) * np.linalg.norm(y)
+    return 1.0 - (float(np.dot(x, y)) / norm if norm else 0.0)
+
+
+def euclidean(x, y):
+    return math.sqrt(sum((float(a) - float(b)) ** 2 for a, b in zip(x, y)))
+
+
+def manhattan(x, y):
+    return sum(abs(float(a) - float(b)) for a, b in zip(x, y))
+
+
+def retrieval(queries, query_labels, gallery, gallery_labels, *, distance, ks, cutoff, own=None):
+    """All retrieval numbers by plain loops. `own[q]` is the gallery position of q itself."""
+    rows = []
+    for q, query in enumerate(queries):
+        order = ranking(query, gallery, distance)
+        if own is not None:
+            order = [i for i in order if i != own[q]]
+        hits = [_relevant(query_labels[q], gallery_labels[i]) for i in order]
+        total = sum(hits)
+        if not total:
+            continue
+        row = {}
+        for k in ks:
+            row[f"recall_at_{k}"] = float(any(hits[:k]))
+            row[f"precision_at_{k}"] = sum(hits[:k]) / k
+        row["mean_average_precision"] = _ap(hits, cutoff) / min(total, cutoff)
+        row["map_at_r"] = _ap(hits, total) / total
+        row["r_precision"] = sum(hits[:total]) / total
+        gain = sum(1 / math.log2(i + 2) for i, hit in enumerate(hits[:cutoff]) if hit)
+        row["ndcg"] = gain / sum(1 / math.log2(i + 2) for i in range(min(total, cutoff)))
+        first = hits.index(True) + 1
+        row["mean_reciprocal_rank"] = 1 / first if first <= cutoff else 0.0
+        rows.append(row)
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+
+def _relevant(a, b):
+    if np.ndim(a):
+        return any(x and y for x, y in zip(a, b))
+    return bool(a == b)
+
+
+def _ap(hits, depth):
+    found, value = 0, 0.0
+    for i, hit in enumerate(hits[:depth]):
+        if hit:
+            found += 1
+            value += found / (i + 1)
+    return value

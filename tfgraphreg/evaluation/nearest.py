@@ -1,0 +1,131 @@
+"""The nearest rows of one array to the rows of another, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfgraphreg.distances import DISTANCES, Distance
+from tfgraphreg.errors import DataError
+from tfgraphreg.evaluation.arrays import as_matrix
+
+FAISS_DISTANCES = ("cosine", "euclidean", "sqeuclidean", "manhattan")
+# Entries of one chunk of results, and of one block of pairs: some tens of MB each.
+_CHUNK_ENTRIES = 2**21
+_BLOCK_ENTRIES = 2**21
+
+
+def unit_rows(values: np.ndarray) -> np.ndarray:
+    """Rows scaled to length one; rows of zeros stay zero."""
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return values / np.where(norms > 0, norms, 1)
+
+
+def nearest(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    k: int,
+    *,
+    distance: str = "cosine",
+    chunk_entries: int = _CHUNK_ENTRIES,
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Yields the `k` nearest gallery rows of every query, for one chunk of queries at a time.
+
+    FAISS searches where it knows the distance; every other registered distance is computed
+    for all pairs in blocks. Distances between distributions see the softmax of the rows, as
+    the graph regularizer does. A row of zeros has cosine distance 1 to everything.
+
+    Args:
+        queries: `[Q, D]`.
+        gallery: `[G, D]`.
+        k: At least 1; results are cut to G columns.
+        distance: A registered distance d(query, gallery row).
+        chunk_entries: About how many results to hold at a time.
+
+    Yields:
+        The rows of `queries`, the positions `[B, min(k, G)]` int64 in `gallery`, nearest
+        first (equal distances by position), and the distances `[B, min(k, G)]` float32.
+
+    Raises:
+        DataError: If the widths differ or a value is not finite.
+        UnknownNameError: If the distance is not registered.
+    """
+    queries, gallery = as_matrix("queries", queries), as_matrix("gallery", gallery)
+    if queries.shape[1] != gallery.shape[1]:
+        raise DataError(
+            "Queries and gallery must have the same width.",
+            received=f"{queries.shape[1]} and {gallery.shape[1]}",
+        )
+    k = min(k, len(gallery))
+    known = None if distance in FAISS_DISTANCES else DISTANCES.get(distance)
+    if not len(queries) or not k:
+        return
+    if known is None:
+        search = _faiss_search(gallery, distance)
+        rows = max(1, min(1024, chunk_entries // k))
+    else:
+        search = _block_search(gallery, known)
+        rows = max(1, min(64, _CHUNK_ENTRIES // len(gallery)))
+    for start in range(0, len(queries), rows):
+        part = slice(start, min(start + rows, len(queries)))
+        distances, positions = search(queries[part], k)
+        order = np.lexsort((positions, distances))
+        yield (
+            part,
+            np.take_along_axis(positions, order, axis=1),
+            np.take_along_axis(distances, order, axis=1),
+        )
+
+
+def _faiss_search(gallery: np.ndarray, distance: str):
+    import faiss
+
+    width = gallery.shape[1]
+    metric = {
+        "cosine": faiss.METRIC_INNER_PRODUCT,
+        "euclidean": faiss.METRIC_L2,
+        "sqeuclidean": faiss.METRIC_L2,
+        "manhattan": faiss.METRIC_L1,
+    }[distance]
+    index = faiss.IndexFlat(width, metric)
+    index.add(unit_rows(gallery) if distance == "cosine" else gallery)
+
+    def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if distance == "cosine":
+            similarity, positions = index.search(unit_rows(queries), k)
+            return 1 - similarity, positions
+        values, positions = index.search(queries, k)
+        if distance == "euclidean":
+            values = np.sqrt(np.maximum(values, 0))
+        return values, positions
+
+    return search
+
+
+def _block_search(gallery: np.ndarray, distance: Distance):
+    gallery = _softmax(gallery) if distance.distributions else gallery.astype(np.float64)
+    step = max(1, _BLOCK_ENTRIES // gallery.shape[1])
+
+    def one_row(query: np.ndarray) -> np.ndarray:
+        values = np.empty(len(gallery), np.float32)
+        for start in range(0, len(gallery), step):
+            block = gallery[start : start + step]
+            values[start : start + step] = distance.array(
+                np.broadcast_to(query, block.shape), block
+            )
+        return values
+
+    def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        queries = _softmax(queries) if distance.distributions else queries.astype(np.float64)
+        values = np.stack([one_row(query) for query in queries])
+        positions = np.argsort(values, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(values, positions, axis=1), positions
+
+    return search
+
+
+def _softmax(values: np.ndarray) -> np.ndarray:
+    values = values.astype(np.float64)
+    values = np.exp(values - values.max(axis=1, keepdims=True))
+    return values / values.sum(axis=1, keepdims=True)
