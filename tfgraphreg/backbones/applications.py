@@ -1,0 +1,160 @@
+"""The networks of Keras Applications, as records.
+
+The numbers of parameters and features were measured on the built networks; the contract test
+measures them again. All of these builders exist from TensorFlow 2.15 to 2.21.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfgraphreg.backbones.records import Backbone
+from tfgraphreg.errors import ModelError
+
+_PAPERS = {
+    "vgg": "Simonyan and Zisserman 2014, arXiv:1409.1556",
+    "resnet": "He et al. 2015, arXiv:1512.03385",
+    "resnet_v2": "He et al. 2016, arXiv:1603.05027",
+    "resnet_rs": "Bello et al. 2021, arXiv:2103.07579",
+    "densenet": "Huang et al. 2016, arXiv:1608.06993",
+    "inception_v3": "Szegedy et al. 2015, arXiv:1512.00567",
+    "inception_resnet_v2": "Szegedy et al. 2016, arXiv:1602.07261",
+    "xception": "Chollet 2016, arXiv:1610.02357",
+    "nasnet": "Zoph et al. 2017, arXiv:1707.07012",
+    "mobilenet": "Howard et al. 2017, arXiv:1704.04861",
+    "mobilenet_v2": "Sandler et al. 2018, arXiv:1801.04381",
+    "mobilenet_v3": "Howard et al. 2019, arXiv:1905.02244",
+    "efficientnet": "Tan and Le 2019, arXiv:1905.11946",
+    "efficientnet_v2": "Tan and Le 2021, arXiv:2104.00298",
+    "regnet": "Radosavovic et al. 2020, arXiv:2003.13678",
+    "convnext": "Liu et al. 2022, arXiv:2201.03545",
+}
+
+# What a family's networks share; the newer ones scale pixels themselves.
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "vgg": {"preprocessing": "caffe", "learning_rate": 1e-4},
+    "resnet": {"preprocessing": "caffe"},
+    "resnet_v2": {"preprocessing": "minus_one_to_one"},
+    "resnet_rs": {"preprocessing": "none"},
+    "densenet": {"preprocessing": "torch"},
+    "inception_v3": {"preprocessing": "minus_one_to_one", "min_size": 75, "default_size": 299},
+    "inception_resnet_v2": {
+        "preprocessing": "minus_one_to_one",
+        "min_size": 75,
+        "default_size": 299,
+    },
+    "xception": {"preprocessing": "minus_one_to_one", "min_size": 71, "default_size": 299},
+    "nasnet": {"preprocessing": "minus_one_to_one"},
+    "mobilenet": {"preprocessing": "minus_one_to_one"},
+    "mobilenet_v2": {"preprocessing": "minus_one_to_one"},
+    "mobilenet_v3": {"preprocessing": "none"},
+    "efficientnet": {"preprocessing": "none"},
+    "efficientnet_v2": {"preprocessing": "none"},
+    "regnet": {"preprocessing": "none"},
+    "convnext": {"preprocessing": "none", "learning_rate": 1e-4},
+}
+
+# Name, family, builder, its further arguments, features, parameters, default size.
+_ROWS: list[tuple[str, str, str, dict[str, Any], int, int, int]] = [
+    ("mobilenet_025", "mobilenet", "MobileNet", {"alpha": 0.25}, 256, 213072, 224),
+    ("mobilenet_050", "mobilenet", "MobileNet", {"alpha": 0.5}, 512, 818592, 224),
+    ("mobilenet_075", "mobilenet", "MobileNet", {"alpha": 0.75}, 768, 1816560, 224),
+    ("mobilenet", "mobilenet", "MobileNet", {}, 1024, 3206976, 224),
+    ("mobilenet_v2_035", "mobilenet_v2", "MobileNetV2", {"alpha": 0.35}, 1280, 396128, 224),
+    ("mobilenet_v2_050", "mobilenet_v2", "MobileNetV2", {"alpha": 0.5}, 1280, 687680, 224),
+    ("mobilenet_v2_075", "mobilenet_v2", "MobileNetV2", {"alpha": 0.75}, 1280, 1355424, 224),
+    ("mobilenet_v2", "mobilenet_v2", "MobileNetV2", {}, 1280, 2223872, 224),
+    ("mobilenet_v2_130", "mobilenet_v2", "MobileNetV2", {"alpha": 1.3}, 1664, 3721792, 224),
+    ("mobilenet_v2_140", "mobilenet_v2", "MobileNetV2", {"alpha": 1.4}, 1792, 4315776, 224),
+    (
+        "mobilenet_v3_small_minimalistic",
+        "mobilenet_v3",
+        "MobileNetV3Small",
+        {"minimalistic": True},
+        576,
+        428888,
+        224,
+    ),
+    (
+        "mobilenet_v3_small_075",
+        "mobilenet_v3",
+        "MobileNetV3Small",
+        {"alpha": 0.75},
+        432,
+        573480,
+        224,
+    ),
+    ("mobilenet_v3_small", "mobilenet_v3", "MobileNetV3Small", {}, 576, 927008, 224),
+    (
+        "mobilenet_v3_large_minimalistic",
+        "mobilenet_v3",
+        "MobileNetV3Large",
+        {"minimalistic": True},
+        960,
+        1413208,
+        224,
+    ),
+    (
+        "mobilenet_v3_large_075",
+        "mobilenet_v3",
+        "MobileNetV3Large",
+        {"alpha": 0.75},
+        720,
+        1789648,
+        224,
+    ),
+    ("mobilenet_v3_large", "mobilenet_v3", "MobileNetV3Large", {}, 960, 2971952, 224),
+    ("vgg16", "vgg", "VGG16", {}, 512, 14714688, 224),
+    ("vgg19", "vgg", "VGG19", {}, 512, 20024384, 224),
+    ("resnet50", "resnet", "ResNet50", {}, 2048, 23534592, 224),
+    ("resnet101", "resnet", "ResNet101", {}, 2048, 42552832, 224),
+    ("resnet152", "resnet", "ResNet152", {}, 2048, 58219520, 224),
+    ("resnet50_v2", "resnet_v2", "ResNet50V2", {}, 2048, 23519360, 224),
+    ("resnet101_v2", "resnet_v2", "ResNet101V2", {}, 2048, 42528896, 224),
+    ("resnet152_v2", "resnet_v2", "ResNet152V2", {}, 2048, 58187904, 224),
+    ("densenet121", "densenet", "DenseNet121", {}, 1024, 6953856, 224),
+    ("densenet169", "densenet", "DenseNet169", {}, 1664, 12484480, 224),
+    ("densenet201", "densenet", "DenseNet201", {}, 1920, 18092928, 224),
+    ("xception", "xception", "Xception", {}, 2048, 20806952, 299),
+    ("inception_v3", "inception_v3", "InceptionV3", {}, 2048, 21768352, 299),
+    ("inception_resnet_v2", "inception_resnet_v2", "InceptionResNetV2", {}, 1536, 54276192, 299),
+    ("efficientnet_b0", "efficientnet", "EfficientNetB0", {}, 1280, 4007548, 224),
+    ("efficientnet_b1", "efficientnet", "EfficientNetB1", {}, 1280, 6513184, 240),
+    ("efficientnet_b2", "efficientnet", "EfficientNetB2", {}, 1408, 7700994, 260),
+    ("efficientnet_b3", "efficientnet", "EfficientNetB3", {}, 1536, 10696232, 300),
+    ("efficientnet_b4", "efficientnet", "EfficientNetB4", {}, 1792, 17548616, 380),
+]
+
+
+def build(
+    *, input_shape: tuple[int, int, int], weights: str | None, network: str, **arguments: Any
+) -> Any:
+    """Builds `network` of Keras Applications without its classifier, averaged over positions."""
+    from tfgraphreg.compat import keras, tf
+
+    builder = getattr(keras.applications, network, None)
+    if builder is None:
+        raise ModelError(
+            f"keras.applications of TensorFlow {tf.__version__} has no {network}.",
+            cure="Choose another backbone: tfgraphreg backbones.",
+        )
+    return builder(
+        include_top=False, weights=weights, input_shape=input_shape, pooling="avg", **arguments
+    )
+
+
+RECORDS: tuple[Backbone, ...] = tuple(
+    Backbone(
+        name=name,
+        library="keras.applications",
+        builder="tfgraphreg.backbones.applications:build",
+        arguments={"network": network, **arguments},
+        width=width,
+        parameters=parameters,
+        family=family,
+        paper=_PAPERS[family],
+        pretrained=True,
+        **{**_FAMILIES[family], **({"default_size": size} if size != 224 else {})},
+    )
+    for name, family, network, arguments, width, parameters, size in _ROWS
+)
