@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,11 +23,14 @@ class Split:
         labels: `[N]` int64 class numbers, -1 where unlabeled; or `[N, C]` int8 multi-hot rows
             with -1 in every column where unlabeled.
         ids: `[N]` strings, unique and stable from run to run.
+        extras: Further arrays with N rows by name, such as ``"difficult"`` (`[N, C]` bool: the
+            item counts neither for nor against that class) and ``"boxes"`` of VOC.
     """
 
     images: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
+    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         n = len(self.images)
@@ -64,11 +67,12 @@ class Split:
         return first != UNLABELED
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Split:
-        """The items at `indices`, in that order. Reads the images of a lazy split only when asked."""
+        """The items at `indices`, in that order. A lazy split's images stay unread."""
         indices = np.asarray(indices)
         lazy_take = getattr(self.images, "take_rows", None)
         images = lazy_take(indices) if lazy_take else self.images[indices]
-        return Split(images, self.labels[indices], self.ids[indices])
+        extras = {name: values[indices] for name, values in self.extras.items()}
+        return Split(images, self.labels[indices], self.ids[indices], extras)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Dataset:
         class_names: C names, in the order of the label numbers.
         source: In words, where the bytes came from.
         checksum: A digest of the content, for fingerprints.
+        notes: Sentences that the user should read, such as which images were left out.
     """
 
     name: str
@@ -92,6 +97,7 @@ class Dataset:
     class_names: tuple[str, ...]
     source: str
     checksum: str
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

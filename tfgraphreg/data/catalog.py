@@ -1,0 +1,241 @@
+"""Datasets by name.
+
+`load` is the one entrance: it finds the bytes, checks them, gives every image a stable id and
+divides train, validation and test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from tfgraphreg.data import digits
+from tfgraphreg.data.dataset import Dataset, Split
+from tfgraphreg.data.known import KNOWN, KnownSet
+from tfgraphreg.data.progress import Progress, silent
+from tfgraphreg.data.sources import digest_of, find_files
+from tfgraphreg.data.splits import divide, keep_labels
+from tfgraphreg.errors import ConfigError
+from tfgraphreg.registry import Registry
+from tfgraphreg.storage import fingerprint
+
+# Of the digits, one image in five is for the test.
+_DIGITS_TEST = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadOptions:
+    """What a loader may be asked for; see `load`, whose arguments these are."""
+
+    data_dir: str | os.PathLike[str] | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    seed: int = 0
+    validation_fraction: float = 0.0
+    limit: int | None = None
+    image_size: int | tuple[int, int] | None = None
+    labels_per_class: int | None = None
+    on_bad_image: str = "error"
+    offline: bool = False
+    progress: Progress = silent
+
+    def __post_init__(self):
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError("`limit` must be at least 1.", received=f"{self.limit}")
+        if not 0 <= self.validation_fraction < 1:
+            raise ConfigError(
+                "`validation_fraction` must be at least 0 and below 1.",
+                received=f"{self.validation_fraction}",
+            )
+        if self.labels_per_class is not None and self.labels_per_class < 1:
+            raise ConfigError(
+                "`labels_per_class` must be at least 1.", received=f"{self.labels_per_class}"
+            )
+        if self.on_bad_image not in ("error", "skip"):
+            raise ConfigError(
+                "`on_bad_image` must be 'error' or 'skip'.", received=f"{self.on_bad_image!r}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetRecord:
+    """An entry of `DATASETS`.
+
+    Attributes:
+        name: The name that `load` takes.
+        description: One line.
+        num_classes: C.
+        image_shape: `(height, width, channels)`, or None if `image_size` decides.
+        loader: `LoadOptions` -> `Dataset` with its training images complete: `load` itself
+            applies `limit`, the validation split and `labels_per_class`.
+    """
+
+    name: str
+    description: str
+    num_classes: int
+    image_shape: tuple[int, int, int] | None
+    loader: Callable[[LoadOptions], Dataset]
+
+
+DATASETS: Registry[DatasetRecord] = Registry("dataset")
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    validation_fraction: float = 0.0,
+    limit: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    labels_per_class: int | None = None,
+    on_bad_image: str = "error",
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Loads a dataset.
+
+    Args:
+        name: A name in `DATASETS`.
+        data_dir: A folder with the original files, or in which tensorflow-datasets prepares.
+        cache_dir: Where prepared files are kept, instead of the project's cache.
+        seed: Decides every random choice below.
+        validation_fraction: Share of the (limited) training images that become the validation
+            split, every class in its proportion; in [0, 1).
+        limit: Take only the first N training images; more than there are takes all. The test
+            split stays whole.
+        image_size: Height and width to which images are resized; None keeps their own.
+        labels_per_class: Keep N labels a class in the training split; the other images stay,
+            unlabeled (-1).
+        on_bad_image: ``"error"`` refuses a folder with an unusable image, ``"skip"`` leaves such
+            images out; see `tfgraphreg.data.folder`.
+        offline: Leave the network alone.
+        progress: Called as `progress(what, done, total)`.
+
+    Returns:
+        The dataset, whose `source` says in words where the bytes came from.
+
+    Raises:
+        UnknownNameError: If there is no such dataset.
+        ConfigError: If a setting is out of range.
+        DataError: If data is missing, altered or truncated; the message says what was tried and
+            what to do.
+    """
+    options = LoadOptions(
+        data_dir=data_dir,
+        cache_dir=cache_dir,
+        seed=seed,
+        validation_fraction=validation_fraction,
+        limit=limit,
+        image_size=image_size,
+        labels_per_class=labels_per_class,
+        on_bad_image=on_bad_image,
+        offline=offline,
+        progress=progress or silent,
+    )
+    return _shape(DATASETS.get(name).loader(options), options)
+
+
+def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
+    """Applies what is the same for every dataset."""
+    train, validation = dataset.train, dataset.validation
+    notes = list(dataset.notes)
+    if options.limit is not None and options.limit < len(train):
+        train = train.take(np.arange(options.limit))
+    elif options.limit is not None:
+        notes.append(f"All {len(train)} training images are used: limit is {options.limit}.")
+    if options.validation_fraction > 0:
+        train, validation = divide(train, options.validation_fraction, seed=options.seed)
+    if options.labels_per_class is not None:
+        train = keep_labels(train, options.labels_per_class, seed=options.seed)
+    choices = {
+        "limit": options.limit,
+        "validation_fraction": options.validation_fraction,
+        "labels_per_class": options.labels_per_class,
+        "seed": options.seed,
+        "image_shape": list(dataset.image_shape),
+    }
+    return dataclasses.replace(
+        dataset,
+        train=train,
+        validation=validation,
+        notes=tuple(notes),
+        checksum=digest_of(dataset.checksum, fingerprint(choices)),
+    )
+
+
+def make_ids(name: str, split: str, count: int) -> np.ndarray:
+    """`[count]` ids such as ``"mnist/train/00017"``, which sort like the numbers in them."""
+    width = max(5, len(str(count - 1)))
+    return np.array([f"{name}/{split}/{i:0{width}d}" for i in range(count)])
+
+
+def _load_known(known: KnownSet, options: LoadOptions) -> Dataset:
+    files, source = find_files(
+        known,
+        data_dir=options.data_dir,
+        cache_dir=options.cache_dir,
+        offline=options.offline,
+        progress=options.progress,
+    )
+    splits = {
+        split: Split(images, labels, make_ids(known.name, split, len(labels)))
+        for split, (images, labels) in known.parse(files).items()
+    }
+    return Dataset(
+        name=known.name,
+        train=splits["train"],
+        validation=splits["train"].take(np.arange(0)),
+        test=splits["test"],
+        class_names=known.class_names,
+        source=source,
+        checksum=known.checksum,
+    )
+
+
+def _load_digits(options: LoadOptions) -> Dataset:
+    images, labels = digits.read()
+    everything = Split(images, labels, make_ids(digits.NAME, "all", len(labels)))
+    train, test = divide(everything, _DIGITS_TEST, seed=options.seed)
+    return Dataset(
+        name=digits.NAME,
+        train=train,
+        validation=train.take(np.arange(0)),
+        test=test,
+        class_names=digits.CLASS_NAMES,
+        source="scikit-learn's embedded digits",
+        checksum=fingerprint([images, labels]),
+    )
+
+
+def _register_known() -> None:
+    descriptions = {
+        "fashion_mnist": "70,000 grayscale images of clothing",
+        "mnist": "70,000 grayscale images of handwritten digits",
+        "cifar10": "60,000 color images of animals and vehicles",
+    }
+    for name, known in KNOWN.items():
+        record = DatasetRecord(
+            name=name,
+            description=descriptions[name],
+            num_classes=len(known.class_names),
+            image_shape=known.image_shape,
+            loader=lambda options, known=known: _load_known(known, options),
+        )
+        DATASETS.register(name, record)
+    DATASETS.register(
+        digits.NAME,
+        DatasetRecord(
+            name=digits.NAME,
+            description="1,797 grayscale images of handwritten digits, needs no download",
+            num_classes=10,
+            image_shape=(8, 8, 1),
+            loader=_load_digits,
+        ),
+    )
+
+
+_register_known()

@@ -1,0 +1,93 @@
+"""Dividing items by a seed: validation splits, and which labels to keep."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from tfgraphreg.data.dataset import UNLABELED, Split
+from tfgraphreg.errors import ConfigError
+
+
+def stratified_choice(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
+    """Chooses about `fraction` of the items, every class in its proportion.
+
+    Each class gives the floor of its share; what is missing from the rounded total comes
+    from the classes with the largest remainders. Multi-hot rows are chosen without regard
+    to class.
+
+    Args:
+        labels: `[N]` int64 class numbers (any value, -1 is a class of its own) or `[N, C]`.
+        fraction: In [0, 1).
+        seed: The same seed chooses the same items.
+
+    Returns:
+        `[N]` bool.
+    """
+    if not 0 <= fraction < 1:
+        raise ConfigError(
+            "A fraction of the images must be at least 0 and below 1.", received=f"{fraction}"
+        )
+    rng = np.random.default_rng([seed, 0x5711])
+    order = rng.permutation(len(labels))
+    chosen = np.zeros(len(labels), bool)
+    total = round(fraction * len(labels))
+    if labels.ndim == 2:
+        chosen[order[:total]] = True
+        return chosen
+    classes, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    share = counts * fraction
+    take = np.floor(share).astype(int)
+    extra = np.argsort(-(share - take), kind="stable")[: max(0, total - take.sum())]
+    take[extra] += 1
+    for number in range(len(classes)):
+        members = order[inverse[order] == number]
+        chosen[members[: take[number]]] = True
+    return chosen
+
+
+def divide(split: Split, fraction: float, *, seed: int) -> tuple[Split, Split]:
+    """Returns (the rest, about `fraction` of the items), both in their original order."""
+    chosen = stratified_choice(split.labels, fraction, seed=seed)
+    return split.take(np.flatnonzero(~chosen)), split.take(np.flatnonzero(chosen))
+
+
+def keep_labels(split: Split, per_class: int, *, seed: int) -> Split:
+    """Keeps `per_class` labels of every class; the other items stay, unlabeled.
+
+    With multi-hot labels, items are drawn class by class, rarest first, until every class has
+    `per_class` positive items among the labeled ones (one item may serve several classes).
+
+    Raises:
+        ConfigError: If `per_class` is below 1 or a class has fewer labeled items.
+    """
+    if per_class < 1:
+        raise ConfigError("`labels_per_class` must be at least 1.", received=f"{per_class}")
+    positive = _membership(split)
+    counts = positive.sum(0)
+    present = np.flatnonzero(counts)
+    if len(present) and counts[present].min() < per_class:
+        raise ConfigError(
+            "`labels_per_class` must not exceed the number of labeled images of any class.",
+            received=f"{per_class}, and the smallest class has {counts[present].min()}",
+            cure="Choose a smaller number.",
+        )
+    rng = np.random.default_rng([seed, 0x1ABE1])
+    order = rng.permutation(len(split))
+    keep = np.zeros(len(split), bool)
+    for number in present[np.argsort(counts[present], kind="stable")]:
+        missing = per_class - (keep & positive[:, number]).sum()
+        members = order[positive[order, number] & ~keep[order]]
+        keep[members[: max(0, missing)]] = True
+    labels = split.labels.copy()
+    labels[~keep] = UNLABELED
+    return dataclasses.replace(split, labels=labels)
+
+
+def _membership(split: Split) -> np.ndarray:
+    """`[N, C]` bool: which labeled items belong to which class."""
+    if split.multilabel:
+        return split.labels == 1
+    classes = np.arange(split.labels.max(initial=-1) + 1)
+    return split.labels[:, None] == classes
