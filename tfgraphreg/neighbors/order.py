@@ -1,0 +1,86 @@
+"""In what order images are seen: one draw an epoch, from (seed, epoch) alone.
+
+So every way of feeding neighbors sees the same images in the same batches, and a run that is
+taken up again at epoch e goes on exactly as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.errors import ConfigError
+
+_ORDER, _DRAW = 1, 2
+
+
+def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    """`[N]` int64: the permutation in which epoch `epoch` sees N examples."""
+    return np.random.default_rng([_ORDER, abs(int(seed)), int(epoch)]).permutation(num_examples)
+
+
+def epoch_draw(seed: int, epoch: int) -> int:
+    """A 63-bit number for what else is drawn in an epoch: matchings, sampled neighbors."""
+    return int(np.random.default_rng([_DRAW, abs(int(seed)), int(epoch)]).integers(2**63))
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Batches in one epoch; the last one may be smaller."""
+    return math.ceil(num_examples / batch_size)
+
+
+def index_batches(
+    draw: Callable[[int], Sequence[np.ndarray]],
+    row_shapes: Sequence[tuple[tuple[int, ...], Any]],
+    *,
+    batch_size: int,
+    first_epoch: int,
+    epochs: int,
+) -> Any:
+    """A tf.data.Dataset of tuples: the arrays of all epochs, cut into batches.
+
+    Args:
+        draw: Gives the arrays of an epoch, each with one row per example, in the order in which
+            they are seen. Called once an epoch, one epoch ahead of its use.
+        row_shapes: Shape of a row and dtype, for each of the arrays.
+        batch_size: B. The last batch of an epoch holds what is left.
+        first_epoch: Number of the first epoch to give.
+        epochs: Number of the epoch to stop before.
+
+    Raises:
+        ConfigError: If `batch_size` or the range of epochs cannot be.
+    """
+    from tfgraphreg.compat import tf
+
+    check_batches(batch_size, first_epoch, epochs)
+    types = [tf.as_dtype(dtype) for _, dtype in row_shapes]
+
+    def one_epoch(epoch):
+        arrays = tf.numpy_function(
+            lambda e: [
+                np.ascontiguousarray(a, t.as_numpy_dtype) for a, t in zip(draw(int(e)), types)
+            ],
+            [epoch],
+            types,
+        )
+        return tuple(tf.ensure_shape(a, [None, *s]) for a, (s, _) in zip(arrays, row_shapes))
+
+    def batches(*arrays):
+        return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+
+    drawn = tf.data.Dataset.range(first_epoch, epochs).map(one_epoch).prefetch(1)
+    return drawn.flat_map(batches)
+
+
+def check_batches(batch_size: int, first_epoch: int, epochs: int) -> None:
+    """Raises ConfigError unless batches of this size over these epochs can be made."""
+    if batch_size < 1:
+        raise ConfigError("`batch_size` must be at least 1.", received=f"batch_size={batch_size}")
+    if not 0 <= first_epoch <= epochs:
+        raise ConfigError(
+            "`first_epoch` must be from 0 to `epochs`.",
+            received=f"first_epoch={first_epoch}, epochs={epochs}",
+        )

@@ -1,0 +1,99 @@
+"""Which K neighbors a node brings along in an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+
+from tfgraphreg.errors import ConfigError
+from tfgraphreg.neighbors._random import uniform
+
+SAMPLES = ("top", "uniform", "weight")
+
+
+def chooser(
+    graph: Any, k: int, sample: str, ids: Sequence[str] | None = None
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """A function from a random number to `[N, K]` neighbors (-1 where missing) and weights.
+
+    Args:
+        graph: `SimilarityGraph` of N nodes.
+        k: K, at least 1.
+        sample: `"top"` (always the same), `"uniform"` or `"weight"`.
+        ids: Break ties of weight for `"top"`, as in `SimilarityGraph.top`.
+
+    Raises:
+        ConfigError: If `sample` is none of these.
+    """
+    if sample not in SAMPLES:
+        raise ConfigError(
+            "Unknown way to sample neighbors.",
+            received=repr(sample),
+            cure=f"Use one of {', '.join(SAMPLES)}.",
+        )
+    if sample == "top":
+        top = graph.top(k, ids)
+        return lambda draw: top
+    by_weight = sample == "weight"
+    return lambda draw: sample_neighbors(graph, k, draw=draw, by_weight=by_weight)
+
+
+def sample_neighbors(
+    graph: Any, k: int, *, draw: int, by_weight: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """K out-neighbors of every node at random, without replacement.
+
+    By weight this is the scheme of Efraimidis and Spirakis (Weighted random sampling with a
+    reservoir, 2006): the smallest K of the keys Exp(1) / weight.
+
+    Args:
+        graph: `SimilarityGraph` of N nodes.
+        k: K.
+        draw: Any number from 0 below 2^63; the same one gives the same neighbors.
+        by_weight: Draw in proportion to weight, and give each drawn edge the mean weight of the
+            node's edges instead of its own. Edges of weight 0 are then left out.
+
+    Returns:
+        `[N, K]` int64, padded with -1, and `[N, K]` float32, padded with 0.
+    """
+    near = np.full((graph.num_nodes, k), -1, np.int64)
+    weights = np.zeros((graph.num_nodes, k), np.float32)
+    _sample(graph.indptr, graph.indices, graph.weights, np.uint64(draw), by_weight, near, weights)
+    return near, weights
+
+
+@numba.njit(nogil=True, cache=True)
+def _sample(indptr, indices, edge_weights, draw, by_weight, near, weights):
+    k = near.shape[1]
+    keys = np.empty(k)
+    for node in range(near.shape[0]):
+        found = 0
+        total = 0.0
+        for edge in range(indptr[node], indptr[node + 1]):
+            weight = edge_weights[edge]
+            total += weight
+            key = -np.log(uniform(draw, edge))
+            if by_weight:
+                if weight <= 0:
+                    continue
+                key /= weight
+            if found == k and key >= keys[k - 1]:
+                continue
+            if found < k:
+                found += 1
+            place = found - 1
+            while place > 0 and keys[place - 1] > key:
+                keys[place] = keys[place - 1]
+                near[node, place] = near[node, place - 1]
+                weights[node, place] = weights[node, place - 1]
+                place -= 1
+            keys[place] = key
+            near[node, place] = indices[edge]
+            weights[node, place] = weight
+        if by_weight:
+            mean = total / max(indptr[node + 1] - indptr[node], 1)
+            for place in range(found):
+                weights[node, place] = mean
