@@ -32,6 +32,8 @@ class Distance:
         symmetric: Whether d(x, y) = d(y, x).
         distributions: Whether rows must be non-negative and sum to one. The regularizer then
             applies a softmax to embeddings first; the graph normalizes its features by L1.
+        squared: Whether the value grows as the square of a length; edge weights that need a
+            length then take the root.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Distance:
     array: Callable[[Any, Any], Any]
     symmetric: bool = True
     distributions: bool = False
+    squared: bool = False
 
 
 DISTANCES: Registry[Distance] = Registry("distance")
@@ -123,7 +126,9 @@ def _cosine_array(x: Any, y: Any) -> np.ndarray:
 
 
 DISTANCES.register("euclidean", Distance("euclidean", _euclidean_tensor, _euclidean_array))
-DISTANCES.register("sqeuclidean", Distance("sqeuclidean", _sqeuclidean_tensor, _sqeuclidean_array))
+DISTANCES.register(
+    "sqeuclidean", Distance("sqeuclidean", _sqeuclidean_tensor, _sqeuclidean_array, squared=True)
+)
 DISTANCES.register("manhattan", Distance("manhattan", _manhattan_tensor, _manhattan_array))
 # 1 - cos(x, y), in [0, 2]. Two zero rows are at distance 0, a zero row and another one at 1.
-DISTANCES.register("cosine", Distance("cosine", _cosine_tensor, _cosine_array))
+DISTANCES.register("cosine", Distance("cosine", _cosine_tensor, _cosine_array, squared=True))

@@ -1,1 +1,1 @@
-
+"""What a graph compares: descriptors of images as rows of numbers."""

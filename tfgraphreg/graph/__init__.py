@@ -1,1 +1,1 @@
-
+"""Similarity graphs: building, reading, writing and judging them."""

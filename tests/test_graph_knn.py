@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from references_graph import gaussian_weights, knn
+from scipy.spatial import distance as scipy_distance
+
+from tfgraphreg.errors import ConfigError, GraphError, UnknownNameError
+from tfgraphreg.graph.knn import knn_graph
+from tfgraphreg.graph.metrics import Measured
+from tfgraphreg.graph.search import nearest
+
+SCIPY = {
+    "cosine": scipy_distance.cosine,
+    "euclidean": scipy_distance.euclidean,
+    "sqeuclidean": scipy_distance.sqeuclidean,
+    "manhattan": scipy_distance.cityblock,
+}
+
+
+def features(n=60, d=6, seed=0):
+    return np.random.default_rng(seed).uniform(0.1, 1, size=(n, d)).astype(np.float32)
+
+
+@pytest.mark.parametrize("metric", sorted(SCIPY))
+@pytest.mark.parametrize("method", ["exact", "hnsw"])
+def test_neighbors_are_the_nearest(metric, method):
+    x = features()
+    nodes, distances = knn(x, 5, SCIPY[metric])
+    found = nearest(Measured.of(x, metric), 5, method=method)
+    np.testing.assert_array_equal(found.indices, nodes)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-9)
+    assert found.method == method and found.recall == 1.0
+
+
+def test_knn_graph_has_exactly_k_edges_a_node_and_cosine_weights():
+    x = features()
+    graph = knn_graph(x, k=5)
+    nodes, distances = knn(x, 5, scipy_distance.cosine)
+    assert (graph.degrees() == 5).all()
+    expected = np.zeros((60, 60))
+    np.put_along_axis(expected, nodes, 1 - distances, 1)
+    np.testing.assert_allclose(graph.to_scipy().toarray(), expected, atol=1e-7)
+    assert graph.about["method"] == "exact" and graph.about["metric"] == "cosine"
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "manhattan"])
+@pytest.mark.parametrize("weighting", ["cosine", "gaussian", "binary"])
+def test_more_copies_than_k(metric, weighting):
+    x = np.concatenate([np.tile(features(1, 4, 1), (40, 1)), features(20, 4, 2), np.zeros((9, 4))])
+    graph = knn_graph(x, k=3, metric=metric, weighting=weighting)
+    assert (graph.degrees() == 3).all()
+    assert (graph.sources() != graph.indices).all()
+    assert (graph.weights > 0).all() and (graph.weights <= 1).all()
+    # The copies, and the black images, are each other's neighbors at the full weight.
+    for rows in (range(40), range(60, 69)):
+        for i in rows:
+            nodes, weights = graph.neighbors(i)
+            assert set(nodes) <= set(rows) and (weights == 1).all()
+
+
+def test_gaussian_weights_equal_loops():
+    x = features(40)
+    for metric, distance in (
+        ("euclidean", scipy_distance.euclidean),
+        ("sqeuclidean", scipy_distance.euclidean),
+        ("cosine", lambda a, b: np.sqrt(scipy_distance.cosine(a, b))),
+    ):
+        for k in (4, 9):
+            graph = knn_graph(x, k=k, metric=metric, weighting="gaussian")
+            nodes = graph.indices.reshape(40, k)
+            expected = gaussian_weights(x.astype(float), nodes, distance)
+            np.testing.assert_allclose(graph.weights.reshape(40, k), expected, rtol=1e-5)
+
+
+def test_far_from_the_origin_is_still_exact():
+    x = features(50, 5).astype(np.float64) + 1000.0
+    nodes, _ = knn(x.astype(np.float32), 4, scipy_distance.euclidean)
+    found = nearest(Measured.of(x, "euclidean"), 4)
+    np.testing.assert_array_equal(found.indices, nodes)
+
+
+@pytest.mark.parametrize("size", [1e18, 1e-18])
+def test_very_large_and_small_features(size):
+    x = features(30)
+    for metric in ("cosine", "euclidean", "manhattan"):
+        plain = nearest(Measured.of(x, metric), 3).indices
+        scaled = nearest(Measured.of(x * np.float32(size), metric), 3)
+        np.testing.assert_array_equal(plain, scaled.indices)
+        assert np.isfinite(scaled.distances).all()
+
+
+def test_same_result_twice_and_symmetrized():
+    x = features(200, 8)
+    first, second = (knn_graph(x, k=7, weighting="gaussian") for _ in range(2))
+    np.testing.assert_array_equal(first.indices, second.indices)
+    np.testing.assert_array_equal(first.weights, second.weights)
+    both = knn_graph(x, k=7, symmetrize=True).to_scipy()
+    assert (both != both.T).nnz == 0
+
+
+def test_progress_and_measured_recall():
+    calls = []
+    x = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
+    graph = knn_graph(x, k=10, method="hnsw", progress=lambda *a: calls.append(a))
+    truth = knn_graph(x, k=10, method="exact")
+    share = graph.to_scipy().multiply(truth.to_scipy() > 0).nnz / truth.num_edges
+    assert graph.about["recall"] == pytest.approx(share, abs=0.02) and share > 0.5
+    assert calls[-1] == ("neighbors", 3000, 3000) and ("index", 3000, 3000) in calls
+
+
+def test_bad_input_says_what_to_do():
+    x = features(8)
+    with pytest.raises(
+        ConfigError,
+        match=r"`k` must be smaller than the number of items\. Received: k=10, items=8\. "
+        r"Use k <= 7\.",
+    ):
+        knn_graph(x, k=10)
+    with pytest.raises(ConfigError, match=r"k=8, items=8"):
+        knn_graph(x, k=8)
+    with pytest.raises(ConfigError, match=r"`k` must be at least 1\. Received: k=0"):
+        knn_graph(x, k=0)
+    with pytest.raises(ConfigError, match=r"at least two items"):
+        knn_graph(x[:1], k=1)
+    with pytest.raises(ConfigError, match=r"`method` must be one of auto, exact, hnsw"):
+        knn_graph(x, k=2, method="fast")
+    with pytest.raises(ConfigError, match=r"`weighting` must be one of cosine, gaussian, binary"):
+        knn_graph(x, k=2, weighting="linear")
+    with pytest.raises(UnknownNameError, match=r"Did you mean euclidean"):
+        knn_graph(x, k=2, metric="euclid")
+    broken = x.copy()
+    broken[3, 1] = np.nan
+    with pytest.raises(GraphError, match=r"1 rows with NaN or infinity, the first is row 3"):
+        knn_graph(broken, k=2)
+    with pytest.raises(GraphError, match=r"\[N, D\]"):
+        knn_graph(x[0], k=2)

@@ -1,0 +1,147 @@
+import re
+import time
+
+import numpy as np
+import pytest
+
+from tfgraphreg.compat import nsl
+from tfgraphreg.errors import ConfigError, DataError, GraphError
+from tfgraphreg.graph.npz import read_npz, write_npz
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.graph.tsv import read_tsv, write_tsv
+
+IDS = ["a", "b", "c", "ö d"]
+
+
+def save(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "edges.tsv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def random_graph(n=50, k=4):
+    rng = np.random.default_rng(0)
+    steps = rng.permuted(np.tile(np.arange(1, n), (n, 1)), axis=1)[:, :k]
+    targets = (np.arange(n)[:, None] + steps) % n
+    weights = rng.uniform(size=n * k).astype(np.float32)
+    weights[:3] = [1e-20, np.nextafter(np.float32(1), np.float32(0)), 3e38]
+    return SimilarityGraph.from_edges(np.repeat(np.arange(n), k), targets.ravel(), weights, n)
+
+
+def same(a, b):
+    return all(
+        np.array_equal(getattr(a, f), getattr(b, f)) for f in ("indptr", "indices", "weights")
+    )
+
+
+def test_reads_what_nsl_reads(tmp_path):
+    path = save(tmp_path, "a\tb\t0.5\na\tb\t0.75\na\tb\t0.25\nb\tc\r\nc\ta\t1e-3\na\tö d\t0\n\n")
+    graph = read_tsv(path, IDS)
+    plain = nsl.tools.read_tsv_graph(str(save(tmp_path, path.read_text().replace("\n\n", "\n"))))
+    found = {}
+    for s, t, w in zip(graph.sources(), graph.indices, graph.weights):
+        found.setdefault(IDS[s], {})[IDS[t]] = w
+    assert found.keys() == plain.keys()
+    for source in plain:
+        assert found[source] == {t: np.float32(w) for t, w in plain[source].items()}
+    assert graph.about["self_loops_dropped"] == 0
+
+
+def test_self_loops_and_unknown_ids_are_counted(tmp_path):
+    path = save(tmp_path, "a\ta\nb\tb\t2\na\tb\nx\ta\n")
+    graph = read_tsv(path, IDS, on_unknown="skip")
+    assert graph.num_edges == 1
+    assert graph.about["self_loops_dropped"] == 2 and graph.about["unknown_dropped"] == 1
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("a\tb\nbad line\n", "line 2: 1 tab-separated columns instead of 2 or 3. Received: 'bad l"),
+        ("a\tb\t1\t2\n", "line 1: 4 tab-separated columns"),
+        ("a\tb\tmuch\n", "line 1: the weight is no number. Received: 'a\\tb\\tmuch'"),
+        ("a\tb\t\n", "line 1: the weight is no number"),
+        ("a\tb\nb\tc\t-1\n", "line 2: the weight is negative. Received: 'b\\tc\\t-1'"),
+        ("a\tb\tnan\n", "line 1: the weight is not finite"),
+        ("a\tb\tinf\n", "line 1: the weight is not finite"),
+        ("a\tb\t1e39\n", "line 1: the weight is not finite"),
+        ("a\tb\na\tz\n", "line 2: 'z' is no id"),
+        ("q\tb\n", "line 1: 'q' is no id"),
+        ("", "holds no edge. Received: 0 lines"),
+        ("\n\n", "holds no edge"),
+        ("a\ta\n", "holds no edge. Received: 1 lines; 1 self loops"),
+        ("a\t" + "b" * 500 + "\n", "is no id"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, text, message):
+    path = save(tmp_path, text)
+    with pytest.raises(GraphError, match=re.escape(message)) as error:
+        read_tsv(path, IDS)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_refusals(tmp_path):
+    with pytest.raises(GraphError, match=r"line 1: the text is not UTF-8"):
+        read_tsv(save(tmp_path, "ö d\ta\n", "latin-1"), IDS)
+    with pytest.raises(GraphError, match=r"cannot be read \(No such file"):
+        read_tsv(tmp_path / "none.tsv", IDS)
+    with pytest.raises(GraphError, match=r"cannot be read \(Is a directory"):
+        read_tsv(tmp_path, IDS)
+    with pytest.raises(GraphError, match=r"2 items with 1 different ids"):
+        read_tsv(save(tmp_path, "a\tb\n"), ["a", "a"])
+    with pytest.raises(ConfigError, match=r"`on_unknown` must be error or skip"):
+        read_tsv(save(tmp_path, "a\tb\n"), IDS, on_unknown="ignore")
+    graph = random_graph(3, 1)
+    with pytest.raises(GraphError, match=r"must not be empty nor hold a tab"):
+        write_tsv(graph, ["a", "b\tc", "d"], tmp_path / "out.tsv")
+    with pytest.raises(GraphError, match=r"2 ids, 3 nodes"):
+        write_tsv(graph, ["a", "b"], tmp_path / "out.tsv")
+    assert not (tmp_path / "out.tsv").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot be written"):
+        write_tsv(graph, ["a", "b", "c"], tmp_path / "file" / "out.tsv")
+
+
+def test_tsv_round_trip_is_exact_also_through_nsl(tmp_path):
+    graph, ids = random_graph(), [f"item {i}" for i in range(50)]
+    write_tsv(graph, ids, tmp_path / "g.tsv")
+    assert same(read_tsv(tmp_path / "g.tsv", ids), graph)
+    plain = nsl.tools.read_tsv_graph(str(tmp_path / "g.tsv"))
+    for s, t, w in zip(graph.sources(), graph.indices, graph.weights):
+        assert np.float32(plain[ids[s]][ids[t]]) == w
+
+
+def test_npz_round_trip_and_refusals(tmp_path):
+    graph, ids = random_graph(), [f"item {i}" for i in range(50)]
+    path = tmp_path / "g.npz"
+    write_npz(graph, ids, path)
+    again, names = read_npz(path, ids)
+    assert same(again, graph) and names.tolist() == ids
+    with pytest.raises(GraphError, match=r"graph of other items"):
+        read_npz(path, ids[::-1])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(GraphError, match=r"no graph file that can be read"):
+        read_npz(path)
+    np.savez(tmp_path / "pickle.npz", indptr=np.array([{}], dtype=object))
+    with pytest.raises(GraphError, match=r"no graph file that can be read"):
+        read_npz(tmp_path / "pickle.npz")
+    with pytest.raises(GraphError, match=r"no graph file"):
+        read_npz(tmp_path / "none.npz")
+
+
+def test_many_edges_are_fast(tmp_path):
+    n = 20_000
+    graph = SimilarityGraph.from_edges(
+        np.repeat(np.arange(n), 10),
+        (np.repeat(np.arange(n), 10) + np.tile(np.arange(1, 11), n)) % n,
+        np.random.default_rng(0).uniform(size=10 * n),
+        n,
+    )
+    ids = [f"train_{i}" for i in range(n)]
+    calls = []
+    start = time.monotonic()
+    write_tsv(graph, ids, tmp_path / "g.tsv")
+    again = read_tsv(tmp_path / "g.tsv", ids, progress=lambda *a: calls.append(a))
+    assert same(graph, again) and calls
+    # One second on an idle core; a quadratic reader would take hours.
+    assert time.monotonic() - start < 60

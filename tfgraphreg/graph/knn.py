@@ -1,0 +1,66 @@
+"""The k-nearest-neighbor graph.
+
+Shapes: N items, D width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfgraphreg.distances import Distance
+from tfgraphreg.graph.metrics import Measured, Progress
+from tfgraphreg.graph.search import nearest
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.graph.weights import edge_weights
+
+
+def knn_graph(
+    features: np.ndarray,
+    *,
+    k: int,
+    metric: str | Distance = "cosine",
+    weighting: str = "cosine",
+    symmetrize: bool = False,
+    method: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> SimilarityGraph:
+    """Joins every item to its `k` nearest others: exactly k edges leave each node.
+
+    No item is its own neighbor, also where it has more than k copies. Equal distances are ordered
+    by the smaller item number.
+
+    Args:
+        features: `[N, D]` finite numbers.
+        k: From 1 to N - 1.
+        metric: A registered distance or a record of your own.
+        weighting: See `edge_weights`; weights lie in (0, 1].
+        symmetrize: Whether to add the reverse of every edge; nodes then have k or more neighbors.
+        method: ``"auto"``, ``"exact"`` or ``"hnsw"``; see `nearest`.
+        seed: Chooses the sample on which the recall of an approximate search is measured.
+        threads: Processor cores to use; all of them by default.
+        progress: Called as ``progress(what, done, total)``.
+
+    Returns:
+        The graph; its `about` tells metric, weighting, method and recall.
+
+    Raises:
+        ConfigError: If `k`, `method` or `weighting` cannot be.
+        GraphError: If the features do not suit the metric.
+    """
+    measured = Measured.of(features, metric)
+    found = nearest(measured, k, method=method, seed=seed, threads=threads, progress=progress)
+    n = len(measured.features)
+    sources, targets = np.repeat(np.arange(n), k), found.indices.ravel()
+    weights = edge_weights(weighting, measured, sources, targets, found.distances.ravel())
+    about = {
+        "kind": "knn",
+        "k": k,
+        "metric": measured.distance.name,
+        "weighting": weighting,
+        "method": found.method,
+        "recall": found.recall,
+    }
+    graph = SimilarityGraph.from_edges(sources, targets, weights, n, about=about)
+    return graph.symmetrized() if symmetrize else graph

@@ -1,0 +1,215 @@
+"""Nearest neighbors of every item among all the others.
+
+FAISS proposes a few more candidates than asked for; their distances are then computed pair by
+pair in float64, so that order and ties do not depend on how a matrix product was rounded.
+Shapes: N items, D width, K neighbors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfgraphreg.errors import ConfigError, GraphError
+from tfgraphreg.graph.metrics import Measured, Progress
+from tfgraphreg.graph.spaces import Space, approximate_space, exact_space
+
+METHODS = ("auto", "exact", "hnsw")
+
+_SPARE = 4  # candidates beyond k and the item itself
+_QUERIES = 8192
+_EXACT_WORK = 1e13  # N * N * D up to which "auto" is exact: about three minutes on two cores
+_BRUTE_WORK = 5e10  # the same where FAISS has no index and NumPy must do it
+_RECALL_SAMPLE = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbors:
+    """The nearest neighbors of N items.
+
+    Attributes:
+        indices: `[N, K]` int64, nearest first, ties by the smaller number; never the item itself.
+        distances: `[N, K]` float64.
+        method: ``"exact"`` or ``"hnsw"``.
+        recall: Share of the true K nearest that were found: 1.0 when exact, else measured on a
+            sample.
+    """
+
+    indices: np.ndarray
+    distances: np.ndarray
+    method: str
+    recall: float
+
+
+def nearest(
+    measured: Measured,
+    k: int,
+    *,
+    method: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Neighbors:
+    """The `k` nearest neighbors of every item.
+
+    Args:
+        measured: Features and their distance.
+        k: From 1 to N - 1.
+        method: ``"exact"``; ``"hnsw"`` (Malkov and Yashunin, 2018, arXiv:1603.09320), fast and
+            approximate; ``"auto"`` is exact up to about three minutes of work on two cores.
+        seed: Chooses the sample on which recall is measured.
+        threads: Processor cores to use; all of them by default.
+        progress: Called with ``"neighbors"``, items done, and N.
+
+    Raises:
+        ConfigError: If `k` or `method` cannot be.
+    """
+    n = len(measured.features)
+    if k < 1:
+        raise ConfigError("`k` must be at least 1.", received=f"k={k}")
+    if k >= n:
+        cure = f"Use k <= {n - 1}." if n > 1 else "A graph needs at least two items."
+        raise ConfigError(
+            "`k` must be smaller than the number of items.",
+            received=f"k={k}, items={n}",
+            cure=cure,
+        )
+    if method not in METHODS:
+        raise ConfigError(f"`method` must be one of {', '.join(METHODS)}.", received=repr(method))
+    if method == "auto":
+        method = _choose(measured)
+    with _threads(threads):
+        if method == "exact":
+            indices, distances = _exact(measured, np.arange(n), k, progress)
+            return Neighbors(indices, distances, method, 1.0)
+        indices, distances = _approximate(measured, k, progress)
+        recall = _recall(measured, indices, seed)
+    return Neighbors(indices, distances, method, recall)
+
+
+def _choose(measured: Measured) -> str:
+    n, width = measured.features.shape
+    brute = exact_space(measured) is None
+    if n * n * width <= (_BRUTE_WORK if brute else _EXACT_WORK):
+        return "exact"
+    return "hnsw" if approximate_space(measured) is not None else "exact"
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    if count is not None:
+        faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _exact(
+    measured: Measured, items: np.ndarray, k: int, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact neighbors of the given items."""
+    space = exact_space(measured)
+    if space is None:
+        return _brute(measured, items, k, progress)
+    import faiss
+
+    index = faiss.IndexFlat(space.base.shape[1], getattr(faiss, space.metric))
+    index.add(space.base)
+    return _search(index, space, measured, items, k, progress)
+
+
+def _approximate(
+    measured: Measured, k: int, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    import faiss
+
+    space = approximate_space(measured)
+    if space is None:
+        raise GraphError(
+            f"There is no approximate search for the distance {measured.distance.name}.",
+            cure='Use method="exact".',
+        )
+    n = len(space.base)
+    index = faiss.IndexHNSWFlat(space.base.shape[1], 32, getattr(faiss, space.metric))
+    index.hnsw.efConstruction = 80
+    index.hnsw.efSearch = max(96, 3 * k)
+    for start in range(0, n, 8 * _QUERIES):
+        index.add(space.base[start : start + 8 * _QUERIES])
+        if progress:
+            progress("index", min(start + 8 * _QUERIES, n), n)
+    indices, distances = _search(index, space, measured, np.arange(n), k, progress)
+    short = np.flatnonzero(~np.isfinite(distances[:, -1]))
+    if len(short):  # a part of the index that search did not reach
+        indices[short], distances[short] = _exact(measured, short, k, None)
+    return indices, distances
+
+
+def _search(
+    index, space: Space, measured: Measured, items: np.ndarray, k: int, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    wanted = min(k + 1 + _SPARE, len(space.base))
+    indices = np.empty((len(items), k), np.int64)
+    distances = np.empty((len(items), k))
+    for start in range(0, len(items), _QUERIES):
+        rows = items[start : start + _QUERIES]
+        _, found = index.search(space.queries[rows], wanted)
+        block = slice(start, start + len(rows))
+        indices[block], distances[block] = _ranked(measured, rows, found, k)
+        if progress:
+            progress("neighbors", start + len(rows), len(items))
+    return indices, distances
+
+
+def _ranked(
+    measured: Measured, rows: np.ndarray, found: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of `found` candidates by exact distance, then by number, without the row itself.
+
+    With more than k copies of an image the row need not be among its own candidates; dropping
+    it where it is, and the last ones else, leaves k in both cases.
+    """
+    owners = np.repeat(rows, found.shape[1])
+    exact = measured.between(owners, np.maximum(found.ravel(), 0)).reshape(found.shape)
+    exact[(found < 0) | (found == rows[:, None])] = np.inf
+    order = np.lexsort((found, exact))[:, :k]
+    return np.take_along_axis(found, order, 1), np.take_along_axis(exact, order, 1)
+
+
+def _brute(
+    measured: Measured, items: np.ndarray, k: int, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One item against all others, for distances that FAISS does not know."""
+    features = measured.features.astype(np.float64)
+    indices = np.empty((len(items), k), np.int64)
+    distances = np.empty((len(items), k))
+    for place, item in enumerate(items):
+        rows = np.broadcast_to(features[item], features.shape)
+        found = np.array(measured.distance.array(rows, features), np.float64)
+        if found.shape != (len(features),) or not np.isfinite(found).all():
+            raise GraphError(
+                f"The distance {measured.distance.name} must give one finite number for every row.",
+                received=f"shape {found.shape}, {int((~np.isfinite(found)).sum())} not finite",
+            )
+        found[item] = np.inf
+        best = np.flatnonzero(found <= np.partition(found, k - 1)[k - 1])
+        best = best[np.argsort(found[best], kind="stable")][:k]
+        indices[place], distances[place] = best, found[best]
+        if progress and (place + 1) % 256 == 0:
+            progress("neighbors", place + 1, len(items))
+    return indices, distances
+
+
+def _recall(measured: Measured, indices: np.ndarray, seed: int) -> float:
+    """Share of true neighbors found, over a random sample; equally near ones count as found."""
+    n, k = indices.shape
+    sample = np.random.default_rng(seed).choice(n, min(_RECALL_SAMPLE, n), replace=False)
+    _, truth = _exact(measured, sample, k, None)
+    mine = measured.between(np.repeat(sample, k), indices[sample].ravel()).reshape(-1, k)
+    return float(np.mean(mine <= truth[:, -1:] * (1 + 1e-9)))

@@ -1,0 +1,169 @@
+"""Graphs as the TSV files of Neural Structured Learning.
+
+A line is ``source<TAB>target<TAB>weight``; without a weight the edge weighs 1.0.
+"""
+
+from __future__ import annotations
+
+import array
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfgraphreg.errors import ConfigError, GraphError
+from tfgraphreg.graph.metrics import Progress
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.storage import atomic_path
+
+_LINES = 1 << 17
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def read_tsv(
+    path: os.PathLike[str] | str,
+    ids: Sequence[str],
+    *,
+    on_unknown: str = "error",
+    progress: Progress | None = None,
+) -> SimilarityGraph:
+    """Reads a graph over the items named by `ids`.
+
+    Of an edge listed twice the larger weight is kept, as NSL does; self loops are dropped, and
+    blank lines are passed over. The file is read line by line.
+
+    Args:
+        path: A UTF-8 file of tab-separated lines.
+        ids: `[N]` unique strings; node i is ``ids[i]``.
+        on_unknown: ``"error"``, or ``"skip"`` for edges to ids that are not in `ids`.
+        progress: Called with ``"reading edges"``, bytes read, and bytes in all.
+
+    Returns:
+        The graph; its `about` counts `lines`, `self_loops_dropped` and `unknown_dropped`.
+
+    Raises:
+        GraphError: If the file is missing, holds no edge, or has a line that is no edge; the
+            message has file, line number and text.
+    """
+    if on_unknown not in ("error", "skip"):
+        raise ConfigError("`on_unknown` must be error or skip.", received=repr(on_unknown))
+    path = pathlib.Path(path)
+    number = {str(name): i for i, name in enumerate(ids)}
+    if len(number) != len(ids):
+        raise GraphError(
+            "Every item needs an id of its own.",
+            received=f"{len(ids)} items with {len(number)} different ids",
+        )
+    sources, targets, weights = array.array("q"), array.array("q"), array.array("f")
+    loops = unknown = count = 0
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as lines:
+            for count, raw in enumerate(lines, start=1):
+                if progress and count % _LINES == 0:
+                    progress("reading edges", lines.tell(), size)
+                if not raw.strip(b"\r\n"):
+                    continue
+                source, target, weight = _edge(path, count, raw)
+                i, j = number.get(source), number.get(target)
+                if i is None or j is None:
+                    if on_unknown == "error":
+                        _refuse(path, count, raw, f"{source if i is None else target!r} is no id")
+                    unknown += 1
+                elif i == j:
+                    loops += 1
+                else:
+                    sources.append(i)
+                    targets.append(j)
+                    weights.append(weight)
+    except OSError as error:
+        raise GraphError(f"{path} cannot be read ({error.strerror}).") from error
+    if not sources:
+        dropped = f"; {loops} self loops and {unknown} edges with unknown ids were dropped"
+        raise GraphError(
+            f"{path} holds no edge.", received=f"{count} lines" + (dropped if count else "")
+        )
+    about = {
+        "kind": "tsv",
+        "file": path.name,
+        "lines": count,
+        "self_loops_dropped": loops,
+        "unknown_dropped": unknown,
+    }
+    return SimilarityGraph.from_edges(
+        np.frombuffer(sources, np.int64),
+        np.frombuffer(targets, np.int64),
+        np.frombuffer(weights, np.float32),
+        len(ids),
+        about=about,
+    )
+
+
+def _edge(path: pathlib.Path, line: int, raw: bytes) -> tuple[str, str, float]:
+    try:
+        parts = raw.rstrip(b"\r\n").decode("utf-8").split("\t")
+    except UnicodeDecodeError:
+        _refuse(path, line, raw, "the text is not UTF-8")
+    if len(parts) not in (2, 3):
+        _refuse(path, line, raw, f"{len(parts)} tab-separated columns instead of 2 or 3")
+    if len(parts) == 2:
+        return parts[0], parts[1], 1.0
+    try:
+        weight = float(parts[2])
+    except ValueError:
+        _refuse(path, line, raw, "the weight is no number")
+    if not math.isfinite(weight) or weight > _LARGEST:
+        _refuse(path, line, raw, "the weight is not finite")
+    if weight < 0:
+        _refuse(path, line, raw, "the weight is negative")
+    return parts[0], parts[1], weight
+
+
+def _refuse(path: pathlib.Path, line: int, raw: bytes, why: str) -> None:
+    text = raw.rstrip(b"\r\n").decode("utf-8", "replace")
+    shown = repr(text if len(text) <= 120 else text[:120] + "...")
+    raise GraphError(
+        f"{path}, line {line}: {why}.",
+        received=shown,
+        cure="A line is source<TAB>target or source<TAB>target<TAB>weight.",
+    )
+
+
+def write_tsv(graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str] | str) -> None:
+    """Writes every edge as a line, by node and then by decreasing weight.
+
+    Weights have nine digits, which bring back the same float32. `nsl.tools.pack_nbrs` reads it.
+
+    Raises:
+        GraphError: If there is not one id for every node, or an id holds a tab or line break.
+    """
+    names = _names(graph, ids)
+    sources = graph.sources()
+    order = np.lexsort((graph.indices, -graph.weights, sources))
+    with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="\n") as out:
+        for start in range(0, len(order), _LINES):
+            edges = order[start : start + _LINES]
+            columns = zip(
+                map(names.__getitem__, sources[edges].tolist()),
+                map(names.__getitem__, graph.indices[edges].tolist()),
+                graph.weights[edges].tolist(),
+            )
+            out.writelines(map("%s\t%s\t%.9g\n".__mod__, columns))
+
+
+def _names(graph: SimilarityGraph, ids: Sequence[str]) -> list[str]:
+    names = [str(name) for name in ids]
+    if len(names) != graph.num_nodes:
+        raise GraphError(
+            "There must be one id for every node.",
+            received=f"{len(names)} ids, {graph.num_nodes} nodes",
+        )
+    for name in names:
+        if not name or any(c in name for c in "\t\n\r"):
+            raise GraphError(
+                "An id in a TSV must not be empty nor hold a tab or line break.",
+                received=repr(name),
+            )
+    return names

@@ -1,0 +1,78 @@
+"""What an edge weighs, in (0, 1].
+
+Shapes: N items, E edges.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfgraphreg.distances import DISTANCES
+from tfgraphreg.errors import ConfigError
+from tfgraphreg.graph.metrics import Measured
+
+WEIGHTINGS = ("cosine", "gaussian", "binary")
+
+SMALLEST = 1e-6
+"""Weights below this are raised to it: an edge that is in the graph keeps a weight."""
+
+_SCALE_NEIGHBOR = 7
+
+
+def edge_weights(
+    weighting: str,
+    measured: Measured,
+    sources: np.ndarray,
+    targets: np.ndarray,
+    distances: np.ndarray | None = None,
+) -> np.ndarray:
+    """`[E]` float32 weights in (0, 1] of the edges from `sources` to `targets`.
+
+    Args:
+        weighting: ``"cosine"``: the cosine similarity of the features, whatever the metric, and
+            at least 1e-6. ``"gaussian"``: exp(-d^2 / (s_i s_j)) with the local scales of
+            Zelnik-Manor and Perona (Self-Tuning Spectral Clustering, NIPS 2004): s_i is the
+            distance from i to its seventh nearest neighbor in the graph, or its farthest if it
+            has fewer. ``"binary"``: 1.
+        measured: Features and the metric whose distance d is.
+        sources: `[E]` item numbers.
+        targets: `[E]` item numbers.
+        distances: `[E]` distances by the metric, where known already.
+    """
+    if weighting == "binary":
+        return np.ones(len(sources), np.float32)
+    if weighting == "cosine":
+        cosine = Measured(DISTANCES.get("cosine"), measured.features)
+        weights = 1.0 - cosine.between(sources, targets)
+    elif weighting == "gaussian":
+        if distances is None:
+            distances = measured.between(sources, targets)
+        weights = _gaussian(measured, sources, targets, distances)
+    else:
+        raise ConfigError(
+            f"`weighting` must be one of {', '.join(WEIGHTINGS)}.", received=repr(weighting)
+        )
+    return np.clip(weights, SMALLEST, 1.0).astype(np.float32)
+
+
+def _gaussian(
+    measured: Measured, sources: np.ndarray, targets: np.ndarray, distances: np.ndarray
+) -> np.ndarray:
+    squares = distances if measured.distance.squared else np.square(distances)
+    scale = np.sqrt(_local_squares(sources, squares, len(measured.features)))
+    product = scale[sources] * scale[targets]
+    # An item all of whose scale is 0 has copies only; copies weigh 1.
+    ratio = np.divide(squares, product, out=np.full(len(squares), np.inf), where=product > 0)
+    return np.where(squares > 0, np.exp(-ratio), 1.0)
+
+
+def _local_squares(sources: np.ndarray, squares: np.ndarray, n: int) -> np.ndarray:
+    """`[N]` squared distance to the seventh nearest neighbor; 0 for an item without edges."""
+    order = np.lexsort((squares, sources))
+    counts = np.bincount(sources, minlength=n)
+    ends = np.cumsum(counts)
+    place = ends - counts + np.minimum(counts, _SCALE_NEIGHBOR) - 1
+    found = np.zeros(n)
+    has = counts > 0
+    found[has] = squares[order[place[has]]]
+    return found
