@@ -10,7 +10,7 @@ Each function below gives one finite tf.data.Dataset over the epochs `first_epoc
   first_epoch=0, sample="top")`; `sample` is `"top"`, `"uniform"` or `"weight"`
 - `batches.indexed_batches(...)`: the same arguments, for a bank of embeddings
 - `batches.paired_batches(split, graph, *, batch_size, seed, epochs, first_epoch=0,
-  by_weight=False, correction=None)`
+  by_weight=False, correction=None, replicas=1)`; B must be a multiple of 2 * replicas
 - `order.steps_per_epoch(num_examples, batch_size)`: batches in an epoch of any of these
 - `matching.edge_probabilities(graph, *, draws=200, seed=0, by_weight=False)` and
   `matching.correction(probabilities, *, draws)` for `paired_batches`

@@ -134,6 +134,7 @@ def paired_batches(
     first_epoch: int = 0,
     by_weight: bool = False,
     correction: np.ndarray | None = None,
+    replicas: int = 1,
 ) -> Any:
     """Batches in which neighbors sit side by side: features `image` and `pair_weight`.
 
@@ -143,35 +144,43 @@ def paired_batches(
     Only the last batch of an epoch can have an odd number of rows, if N is odd: its last row has
     no partner and weight 0, so pairs are rows `0::2` and `1::2` of the first `2 * (B // 2)`.
 
-    Under a distribution strategy B is divided by the number of replicas: this must be even too,
-    for a pair must not be torn apart. The last batch is cut at the same places.
+    A distribution strategy gives each of R replicas B / R rows in a row: this must be even, for a
+    pair must not be torn apart. It cuts the last batch of r rows after each ceil(r / R); if that
+    is odd, the pairs behind the first cut get weight 0 in this one batch.
 
     Args:
         split: N images.
         graph: `SimilarityGraph` of N nodes.
-        batch_size: B, even.
+        batch_size: B, a multiple of 2 R.
         seed: Any integer.
         epochs: Number of the epoch to stop before.
         first_epoch: Number of the first epoch to give.
         by_weight: Whether a node prefers its heavier edges, in proportion to weight.
         correction: `[E]` factors on the weights of the edges, see `matching.correction`.
+        replicas: R, the number of replicas that share a batch.
 
     Raises:
-        ConfigError: If `batch_size` is odd or a number is out of range.
+        ConfigError: If `batch_size` is no multiple of 2 R or a number is out of range.
         GraphError: If the graph is not one of N nodes.
     """
-    if batch_size % 2:
+    if replicas < 1 or batch_size % (2 * replicas):
+        whole = 2 * max(replicas, 1)
         raise ConfigError(
-            "`batch_size` must be even to put neighbors side by side.",
-            received=f"batch_size={batch_size}",
-            cure=f"Use {batch_size + 1}.",
+            "`batch_size` must be an even number for each replica, to put neighbors side by side.",
+            received=f"batch_size={batch_size}, replicas={replicas}",
+            cure=f"Use {max(batch_size // whole, 1) * whole}.",
         )
     check_nodes(split, graph)
 
     def draw(epoch):
         order = epoch_order(len(split), seed, epoch)
         matched = matching.draw_matching(graph, seed=epoch_draw(seed, epoch), by_weight=by_weight)
-        return matching.side_by_side(graph, matched, order, correction=correction)
+        nodes, weights = matching.side_by_side(graph, matched, order, correction=correction)
+        rest = len(split) % batch_size
+        share = -(-rest // replicas)
+        if replicas > 1 and share % 2:
+            weights[len(split) - rest + share - 1 :] = 0
+        return nodes, weights
 
     rows = index_batches(
         draw,

@@ -49,14 +49,14 @@ def _match(indptr, indices, weights, order, seed, by_weight, state):
             continue
         total = 0.0
         for edge in range(indptr[node], indptr[node + 1]):
-            if state[indices[edge]] == -2 and indices[edge] != node:
+            if state[indices[edge]] == -2:
                 total += weights[edge] if by_weight else 1.0
         if total <= 0:
             continue
         left = uniform(seed, node) * total
         chosen = -1
         for edge in range(indptr[node], indptr[node + 1]):
-            if state[indices[edge]] == -2 and indices[edge] != node:
+            if state[indices[edge]] == -2:
                 share = weights[edge] if by_weight else 1.0
                 if share <= 0:
                     continue

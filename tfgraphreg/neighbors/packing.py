@@ -23,7 +23,7 @@ import numpy as np
 
 from tfgraphreg import storage
 from tfgraphreg.data.dataset import Split
-from tfgraphreg.errors import ConfigError, DataError, GraphError
+from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.neighbors import records
 
 PACKERS = ("nsl", "stream")
@@ -97,8 +97,8 @@ def pack(
 
     Raises:
         ConfigError: If `max_neighbors` or `packer` is out of range.
-        GraphError: If the graph is not one of N nodes.
-        DataError: If an id cannot be written to a graph file, or `folder` cannot be written.
+        GraphError: If the graph is not one of N nodes, or an id holds a tab or line break.
+        DataError: If `folder` cannot be written or the disk is full.
     """
     _check(split, graph, max_neighbors, packer)
     parts = {
@@ -120,13 +120,8 @@ def pack(
             with storage.atomic_folder(folder / name) as part:
                 write = _WRITERS[packer]
                 files = write(split, graph, max_neighbors, part, progress or (lambda *_: None))
-                _write_manifest(part, files, split, max_neighbors, parts)
-            packed = load(folder / name)
-    if packed is None:
-        raise DataError(
-            f"The packed examples in {folder / name} were altered as they were written.",
-            cure="Check the disk and run the command again.",
-        )
+                manifest = _write_manifest(part, files, split, max_neighbors, parts)
+            packed = _from_manifest(folder / name, manifest)
     return packed
 
 
@@ -140,13 +135,7 @@ def load(folder: os.PathLike[str] | str) -> Packed | None:
         files = manifest["files"]
         wrong = [f for f, digest in files.items() if _digest(folder / f) != digest]
         if not wrong:
-            return Packed(
-                files=tuple(str(folder / f) for f in files),
-                num_examples=manifest["num_examples"],
-                max_neighbors=manifest["max_neighbors"],
-                image_shape=tuple(manifest["image_shape"]),
-                label_width=manifest["label_width"],
-            )
+            return _from_manifest(folder, manifest)
         reason = f"{wrong[0]} is truncated or altered"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"its manifest cannot be read: {error!r}"
@@ -154,6 +143,16 @@ def load(folder: os.PathLike[str] | str) -> Packed | None:
         "The packed examples in %s cannot be used (%s) and are made again.", folder, reason
     )
     return None
+
+
+def _from_manifest(folder: pathlib.Path, manifest: dict[str, Any]) -> Packed:
+    return Packed(
+        files=tuple(str(folder / f) for f in manifest["files"]),
+        num_examples=manifest["num_examples"],
+        max_neighbors=manifest["max_neighbors"],
+        image_shape=tuple(manifest["image_shape"]),
+        label_width=manifest["label_width"],
+    )
 
 
 def remove_leftovers(folder: os.PathLike[str] | str) -> None:
@@ -206,19 +205,18 @@ def _lock(folder: pathlib.Path, name: str, *, wait: bool = True) -> Iterator[Non
 
 def _write_manifest(
     folder: pathlib.Path, files: list[str], split: Split, max_neighbors: int, parts: dict[str, Any]
-) -> None:
-    storage.write_json(
-        folder / _MANIFEST,
-        {
-            "files": {f: _digest(folder / f) for f in files},
-            "num_examples": len(split),
-            "max_neighbors": max_neighbors,
-            "image_shape": list(split.images.shape[1:]),
-            "label_width": split.labels.shape[1] if split.multilabel else 0,
-            "packer": parts["packer"],
-            "key": json.loads(json.dumps(parts["key"], default=str)),
-        },
-    )
+) -> dict[str, Any]:
+    manifest = {
+        "files": {f: _digest(folder / f) for f in files},
+        "num_examples": len(split),
+        "max_neighbors": max_neighbors,
+        "image_shape": list(split.images.shape[1:]),
+        "label_width": split.labels.shape[1] if split.multilabel else 0,
+        "packer": parts["packer"],
+        "key": json.loads(json.dumps(parts["key"], default=str)),
+    }
+    storage.write_json(folder / _MANIFEST, manifest)
+    return manifest
 
 
 def _digest(path: pathlib.Path) -> str:
@@ -236,14 +234,13 @@ def _write_nsl(
     from tfgraphreg.compat import nsl
     from tfgraphreg.graph.tsv import write_tsv
 
-    _check_ids(split)
     name = "packed-00000-of-00001.tfrecord"
     examples, edges = folder / "examples.tfrecord", folder / "graph.tsv"
     progress(0, len(split))
     with _record_writer(examples) as writer:
         for record in records.example_records(split):
             writer.write(record)
-    write_tsv(graph, edges, split.ids)
+    write_tsv(graph, list(split.ids), edges)
     nsl.tools.pack_nbrs(
         labeled_examples_path=str(examples),
         unlabeled_examples_path="",
@@ -257,18 +254,6 @@ def _write_nsl(
     edges.unlink()
     progress(len(split), len(split))
     return [name]
-
-
-def _check_ids(split: Split) -> None:
-    """A graph file is lines of fields between tabs, so ids can hold neither."""
-    for name in split.ids:
-        text = str(name)
-        if "\t" in text or len(text.splitlines()) != 1:
-            raise DataError(
-                "An id must be one line without tabs.",
-                received=repr(text),
-                cure="Rename the file or give it another id.",
-            )
 
 
 @contextlib.contextmanager
