@@ -1,1 +1,6 @@
 """What a graph compares: descriptors of images as rows of numbers."""
+
+from tfgraphreg.features import color, pixels, sequence, shape, texture
+from tfgraphreg.features.registry import FEATURES, Feature, extract
+
+__all__ = ["FEATURES", "Feature", "color", "extract", "pixels", "sequence", "shape", "texture"]
