@@ -6,10 +6,8 @@ import os
 from typing import Any
 
 from tfgraphreg.backbones.catalog import BACKBONES
-from tfgraphreg.backbones.records import Backbone, plan_input
+from tfgraphreg.backbones.records import NETWORK, Backbone, plan_input
 from tfgraphreg.errors import ModelError
-
-NETWORK = "network"
 
 
 def build_backbone(

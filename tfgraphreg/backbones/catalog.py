@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfgraphreg.backbones import applications, small
+from tfgraphreg.backbones import applications, kecam, kerascv, own, small
 from tfgraphreg.backbones.records import Backbone
 from tfgraphreg.registry import Registry
 
 BACKBONES: Registry[Backbone] = Registry("backbone")
 
-for _record in (*small.RECORDS, *applications.RECORDS):
+for _record in (
+    *small.RECORDS,
+    *applications.RECORDS,
+    *kerascv.RECORDS,
+    *kecam.RECORDS,
+    *own.RECORDS,
+):
     BACKBONES.register(_record.name, _record)
 
 

@@ -14,6 +14,7 @@ _SCALES: dict[str, tuple[Any, Any]] = {
     "zero_to_one": (0.0, 255.0),
     "minus_one_to_one": (127.5, 127.5),
     "torch": (_IMAGENET_MEAN, _IMAGENET_STD),
+    "dpn": ((124.0, 117.0, 104.0), 1 / 0.0167),
     # In the order blue, green, red.
     "caffe": ((103.939, 116.779, 123.68), 1.0),
 }

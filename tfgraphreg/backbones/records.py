@@ -14,7 +14,9 @@ from typing import Any, Literal, get_args
 
 from tfgraphreg.errors import ConfigError, ModelError
 
-Preprocessing = Literal["none", "zero_to_one", "minus_one_to_one", "torch", "caffe"]
+Preprocessing = Literal["none", "zero_to_one", "minus_one_to_one", "torch", "caffe", "dpn"]
+# The layer of a built backbone that holds the network itself.
+NETWORK = "network"
 PREPROCESSINGS: tuple[str, ...] = get_args(Preprocessing)
 
 
@@ -35,7 +37,8 @@ class Backbone:
         arguments: Further keyword arguments of `builder`.
         preprocessing: What pixels in 0 to 255 become before the network: ``zero_to_one``,
             ``minus_one_to_one``, ``torch`` (0 to 1, then ImageNet's mean and standard
-            deviation taken off per channel), ``caffe`` (BGR, ImageNet's mean taken off), or
+            deviation taken off per channel), ``caffe`` (BGR, ImageNet's mean taken off),
+            ``dpn`` (the scale of the dual path networks), or
             ``none`` where the network does it itself.
         width: D, the number of features.
         parameters: Trainable parameters at `default_size`, without a classifier.

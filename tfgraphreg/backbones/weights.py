@@ -8,7 +8,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from tfgraphreg.backbones.records import Backbone
+from tfgraphreg.backbones.own import load_timm
+from tfgraphreg.backbones.records import NETWORK, Backbone
 from tfgraphreg.errors import ModelError
 
 _TIMM = "timm:"
@@ -65,7 +66,7 @@ def load_weights(model: Any, record: Backbone, weights: str | os.PathLike[str]) 
     if weights in ("none", "imagenet"):
         return
     if weights.startswith(_TIMM):
-        _load_timm(model, record, weights.removeprefix(_TIMM))
+        load_timm(model.get_layer(NETWORK), record, weights.removeprefix(_TIMM))
         return
     try:
         status = model.load_weights(weights)
@@ -78,10 +79,6 @@ def load_weights(model: Any, record: Backbone, weights: str | os.PathLike[str]) 
             received=f"weights={weights!r}",
             cure="Use a file that save_weights wrote for the same backbone and image size.",
         ) from error
-
-
-def _load_timm(model: Any, record: Backbone, path: str) -> None:
-    raise ModelError(f"The backbone {record.name} takes no timm weights.")
 
 
 def _checked_file(path: str) -> None:

@@ -1,0 +1,61 @@
+"""Writes tfgraphreg/backbones/own_table.py from the `VARIANTS` of every family."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tfgraphreg.storage import write_text  # noqa: E402
+
+TABLE = ROOT / "tfgraphreg" / "backbones" / "own_table.py"
+HEAD = '''"""What own.py knows about each network: written by scripts/list_own_backbones.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+'''
+
+
+def table(records: list) -> str:
+    families: dict[str, tuple] = {}
+    rows = []
+    for r in records:
+        shared = (r.arguments["module"], r.paper)
+        if families.setdefault(r.family, shared) != shared:
+            raise SystemExit(f"{r.name} differs from its family {r.family}: {shared}")
+        sizes = (r.width, r.parameters, r.min_size, r.default_size)
+        network = r.arguments["network"]
+        rows.append((network, r.family, r.timm, r.preprocessing, *sizes, r.learning_rate))
+    lines = ["# File, paper.", "FAMILIES: dict[str, tuple[str, str]] = {"]
+    lines += [f"    {name!r}: {shared!r}," for name, shared in sorted(families.items())]
+    lines += [
+        "}",
+        "",
+        "# Network, family, timm, preprocessing, features, parameters, sizes, learning rate.",
+    ]
+    lines += ["# fmt: off", "ROWS: list[tuple[Any, ...]] = ["]
+    lines += [f"    {row!r},".replace("'", '"') for row in rows]
+    return "# ruff: noqa: E501\n" + HEAD + "\n".join([*lines, "]", ""])
+
+
+def main() -> None:
+    if not TABLE.exists():
+        write_text(TABLE, table([]))
+    from tfgraphreg.backbones import own
+
+    records = []
+    for path in sorted((TABLE.parent / "families").glob("*.py")):
+        variants = (
+            getattr(own.load_family(path.stem), "VARIANTS", {}) if path.stem[0] != "_" else {}
+        )
+        records += [own.record_of(path.stem, variant) for variant in variants.values()]
+    write_text(TABLE, table(records))
+    print(f"{len(records)} networks in {TABLE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
