@@ -9,8 +9,6 @@ within a record, which protocol buffers leave open, may differ.
 
 from __future__ import annotations
 
-import functools
-import struct
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +16,7 @@ import numpy as np
 from tfgraphreg.data.dataset import Split
 
 _BLOCK = 1024  # Seeds whose images are fetched together.
+_KEPT_LABELS = 10_000
 
 
 def _varint(value: int) -> bytes:
@@ -48,7 +47,6 @@ def _entry(name: str, feature: bytes) -> bytes:
     return _field(1, _field(1, name.encode()) + _field(2, feature))
 
 
-@functools.lru_cache(maxsize=4096)
 def _bytes_entry_head(name: str, size: int) -> bytes:
     """What precedes the payload in the entry of a feature of one value of `size` bytes."""
     value = _head(1, size)
@@ -59,32 +57,29 @@ def _bytes_entry_head(name: str, size: int) -> bytes:
     return _head(1, inner) + key + feature + values + value
 
 
-class _Entries:
-    """Map entries of the examples of `split`, under any prefix."""
+class _Place:
+    """Entries of the example that stands in one place of a record: the seed, or neighbor i."""
 
-    def __init__(self, split: Split):
-        self._labels = split.labels.reshape(len(split), -1)
-        self._ids = split.ids
-        self._label_entries: dict[tuple[str, bytes], bytes] = {}
+    def __init__(self, split: Split, prefix: str):
+        self._prefix = prefix
+        self._image = _bytes_entry_head(prefix + "image", int(np.prod(split.images.shape[1:])))
+        self._id_heads: dict[int, bytes] = {}
+        self._labels: dict[bytes, bytes] = {}
 
-    def parts(self, index: int, image: bytes, prefix: str) -> tuple[bytes, ...]:
-        """The entries of example `index`, to be joined."""
-        name = str(self._ids[index]).encode()
-        labels = self._labels[index]
-        key = (prefix, labels.tobytes())
-        label = self._label_entries.get(key)
-        if label is None:
-            label = _entry(prefix + "label", _int64_feature(labels))
+    def entries(self, name: bytes, label: bytes, image: bytes) -> bytes:
+        """The entries `id`, `label` and `image`; `label` is a row of int64 as raw bytes."""
+        id_head = self._id_heads.get(len(name))
+        if id_head is None:
+            id_head = _bytes_entry_head(self._prefix + "id", len(name))
+            self._id_heads[len(name)] = id_head
+        label_entry = self._labels.get(label)
+        if label_entry is None:
+            values = np.frombuffer(label, np.int64)
+            label_entry = _entry(self._prefix + "label", _int64_feature(values))
             # Class numbers and frequent multi-hot rows repeat; rare rows must not pile up.
-            if len(self._label_entries) < 100_000:
-                self._label_entries[key] = label
-        return (
-            _bytes_entry_head(prefix + "id", len(name)),
-            name,
-            label,
-            _bytes_entry_head(prefix + "image", len(image)),
-            image,
-        )
+            if len(self._labels) < _KEPT_LABELS:
+                self._labels[label] = label_entry
+        return b"".join((id_head, name, label_entry, self._image, image))
 
 
 def example_records(split: Split) -> Iterator[bytes]:
@@ -107,40 +102,42 @@ def packed_records(split: Split, neighbors: np.ndarray, weights: np.ndarray) -> 
 def _records(
     split: Split, neighbors: np.ndarray, weights: np.ndarray, *, count: bool
 ) -> Iterator[bytes]:
-    entries = _Entries(split)
     k = neighbors.shape[1]
-    prefixes = [f"NL_nbr_{i}_" for i in range(k)]
+    seed = _Place(split, "")
+    places = [_Place(split, f"NL_nbr_{i}_") for i in range(k)]
     # The only varying part of a weight's entry is its four last bytes.
-    weight_heads = [_entry(p + "weight", _field(2, _field(1, b"\0" * 4)))[:-4] for p in prefixes]
+    empty = _field(2, _field(1, b"\0" * 4))
+    weight_heads = [_entry(f"NL_nbr_{i}_weight", empty)[:-4] for i in range(k)]
     counts = [_entry("NL_num_nbrs", _int64_feature(np.array([n]))) for n in range(k + 1)]
-    pack_float = struct.Struct("<f").pack
     for start in range(0, len(split), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(split)))
         near = neighbors[rows]
-        present = near >= 0
-        images = _image_bytes(split, rows)
-        others = iter(_image_bytes(split, near[present].astype(np.int64)))
-        near_rows, weight_rows = near.tolist(), weights[rows].tolist()
-        for row, image, row_near, row_weights in zip(
-            rows.tolist(), images, near_rows, weight_rows, strict=True
-        ):
-            parts = list(entries.parts(row, image, ""))
-            found = 0
-            for i, other in enumerate(row_near):
-                if other < 0:
-                    break
+        found = (near >= 0).sum(axis=1).tolist()
+        others = zip(*_contents(split, near[near >= 0]))
+        weight_bytes = _cut(np.asarray(weights[rows], "<f4"), 4)
+        for row, content in enumerate(zip(*_contents(split, rows))):
+            parts = [seed.entries(*content)]
+            for i in range(found[row]):
                 parts.append(weight_heads[i])
-                parts.append(pack_float(row_weights[i]))
-                parts.extend(entries.parts(other, next(others), prefixes[i]))
-                found += 1
+                parts.append(weight_bytes[row * k + i])
+                parts.append(places[i].entries(*next(others)))
             if count:
-                parts.append(counts[found])
+                parts.append(counts[found[row]])
             features = b"".join(parts)
             yield _head(1, len(features)) + features
 
 
-def _image_bytes(split: Split, indices: np.ndarray) -> list[bytes]:
-    images = np.ascontiguousarray(split.images[indices], dtype=np.uint8)
-    size = int(np.prod(images.shape[1:]))
-    content = memoryview(images.reshape(-1))
-    return [content[i * size : (i + 1) * size].tobytes() for i in range(len(images))]
+def _contents(split: Split, indices: np.ndarray) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Ids, labels (rows of int64) and images of some examples, as bytes."""
+    indices = indices.astype(np.int64)
+    names = [str(name).encode() for name in split.ids[indices]]
+    labels = np.asarray(split.labels[indices], np.int64)
+    width = int(np.prod(labels.shape[1:]))
+    images = np.asarray(split.images[indices], np.uint8)
+    return names, _cut(labels, width * 8), _cut(images, int(np.prod(images.shape[1:])))
+
+
+def _cut(array: np.ndarray, size: int) -> list[bytes]:
+    """The bytes of `array` in pieces of `size`."""
+    content = array.tobytes()
+    return [content[i : i + size] for i in range(0, len(content), size)]
