@@ -12,11 +12,14 @@ moment, not when tfgraphreg is imported.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import importlib.util
 import os
 import sys
+import tempfile
 import types
+from collections.abc import Iterator
 from typing import Any
 
 from tfgraphreg.errors import MissingExtraError, StackError
@@ -38,6 +41,28 @@ def prepare_environment() -> None:
     # TensorFlow 2.15 with the variable set and no tf-keras fails on `tf.keras`.
     if importlib.util.find_spec("tf_keras") is not None:
         os.environ[_FLAG] = "1"
+
+
+@contextlib.contextmanager
+def quiet_start() -> Iterator[None]:
+    """Keeps from the terminal what TensorFlow's C++ code logs while it starts.
+
+    From 2.18 on it writes a dozen lines that no environment variable silences. They are
+    shown after all if the block fails.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(kept, log.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def load_tensorflow() -> types.ModuleType:

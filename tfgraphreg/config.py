@@ -62,7 +62,7 @@ class TrainConfig:
         None, "side in pixels that the backbone sees; the model resizes. Default: see `backbones`"
     )
 
-    backbone: str = _field("mobilenet_025", "network: a name that `tfgraphreg backbones` lists")
+    backbone: str = _field("cnn", "network: a name that `tfgraphreg backbones` lists")
     weights: str = _field("none", "start weights: none, imagenet, a file, or timm:FILE.safetensors")
     embedding_dim: int = _field(64, "width of the embedding")
     freeze: str = _field(
@@ -205,6 +205,12 @@ class TrainConfig:
                 "must be even with --neighbors paired",
                 self.batch_size,
                 f"Use {self.batch_size + 1}.",
+            )
+        if self.augment in LABEL_MIXING and self.labels_per_class is not None:
+            raise ConfigError(
+                f"--augment {self.augment} mixes labels, and unlabeled images have none.",
+                received=f"labels_per_class={self.labels_per_class}",
+                cure="Use all labels, or an augmentation that keeps labels.",
             )
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
             _refuse(

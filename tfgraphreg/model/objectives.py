@@ -35,7 +35,8 @@ def supervised_rows(
             classes), or a metric-learning loss on the embedding from tensorflow-addons. With
             the latter the classifier is trained on the embedding without passing a gradient
             to it, so that accuracy can be reported.
-        labels: `[B]` class numbers or `[B, C]` multi-hot rows; -1 marks an unlabeled row.
+        labels: `[B]` class numbers or `[B, C]` multi-hot rows, -1 marks an unlabeled row; or
+            `[B, C]` shares of classes where one image has one class but was mixed.
         outputs: `embedding` `[B, D]` and `logits` `[B, C]`.
         multilabel: Which kind of labels these are.
 
@@ -48,6 +49,9 @@ def supervised_rows(
         targets = tf.cast(tf.maximum(labels, 0), tf.float32)
         losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
         return tf.reduce_mean(losses, axis=-1), weight
+    if labels.shape.rank == 2:  # Soft labels, which MixUp and CutMix make.
+        losses = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
+        return losses, tf.ones_like(losses)
     weight = tf.cast(labels >= 0, tf.float32)
     targets = tf.maximum(labels, 0)
     if objective == "softmax":

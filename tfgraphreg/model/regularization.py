@@ -58,6 +58,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         objective: Supervised loss, see `tfgraphreg.model.objectives`.
         augmenter: Layer that changes raw training images at random. An image and its
             neighbors are drawn independently at the same strength.
+        label_mixer: KerasCV layer that mixes images and one-hot labels; for alpha = 0 only.
         bank_size: N, the number of training images, for batches that use a bank.
 
     Raises:
@@ -75,6 +76,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         multilabel: bool = False,
         objective: str = "softmax",
         augmenter: Any = None,
+        label_mixer: Any = None,
         bank_size: int | None = None,
     ):
         if alpha > 0 and max_neighbors < 1:
@@ -93,6 +95,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         self.multilabel = multilabel
         self.objective = objective
         self.augmenter = augmenter
+        self.label_mixer = label_mixer
         self.bank = None
         if bank_size is not None and alpha > 0:
             width = base_model.output_shape[regularize][-1]
@@ -176,11 +179,14 @@ class GraphRegularization(nsl.keras.GraphRegularization):
     def train_step(self, data):
         """One step of gradient descent; see the class for the loss."""
         features, labels = data[:2]
+        targets = labels
+        if self.label_mixer is not None:
+            features, targets = self._mix(features, labels)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         with tf.GradientTape() as tape:
             outputs, edges = self.forward(features, training=True)
             row_loss, row_weight = supervised_rows(
-                self.objective, labels, outputs, multilabel=self.multilabel
+                self.objective, targets, outputs, multilabel=self.multilabel
             )
             count = _global_sum(tf.reduce_sum(row_weight))
             supervised = tf.math.divide_no_nan(tf.reduce_sum(row_loss * row_weight), count)
@@ -211,6 +217,16 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         zero = tf.constant(0.0)
         self._track(supervised, supervised, zero, labels, outputs[LOGITS], row_weight)
         return {name: metric.result() for name, metric in self._tracked.items()}
+
+    def _mix(self, features, labels):
+        """Mixed images and soft labels `[B, C]`; unlabeled rows must not be among them."""
+        if not self.multilabel:
+            labels = tf.one_hot(labels, self.base_model.output_shape[LOGITS][-1])
+        images = tf.cast(features[IMAGE], tf.float32)
+        mixed = self.label_mixer(
+            {"images": images, "labels": tf.cast(labels, tf.float32)}, training=True
+        )
+        return {**features, IMAGE: mixed["images"]}, mixed["labels"]
 
     def _track(self, loss, supervised, graph, labels, logits, row_weight) -> None:
         # A replica holds its share of each global mean; the shares add up.

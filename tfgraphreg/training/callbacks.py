@@ -48,6 +48,7 @@ class EpochRecorder(keras.callbacks.Callback):
         rows: The rows of the epochs that an interrupted run has done.
         images: Images in an epoch, for the throughput.
         validate: Gives `val_*` values; called after each epoch.
+        listener: Called with each row as it is added.
     """
 
     def __init__(
@@ -58,17 +59,18 @@ class EpochRecorder(keras.callbacks.Callback):
         rows: list[Row],
         images: int,
         validate: Callable[[], Row] | None = None,
+        listener: Callable[[Row], None] | None = None,
     ):
         super().__init__()
         self.path, self.checkpoints, self.rows = path, checkpoints, rows
-        self.images, self.validate = images, validate
+        self.images, self.validate, self.listener = images, validate, listener
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Adds the row, in `logs` too, so that later callbacks see it."""
+        """Adds the row."""
         seconds = time.perf_counter() - self._start
         row = {"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}}
         if self.validate:
@@ -77,10 +79,10 @@ class EpochRecorder(keras.callbacks.Callback):
         row["seconds"] = seconds
         row["images_per_second"] = self.images / seconds
         self.rows.append(row)
-        if logs is not None:
-            logs.update(row)
         write_history(self.path, self.rows)
         self.checkpoints.save(epoch + 1, best=best_epoch(self.rows) == len(self.rows) - 1)
+        if self.listener:
+            self.listener(row)
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:

@@ -6,7 +6,6 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import TrainingError
@@ -27,7 +26,7 @@ class FitPlan:
         images: Images in an epoch.
         batches: Of the first epoch to run; gives all batches from there to the last epoch.
         validate: Gives `val_*` values after each epoch, or None.
-        callbacks: More Keras callbacks.
+        listener: Called with each epoch's row.
         verbose: Keras' progress bar: 0 none, 1 bar, 2 a line an epoch.
     """
 
@@ -37,7 +36,7 @@ class FitPlan:
     images: int
     batches: Callable[[int], tf.data.Dataset]
     validate: Callable[[], Row] | None = None
-    callbacks: tuple[Any, ...] = ()
+    listener: Callable[[Row], None] | None = None
     verbose: int | None = None
 
 
@@ -77,6 +76,7 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
         rows=read_history(history, epochs=done),
         images=plan.images,
         validate=plan.validate,
+        listener=plan.listener,
     )
     if done < plan.epochs:
         try:
@@ -85,7 +85,7 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
                 initial_epoch=done,
                 epochs=plan.epochs,
                 steps_per_epoch=plan.steps,
-                callbacks=[StopOnNaN(), recorder, *plan.callbacks],
+                callbacks=[StopOnNaN(), recorder],
                 verbose=_verbosity() if plan.verbose is None else plan.verbose,
             )
         except tf.errors.ResourceExhaustedError as error:
@@ -95,6 +95,19 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
             ) from error
     checkpoints.restore_best()
     return recorder.rows
+
+
+def suit_batch_norm(model: keras.Model, *, steps: int) -> None:
+    """Lets running averages of batch normalization forget the start within `steps` steps.
+
+    The averages begin at 0 and 1. With a momentum of 0.99 they need some 500 steps to tell
+    anything of the data; a shorter training would be served with the wrong ones. The momentum
+    is capped at 1 - 10/steps, which leaves longer trainings alone.
+    """
+    cap = max(0.5, 1 - 10 / max(steps, 1))
+    for layer in model.submodules:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, cap)
 
 
 def _verbosity() -> int:

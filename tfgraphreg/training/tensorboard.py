@@ -6,7 +6,8 @@ import pathlib
 
 import numpy as np
 
-from tfgraphreg.compat import keras, tf
+from tfgraphreg.compat import tf
+from tfgraphreg.training.history import Row
 
 SCALARS = (
     "loss",
@@ -21,7 +22,7 @@ SCALARS = (
 _GROUPS = {"loss": "loss/total", "supervised_loss": "loss/supervised", "graph_loss": "loss/graph"}
 
 
-class TensorBoardLog(keras.callbacks.Callback):
+class TensorBoardLog:
     """Scalars of each epoch, split by loss; a sheet of images with neighbors; HParams.
 
     Args:
@@ -31,34 +32,25 @@ class TensorBoardLog(keras.callbacks.Callback):
     """
 
     def __init__(self, folder: pathlib.Path, *, hparams: dict, sheet: np.ndarray | None = None):
-        super().__init__()
-        self.folder, self.hparams, self.sheet = folder, hparams, sheet
-        self._writer = None
-
-    def on_train_begin(self, logs=None):
-        """Opens the event file; writes what does not change."""
-        self._writer = tf.summary.create_file_writer(str(self.folder))
+        self._writer = tf.summary.create_file_writer(str(folder))
         with self._writer.as_default():
-            _write_hparams(self.hparams)
-            if self.sheet is not None:
+            _write_hparams(hparams)
+            if sheet is not None:
                 tf.summary.image(
                     "images_and_neighbors",
-                    self.sheet[None],
+                    sheet[None],
                     step=0,
                     description="Each row: a training image, then its graph neighbors.",
                 )
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Writes the scalars of the epoch."""
-        with self._writer.as_default():
-            for name in SCALARS:
-                if name in (logs or {}):
-                    tf.summary.scalar(_GROUPS.get(name, name), float(logs[name]), step=epoch)
         self._writer.flush()
 
-    def on_train_end(self, logs=None):
-        """Closes the event file."""
-        self._writer.close()
+    def __call__(self, row: Row) -> None:
+        """Writes the scalars of an epoch."""
+        with self._writer.as_default():
+            for name in SCALARS:
+                if name in row:
+                    tf.summary.scalar(_GROUPS.get(name, name), row[name], step=int(row["epoch"]))
+        self._writer.flush()
 
 
 def _write_hparams(values: dict) -> None:

@@ -1,0 +1,318 @@
+"""The command line: flags and YAML in, one call, one-line errors out.
+
+Nothing heavy is imported before a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from tfgraphreg import __version__, compat
+from tfgraphreg import config as configs
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.errors import ConfigError, TFGraphRegError
+
+# The first field of each group of flags in --help.
+_GROUPS = {
+    "dataset": "data",
+    "backbone": "network",
+    "alpha": "graph regularization",
+    "objective": "training",
+    "run_dir": "run",
+}
+_GRAPH_FIELDS = (
+    "dataset",
+    "data_dir",
+    "limit",
+    "labels_per_class",
+    "validation_fraction",
+    "on_bad_image",
+    "image_size",
+    "graph",
+    "graph_features",
+    "graph_metric",
+    "graph_neighbors",
+    "graph_weights",
+    "graph_threshold",
+    "symmetrize",
+    "edge_kinds",
+    "seed",
+)
+
+_WRONG_TYPE = re.compile(r'Parser key "([^"]+)":.*?Expected an? (.+?)\. Got value: (.*)$')
+_TYPES = {"<class 'float'>": "a finite number", "<class 'int'>": "a whole number"}
+
+_TRAIN_EXAMPLES = """
+examples:
+  train.py --dataset fashion_mnist                       the main job, on 60,000 images
+  train.py --dataset digits --epochs 2                   a try without any network
+  train.py --alpha 0                                     plain training, to compare with
+  train.py --neighbors paired --alpha 0.5                graph regularization at plain cost
+  train.py --labels-per-class 10 --alpha 1               few labels: where a graph helps most
+  train.py --graph my_edges.tsv --distance euclidean     a graph of your own
+  train.py --print_config > run.yaml; train.py --config run.yaml
+"""
+
+
+def _add_config(parser: ArgumentParser, fields: Sequence[str] | None = None) -> None:
+    hints = typing.get_type_hints(TrainConfig)
+    group: Any = parser
+    for field in dataclasses.fields(TrainConfig):
+        if field.name in _GROUPS:
+            group = parser.add_argument_group(_GROUPS[field.name])
+        if fields is not None and field.name not in fields:
+            continue
+        text = field.metadata["help"]
+        choices = field.metadata["choices"]
+        if choices:
+            text += f" ({', '.join(choices)})"
+        if hints[field.name] is bool:
+            group.add_argument(configs.flag(field.name), action="store_true", help=text)
+        else:
+            group.add_argument(
+                configs.flag(field.name),
+                type=hints[field.name],
+                default=field.default,
+                metavar=field.name.upper(),
+                help=text,
+            )
+
+
+def _start_tensorflow() -> None:
+    with compat.quiet_start():
+        compat.load_nsl()
+        compat.tf.config.list_logical_devices()
+
+
+def _to_config(args: Any) -> TrainConfig:
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    return TrainConfig(**{k: v for k, v in vars(args).items() if k in names})
+
+
+def _train_parser(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", action="config", help="YAML file with values for these flags")
+    _add_config(parser)
+
+
+def _train(args: Any) -> int:
+    config = _to_config(args)
+    from tfgraphreg.pipeline.train import check_names, train
+
+    check_names(config)
+    _start_tensorflow()
+
+    train(config)
+    return 0
+
+
+def _graph_parser(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", action="config", help="YAML file with values for these flags")
+    parser.add_argument("--out", type=str, default="graph", help="folder for the results")
+    _add_config(parser, _GRAPH_FIELDS)
+
+
+def _build_graph(args: Any) -> int:
+    config = _to_config(args)
+    from tfgraphreg.pipeline.build_graph import build_graph
+    from tfgraphreg.pipeline.train import check_names
+
+    check_names(config)
+    _start_tensorflow()
+
+    build_graph(config, args.out)
+    return 0
+
+
+def _evaluate_parser(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", type=str, required=True, help="run folder, such as runs/NAME")
+
+
+def _evaluate(args: Any) -> int:
+    _start_tensorflow()
+    from tfgraphreg.pipeline.evaluate import evaluate_run
+    from tfgraphreg.pipeline.runs import read_run
+
+    evaluate_run(read_run(args.run))
+    return 0
+
+
+def _predict_parser(parser: ArgumentParser) -> None:
+    parser.add_argument("images", type=str, nargs="+", help="JPEG or PNG files")
+    parser.add_argument("--run", type=str, default=None, help="run folder whose model is asked")
+    parser.add_argument(
+        "--model", type=str, default=None, help="SavedModel folder. Default: the newest"
+    )
+    parser.add_argument("--top", type=int, default=3, help="classes shown for an image")
+
+
+def _predict(args: Any) -> int:
+    if args.top < 1:
+        raise ConfigError("`--top` must be at least 1.", received=f"top={args.top}")
+    _start_tensorflow()
+    from tfgraphreg.pipeline.serve import predict
+
+    found = predict(args.images, run_dir=args.run, model_dir=args.model, top=args.top)
+    return 2 if any(p.error for p in found) else 0
+
+
+def _backbones_parser(parser: ArgumentParser) -> None:
+    parser.add_argument("pattern", type=str, nargs="?", default="*", help='such as "res*" or vit')
+    parser.add_argument(
+        "--max-parameters",
+        type=float,
+        default=None,
+        help="only networks up to this size, in millions",
+    )
+
+
+def _backbones(args: Any) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tfgraphreg.backbones.catalog import backbone_table
+
+    limit = None if args.max_parameters is None else int(args.max_parameters * 1e6)
+    rows = backbone_table(args.pattern, max_parameters=limit)
+    shown = (
+        "name",
+        "family",
+        "library",
+        "parameters",
+        "width",
+        "min_size",
+        "default_size",
+        "learning_rate",
+        "paper",
+    )
+    table = Table(title=f"{len(rows)} backbones")
+    for name in shown:
+        table.add_column(name.replace("_", " "), justify="right" if name in shown[3:8] else "left")
+    for row in rows:
+        table.add_row(*(f"{row[n]:,}" if n == "parameters" else str(row[n]) for n in shown))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
+    console.print(table)
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Command:
+    help: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Any], int]
+    epilog: str = ""
+
+
+COMMANDS = {
+    "train": _Command(
+        "Trains, evaluates and exports a graph-regularized classifier.",
+        _train_parser,
+        _train,
+        _TRAIN_EXAMPLES,
+    ),
+    "build-graph": _Command(
+        "Builds a similarity graph; writes TSV, npz and a report with pictures.",
+        _graph_parser,
+        _build_graph,
+    ),
+    "evaluate": _Command(
+        "Measures the exported model of a run again.", _evaluate_parser, _evaluate
+    ),
+    "predict": _Command(
+        "Classifies image files with an exported model.", _predict_parser, _predict
+    ),
+    "backbones": _Command(
+        "Lists the networks that --backbone takes.", _backbones_parser, _backbones
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program `tfgraphreg`. Returns its exit status: 0, or 2 after a one-line error."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["--version"]:
+        print(f"tfgraphreg {__version__}")
+        return 0
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    try:
+        if argv[0] not in COMMANDS:
+            raise ConfigError(
+                f"Unknown command. Commands: {', '.join(COMMANDS)}.", received=repr(argv[0])
+            )
+    except ConfigError as error:
+        return _fail(error)
+    return run_command(argv[0], argv[1:])
+
+
+def run_command(name: str, argv: Sequence[str] | None = None) -> int:
+    """One command with its own flags; what the files in scripts/ call."""
+    command = COMMANDS[name]
+    argv = list(sys.argv[1:] if argv is None else argv)
+    from argparse import ArgumentError, RawDescriptionHelpFormatter
+
+    from jsonargparse import DefaultHelpFormatter
+
+    class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+        pass
+
+    parser = ArgumentParser(
+        prog=f"tfgraphreg {name}" if sys.argv[0].endswith("tfgraphreg") else None,
+        description=command.help,
+        epilog=command.epilog or None,
+        formatter_class=Formatter,
+        exit_on_error=False,
+    )
+    command.add_arguments(parser)
+    try:
+        return command.run(_parse(parser, argv))
+    except TFGraphRegError as error:
+        return _fail(error)
+    except ArgumentError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
+    compat.prepare_environment()
+    return parser.parse_args(argv)
+
+
+def _fail(error: Exception) -> int:
+    text = " ".join(str(error).split())
+    wrong = _WRONG_TYPE.match(text)
+    if wrong:
+        name, kind, value = wrong.groups()
+        text = f"`{configs.flag(name)}` must be {_TYPES.get(kind, kind)}. Received: {name}={value}."
+    print(f"error: {text}", file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    lines = [
+        "usage: tfgraphreg COMMAND [flags]",
+        "",
+        "Image embeddings by graph regularization: similar images lie close together.",
+        "",
+        "commands:",
+        *(f"  {name:<14}{command.help}" for name, command in COMMANDS.items()),
+        "",
+        "`tfgraphreg COMMAND --help` explains a command. To begin without any network:",
+        "  tfgraphreg train --dataset digits --epochs 2",
+    ]
+    return "\n".join(lines)

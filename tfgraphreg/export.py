@@ -1,0 +1,241 @@
+"""SavedModels out, predictions in."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.compat import keras, tf
+from tfgraphreg.errors import DataError, ModelError, TFGraphRegError
+from tfgraphreg.model.classifier import EMBEDDING, LOGITS, probabilities
+from tfgraphreg.storage import atomic_folder, write_json
+
+META = "tfgraphreg.json"
+MAX_PIXELS = 64_000_000
+_FORMATS = ("JPEG", "PNG")
+
+
+class _Server(tf.Module):
+    """The two ways to ask an exported model: with pixels, and with files."""
+
+    def __init__(self, model: keras.Model, *, multilabel: bool):
+        super().__init__()
+        self.model = model
+        self.multilabel = multilabel
+        self.shape = tuple(model.input_shape[1:])
+        pixels = tf.TensorSpec([None, *self.shape], tf.uint8, name="image")
+        encoded = tf.TensorSpec([None], tf.string, name="encoded_image")
+        self.raw = tf.function(self._raw, input_signature=[pixels])
+        self.encoded = tf.function(self._encoded, input_signature=[encoded])
+
+    def _raw(self, image):
+        outputs = self.model(image, training=False)
+        return {
+            "probabilities": probabilities(outputs[LOGITS], multilabel=self.multilabel),
+            "embedding": outputs[EMBEDDING],
+        }
+
+    def _encoded(self, encoded_image):
+        height, width, channels = self.shape
+
+        def decode(content):
+            image = tf.io.decode_image(content, channels=channels, expand_animations=False)
+            image = tf.image.resize(image, (height, width), antialias=True)
+            return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+        images = tf.map_fn(
+            decode, encoded_image, fn_output_signature=tf.TensorSpec(self.shape, tf.uint8)
+        )
+        return self._raw(images)
+
+
+def export(
+    model: keras.Model,
+    folder: os.PathLike[str] | str,
+    *,
+    class_names: Sequence[str],
+    multilabel: bool = False,
+    about: dict[str, Any] | None = None,
+) -> None:
+    """Writes a SavedModel that TensorFlow alone can load and serve.
+
+    Its signatures: `serving_default` takes `image`, raw uint8 `[B, height, width, channels]`
+    for any B; `serving_encoded` takes `encoded_image`, `[B]` JPEG or PNG files, which are
+    resized to the model's image size. Both give `probabilities` `[B, C]` and `embedding`
+    `[B, D]`. Neighbors take no part. The folder appears whole or not at all.
+
+    Args:
+        model: Of `build_classifier`.
+        folder: Replaced if it exists.
+        class_names: C names.
+        multilabel: Whether probabilities are a sigmoid for each class.
+        about: JSON values kept beside the model, such as its config.
+
+    Raises:
+        DataError: If the folder cannot be written or the disk is full.
+    """
+    server = _Server(model, multilabel=multilabel)
+    signatures = {
+        "serving_default": server.raw.get_concrete_function(),
+        "serving_encoded": server.encoded.get_concrete_function(),
+    }
+    with atomic_folder(folder) as part:
+        try:
+            tf.saved_model.save(server, str(part), signatures=signatures)
+        except tf.errors.ResourceExhaustedError as error:
+            raise OSError(28, "No space left on device") from error
+        meta = {
+            **(about or {}),
+            "class_names": list(class_names),
+            "image_shape": list(server.shape),
+            "multilabel": multilabel,
+        }
+        write_json(part / META, meta)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        name: The file, or the number of the image.
+        classes: `(class name, probability)`, the most probable first.
+        error: Why there is none, or None.
+    """
+
+    name: str
+    classes: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+
+class Predictor:
+    """A loaded SavedModel of `export`.
+
+    Args:
+        folder: The SavedModel's folder.
+
+    Raises:
+        ModelError: If it is no SavedModel that this project exported, or cannot be loaded.
+    """
+
+    def __init__(self, folder: os.PathLike[str] | str):
+        self.folder = pathlib.Path(folder)
+        if not (self.folder / "saved_model.pb").exists():
+            raise ModelError(
+                "There is no SavedModel in this folder.",
+                received=str(folder),
+                cure="Name a folder under saved_models/ that a training run made.",
+            )
+        try:
+            self.meta = json.loads((self.folder / META).read_text(encoding="utf-8"))
+            self.class_names = tuple(self.meta["class_names"])
+            self.image_shape = tuple(self.meta["image_shape"])
+            self._loaded = tf.saved_model.load(str(self.folder))
+            self._raw = self._loaded.signatures["serving_default"]
+            self._encoded = self._loaded.signatures["serving_encoded"]
+        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+            raise ModelError(
+                f"The SavedModel in {folder} cannot be loaded ({str(error).splitlines()[0]}).",
+                cure="Export it again with scripts/train.py --resume.",
+            ) from error
+
+    @property
+    def embedding_dim(self) -> int:
+        """D, the width of the embedding."""
+        return int(self._raw.structured_outputs["embedding"].shape[-1])
+
+    def __call__(
+        self, images: np.ndarray, *, batch_size: int = 256, progress: Any = None
+    ) -> dict[str, np.ndarray]:
+        """Probabilities `[N, C]` and embeddings `[N, D]` of raw uint8 images.
+
+        Args:
+            images: `[N, height, width, channels]` uint8, or anything that a slice indexes.
+            batch_size: Images in one call of the model.
+            progress: Called with the number of images done after each batch.
+
+        Raises:
+            DataError: If shape or type are not what the model takes.
+        """
+        if tuple(images.shape[1:]) != self.image_shape or images.dtype != np.uint8:
+            raise DataError(
+                f"This model takes uint8 images of shape {list(self.image_shape)}.",
+                received=f"{images.dtype} images of shape {list(images.shape[1:])}",
+            )
+        parts = []
+        for start in range(0, max(len(images), 1), batch_size):
+            batch = np.ascontiguousarray(images[start : start + batch_size])
+            parts.append(self._raw(image=tf.constant(batch)))
+            if progress:
+                progress(min(start + batch_size, len(images)))
+        return {k: np.concatenate([p[k].numpy() for p in parts]) for k in parts[0]}
+
+    def predict_files(
+        self, paths: Iterable[os.PathLike[str] | str], *, top: int = 3
+    ) -> list[Prediction]:
+        """Classifies JPEG and PNG files; one that is no image gets its error instead."""
+        return [self._predict_file(pathlib.Path(path), top) for path in paths]
+
+    def embed_files(self, paths: Sequence[os.PathLike[str] | str]) -> np.ndarray:
+        """Embeddings `[N, D]` of JPEG and PNG files.
+
+        Raises:
+            DataError: Of the first file that is no usable image.
+        """
+        contents = [read_image_file(path) for path in paths]
+        return np.concatenate([self._ask(content)["embedding"].numpy() for content in contents])
+
+    def _ask(self, content: bytes) -> dict[str, Any]:
+        try:
+            return self._encoded(encoded_image=tf.constant([content]))
+        except tf.errors.OpError as error:
+            raise DataError(
+                f"The image cannot be decoded ({error.message.splitlines()[0]})."
+            ) from None
+
+    def _predict_file(self, path: pathlib.Path, top: int) -> Prediction:
+        try:
+            scores = self._ask(read_image_file(path))["probabilities"].numpy()[0]
+        except TFGraphRegError as error:
+            return Prediction(str(path), error=str(error))
+        best = np.argsort(-scores, kind="stable")[:top]
+        return Prediction(str(path), tuple((self.class_names[i], float(scores[i])) for i in best))
+
+
+def read_image_file(path: os.PathLike[str] | str) -> bytes:
+    """The bytes of a JPEG or PNG file whose header was checked.
+
+    Raises:
+        DataError: If there is no such file, it is no JPEG or PNG, it is truncated, or it has
+            more than `MAX_PIXELS` pixels.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise DataError(
+                    f"{path} has too many pixels.",
+                    received=f"{width} x {height}",
+                    cure=f"Use an image of at most {MAX_PIXELS} pixels.",
+                )
+            image.load()
+    except DataError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is no JPEG or PNG image.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} is a damaged image ({error}).") from error
+    return content

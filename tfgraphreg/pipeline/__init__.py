@@ -1,0 +1,1 @@
+"""The recipes: the one room that composes all others."""

@@ -1,0 +1,122 @@
+"""The graph that a config asks for, built once and kept."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg import __version__, storage
+from tfgraphreg.config import GRAPH_KINDS, TrainConfig
+from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.errors import ConfigError, GraphError
+from tfgraphreg.graph.npz import read_npz, write_npz
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.graph.tsv import read_tsv
+from tfgraphreg.pipeline.features import graph_features
+from tfgraphreg.pipeline.terminal import say
+
+_KEYS = (
+    "graph",
+    "graph_features",
+    "graph_metric",
+    "graph_neighbors",
+    "graph_weights",
+    "graph_threshold",
+    "symmetrize",
+    "edge_kinds",
+    "seed",
+)
+
+
+def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
+    """Everything that a graph depends on, for fingerprints."""
+    import faiss
+
+    return {
+        "data": dataset.checksum,
+        "nodes": len(dataset.train),
+        "versions": {"tfgraphreg": __version__, "faiss": faiss.__version__},
+        **{name: getattr(config, name) for name in _KEYS},
+    }
+
+
+def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGraph:
+    """The graph over the training images: a TSV file's, the cache's, or a new one.
+
+    Raises:
+        ConfigError: If the kind of graph is unknown.
+        GraphError: If a file is wrong, or the graph cannot be built from these images.
+    """
+    if _is_file(config.graph):
+        graph = read_tsv(config.graph, dataset.train.ids, progress=progress)
+        return _kept_edges(config, dataset, graph.symmetrized() if config.symmetrize else graph)
+    key = graph_key(config, dataset)
+    if config.graph_features.startswith("model:"):
+        key["model"] = _model_mark(config.graph_features)
+    path = storage.cache_folder() / "graphs" / f"{storage.fingerprint(key)}.npz"
+    if path.exists():
+        try:
+            graph, _ = read_npz(path)
+            say(f"Graph: the one built before from the same data and settings ({path})")
+            return graph
+        except (GraphError, OSError, ValueError):
+            say("Graph: the cached file is damaged and is built again")
+    graph = _kept_edges(config, dataset, _build(config, dataset, progress))
+    write_npz(graph, dataset.train.ids, path)
+    return graph
+
+
+def _is_file(graph: str) -> bool:
+    if graph.endswith((".tsv", ".txt")) or pathlib.Path(graph).is_file():
+        return True
+    unknown = [kind for kind in graph.split(",") if kind not in GRAPH_KINDS]
+    if unknown:
+        raise ConfigError(
+            f"`--graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV file.",
+            received=f"graph={graph}",
+            cure="To join kinds, separate them by commas.",
+        )
+    return False
+
+
+def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGraph:
+    from tfgraphreg.graph.build import build
+
+    kinds = config.graph.split(",")
+    features = None
+    if set(kinds) != {"class"}:
+        features = graph_features(config, dataset.train.images, dataset.checksum, progress)
+    return build(
+        kinds,
+        features,
+        labels=dataset.train.labels,
+        k=config.graph_neighbors,
+        metric=config.graph_metric,
+        weighting=config.graph_weights,
+        threshold=config.graph_threshold,
+        symmetrize=config.symmetrize,
+        seed=config.seed,
+        progress=progress,
+    )
+
+
+def _kept_edges(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph) -> SimilarityGraph:
+    """Drops edges by what is known of their two ends, as Neural Graph Machines may."""
+    kinds = set(config.edge_kinds.split(","))
+    labeled = dataset.train.labeled
+    if kinds == {"ll", "lu", "uu"} or (labeled.all() and "ll" in kinds):
+        return graph
+    sources = graph.sources()
+    known = labeled[sources].astype(int) + labeled[graph.indices]
+    keep = np.isin(known, [{"uu": 0, "lu": 1, "ll": 2}[kind] for kind in kinds])
+    return SimilarityGraph.from_edges(
+        sources[keep], graph.indices[keep], graph.weights[keep], graph.num_nodes, about=graph.about
+    )
+
+
+def _model_mark(name: str) -> str:
+    folder = pathlib.Path(name.partition(":")[2])
+    file = folder / "variables" / "variables.index"
+    return storage.fingerprint([str(folder), file.stat().st_mtime_ns if file.exists() else 0])

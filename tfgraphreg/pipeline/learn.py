@@ -1,0 +1,193 @@
+"""Model, batches and training, put together from a config."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg import __version__, storage
+from tfgraphreg.backbones.build import build_backbone
+from tfgraphreg.backbones.catalog import BACKBONES
+from tfgraphreg.backbones.records import plan_input
+from tfgraphreg.compat import keras
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.distances import DISTANCES
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.model.classifier import build_classifier, infer, parameters
+from tfgraphreg.model.objectives import check_objective
+from tfgraphreg.model.regularization import GraphRegularization
+from tfgraphreg.neighbors import batches as batching
+from tfgraphreg.neighbors.order import steps_per_epoch
+from tfgraphreg.neighbors.packed import packed_batches
+from tfgraphreg.neighbors.packing import pack
+from tfgraphreg.pipeline.graphs import graph_key
+from tfgraphreg.pipeline.runs import RunFolder
+from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.training.augmentation import build_augmenter, build_label_mixer
+from tfgraphreg.training.fit import FitPlan, fit, make_optimizer, suit_batch_norm
+from tfgraphreg.training.history import Row
+from tfgraphreg.training.strategy import check_batch_size, choose_strategy
+from tfgraphreg.training.tensorboard import TensorBoardLog, neighbor_sheet
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """A trained classifier, its epochs, and on how many replicas it was trained."""
+
+    model: keras.Model
+    rows: list[Row]
+    replicas: int
+    parameters: int
+
+
+def learn(config: TrainConfig, run: RunFolder, material: Any) -> Learned:
+    """Trains the config's model on the material, from where the run folder stands."""
+    dataset, graph = material.dataset, material.graph
+    strategy = choose_strategy(config.strategy)
+    replicas = strategy.num_replicas_in_sync
+    paired = config.neighbors == "paired" and config.regularized
+    check_batch_size(config.batch_size, replicas, paired=paired)
+    check_objective(config.objective, multilabel=dataset.multilabel)
+    _make_repeatable(config)
+    steps = steps_per_epoch(len(dataset.train), config.batch_size)
+    with strategy.scope():
+        model = build_model(config, dataset)
+        suit_batch_norm(model.base_model, steps=steps * config.epochs)
+        model.compile(
+            optimizer=make_optimizer(
+                config.learning_rate or BACKBONES.get(config.backbone).learning_rate,
+                schedule=config.schedule,
+                steps=steps * config.epochs,
+                precision=config.precision,
+            ),
+            jit_compile=config.jit_compile,
+        )
+    base = model.base_model
+    say(
+        f"Model: {config.backbone}, {parameters(base):,} parameters, embedding of width "
+        f"{config.embedding_dim}, on {replicas} replica{'s' if replicas > 1 else ''}"
+    )
+    source = batch_source(config, dataset, graph)
+    rows = fit(
+        model,
+        FitPlan(
+            folder=run.path,
+            epochs=config.epochs,
+            steps=steps,
+            images=len(dataset.train),
+            batches=source,
+            validate=_validation(base, dataset),
+            listener=_tensorboard(config, run, dataset, graph),
+        ),
+    )
+    return Learned(base, rows, replicas, parameters(base))
+
+
+def build_model(config: TrainConfig, dataset: Dataset) -> GraphRegularization:
+    """The config's classifier, wrapped for training; says what it does to the images."""
+    record = BACKBONES.get(config.backbone)
+    plan = plan_input(record, dataset.image_shape, image_size=config.image_size)
+    for note in plan.notes:
+        say(f"  {note}")
+    backbone = build_backbone(
+        config.backbone,
+        input_shape=dataset.image_shape,
+        weights=config.weights,
+        image_size=config.image_size,
+    )
+    base = build_classifier(
+        backbone, embedding_dim=config.embedding_dim, num_classes=dataset.num_classes
+    )
+    return GraphRegularization(
+        base,
+        alpha=config.alpha,
+        distance=DISTANCES.get(config.distance),
+        regularize=config.regularize,
+        max_neighbors=config.max_neighbors,
+        multilabel=dataset.multilabel,
+        objective=config.objective,
+        augmenter=build_augmenter(config.augment, seed=config.seed),
+        label_mixer=build_label_mixer(config.augment, seed=config.seed),
+        bank_size=len(dataset.train) if config.neighbors == "bank" else None,
+    )
+
+
+def batch_source(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph | None):
+    """A function of the first epoch that gives the batches from there to the last epoch."""
+    common = {"batch_size": config.batch_size, "seed": config.seed, "epochs": config.epochs}
+    split = dataset.train
+    if graph is None:
+        return lambda first: batching.plain_batches(split, first_epoch=first, **common)
+    if config.neighbors == "paired":
+        return lambda first: batching.paired_batches(split, graph, first_epoch=first, **common)
+    common["max_neighbors"] = config.max_neighbors
+    if config.neighbors == "gathered":
+        return lambda first: batching.gathered_batches(
+            split, graph, first_epoch=first, sample="uniform", **common
+        )
+    if config.neighbors == "bank":
+        return lambda first: batching.indexed_batches(split, graph, first_epoch=first, **common)
+    packed = _pack(config, dataset, graph)
+    common.pop("max_neighbors")
+    return lambda first: packed_batches(packed, first_epoch=first, **common)
+
+
+def _pack(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph):
+    started = time.perf_counter()
+    key = {**graph_key(config, dataset), "nsl": "1.4.0", "packer": __version__}
+    with progress_bars() as progress:
+        packed = pack(
+            dataset.train,
+            graph,
+            max_neighbors=config.max_neighbors,
+            folder=storage.cache_folder() / "packed",
+            key=key,
+            packer=config.packer,
+            progress=lambda done, total: progress("packing", done, total),
+        )
+    say(
+        f"Packed: {packed.num_examples} images with up to {config.max_neighbors} neighbor(s), "
+        f"{packed.size / 1e6:.0f} MB, {time.perf_counter() - started:.1f} s"
+    )
+    return packed
+
+
+def _make_repeatable(config: TrainConfig) -> None:
+    keras.backend.clear_session()
+    # Generators kept in variables are saved with a checkpoint, so that dropout goes on
+    # after --resume where it would have been.
+    keras.backend.experimental.enable_tf_random_generator()
+    keras.utils.set_random_seed(config.seed)
+    keras.mixed_precision.set_global_policy(config.precision)
+
+
+def _validation(base: keras.Model, dataset: Dataset):
+    split = dataset.validation
+    if not len(split):
+        return None
+
+    def validate() -> Row:
+        scores = infer(base, split.images, multilabel=dataset.multilabel)["probabilities"]
+        if dataset.multilabel:
+            return {"val_accuracy": float(np.mean((scores > 0.5) == (split.labels > 0)))}
+        picked = scores[np.arange(len(split)), split.labels]
+        return {
+            "val_loss": float(-np.mean(np.log(np.maximum(picked, 1e-12)))),
+            "val_accuracy": float(np.mean(scores.argmax(1) == split.labels)),
+        }
+
+    return validate
+
+
+def _tensorboard(config: TrainConfig, run: RunFolder, dataset: Dataset, graph) -> TensorBoardLog:
+    sheet = None
+    if graph is not None:
+        neighbors, _ = graph.top(min(5, config.graph_neighbors), ids=dataset.train.ids)
+        sheet = neighbor_sheet(dataset.train.images, neighbors, seed=config.seed)
+    names = ("backbone", "alpha", "distance", "neighbors", "max_neighbors", "seed", "batch_size")
+    hparams = {name: getattr(config, name) for name in names}
+    return TensorBoardLog(run.path / "tensorboard", hparams=hparams, sheet=sheet)

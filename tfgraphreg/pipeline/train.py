@@ -1,0 +1,196 @@
+"""The main recipe: from a config to a trained, measured and exported model."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg import __version__, storage
+from tfgraphreg.backbones.catalog import BACKBONES
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.catalog import DATASETS, load
+from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.data.splits import keep_labels
+from tfgraphreg.distances import DISTANCES
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.pipeline.runs import METRICS, RunFolder, open_run
+from tfgraphreg.pipeline.terminal import progress_bars, say
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What a run works on: the data as trained on, the true training labels, the graph."""
+
+    dataset: Dataset
+    true_labels: np.ndarray
+    graph: SimilarityGraph | None
+
+
+def train(config: TrainConfig) -> dict[str, Any]:
+    """Trains, evaluates and exports as the config says. Returns what metrics.json holds.
+
+    Raises:
+        TFGraphRegError: If a setting, the data, the graph or the folder is in the way.
+    """
+    started = time.perf_counter()
+    check_names(config)
+    run = open_run(config)
+    done = run.finished()
+    if done is not None and (run.export_path / "saved_model.pb").exists():
+        say(f"Run {run.path} is finished already.")
+        return done
+    say(f"Run: {run.path}")
+    with progress_bars() as progress:
+        material = prepare(config, progress)
+    from tfgraphreg.pipeline.learn import learn
+
+    learned = learn(config, run, material)
+    metrics = _measure_and_export(config, run, material, learned)
+    metrics["total_seconds"] = time.perf_counter() - started
+    storage.write_json(run.path / METRICS, metrics)
+    _summarize(run, metrics)
+    return metrics
+
+
+def prepare(config: TrainConfig, progress: Any) -> Material:
+    """Loads the data and, if there is a graph term, the graph."""
+    dataset = load(
+        config.dataset,
+        data_dir=config.data_dir,
+        seed=config.seed,
+        validation_fraction=config.validation_fraction,
+        limit=config.limit,
+        image_size=config.image_size,
+        on_bad_image=config.on_bad_image,
+        progress=progress,
+    )
+    true_labels = dataset.train.labels
+    if config.labels_per_class is not None:
+        few = keep_labels(dataset.train, config.labels_per_class, seed=config.seed)
+        mark = storage.fingerprint([dataset.checksum, config.labels_per_class, config.seed])
+        dataset = dataclasses.replace(dataset, train=few, checksum=mark)
+    say(
+        f"Data: {dataset.name}, {len(dataset.train)} training images "
+        f"({int(dataset.train.labeled.sum())} labeled), {len(dataset.validation)} for validation, "
+        f"{len(dataset.test)} for the test; from {dataset.source}"
+    )
+    for note in dataset.notes:
+        say(f"  {note}")
+    graph = None
+    if config.regularized:
+        from tfgraphreg.pipeline.graphs import training_graph
+
+        graph = training_graph(config, dataset, progress)
+        about = describe_graph(graph, true_labels)
+        say(
+            f"Graph: {about['nodes']} nodes, {about['edges']} edges, "
+            f"label agreement {about['edge_label_agreement']:.3f}"
+        )
+        for sentence in about.pop("warnings"):
+            say(f"  {sentence}")
+    return Material(dataset, true_labels, graph)
+
+
+def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]:
+    """Nodes, edges and label agreement, with `warnings` where the graph term would be zero."""
+    from tfgraphreg.graph.diagnostics import diagnose
+
+    found = diagnose(graph, labels)
+    why = found.get("why_zero") or []
+    return {
+        "nodes": graph.num_nodes,
+        "edges": graph.num_edges,
+        "edge_label_agreement": float(found["edge_label_agreement"]),
+        "warnings": [why] if isinstance(why, str) else list(why),
+    }
+
+
+def check_names(config: TrainConfig) -> None:
+    """Refuses unknown names before anything is loaded or written."""
+    BACKBONES.get(config.backbone)
+    DISTANCES.get(config.distance)
+    DISTANCES.get(config.graph_metric)
+    if ":" not in config.dataset:
+        DATASETS.get(config.dataset)
+
+
+def _measure_and_export(
+    config: TrainConfig, run: RunFolder, material: Material, learned: Any
+) -> dict[str, Any]:
+    from tfgraphreg.pipeline.evaluate import measure
+    from tfgraphreg.pipeline.serve import export_and_check
+
+    with progress_bars() as progress:
+        measured = measure(
+            learned.model, material.dataset, material.true_labels, config.distance, progress
+        )
+    export_and_check(run, learned.model, material.dataset)
+    graph = None
+    if material.graph is not None:
+        graph = describe_graph(material.graph, material.true_labels)
+        graph.pop("warnings")
+    rows = learned.rows
+    return {
+        **measured,
+        "train_seconds": sum(row["seconds"] for row in rows),
+        "epoch_seconds": [row["seconds"] for row in rows],
+        "replicas": learned.replicas,
+        "parameters": learned.parameters,
+        "graph": graph,
+        "source": material.dataset.source,
+        "versions": versions(),
+        "seed": config.seed,
+        "final": {k: v for k, v in rows[-1].items() if k.endswith(("loss", "accuracy"))},
+        "export": str(run.export_path),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"tfgraphreg": __version__, "python": platform.python_version()}
+    for name in (
+        "tensorflow",
+        "tf-keras",
+        "keras",
+        "neural-structured-learning",
+        "keras-cv",
+        "numpy",
+        "faiss-cpu",
+    ):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _summarize(run: RunFolder, metrics: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{run.name}: test images as queries against the training images")
+    shown = [
+        name
+        for name in (
+            "test_accuracy",
+            "test_mean_average_precision",
+            "recall_at_1",
+            "recall_at_5",
+            "recall_at_10",
+            "precision_at_10",
+            "mean_average_precision",
+        )
+        if metrics.get(name) is not None
+    ]
+    for name in shown:
+        table.add_column(name.replace("test_mean", "mean").replace("_", " "), justify="right")
+    table.add_row(*(f"{metrics[name]:.4f}" for name in shown))
+    Console().print(table)
+    say(f"Trained {metrics['train_seconds']:.0f} s, {metrics['total_seconds']:.0f} s in all.")
+    say(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path}/tensorboard")
