@@ -7,6 +7,7 @@ are kept in `own_table`, which scripts/list_own_backbones.py writes and a test c
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 from tfgraphreg.backbones.own_table import FAMILIES, ROWS
@@ -62,13 +63,22 @@ def record_of(module: str, variant: Any) -> Backbone:
         arguments={"module": module, "network": variant.name},
         preprocessing=names[mean],
         width=variant.width,
-        parameters=variant.parameters_with_classifier - variant.classifier_parameters(),
+        parameters=_parameters(variant),
         min_size=variant.min_size,
         default_size=variant.default_size,
         learning_rate=variant.learning_rate,
         paper=variant.paper,
-        timm=variant.timm,
+        timm=variant.timm or None,
     )
+
+
+def _parameters(variant: Any) -> int:
+    if variant.parameters_with_classifier:
+        return variant.parameters_with_classifier - variant.classifier_parameters()
+    # timm has no such network: count the weights of ours.
+    side = variant.default_size
+    model = variant.builder(input_shape=(side, side, 3))
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 def _record(row: tuple[Any, ...]) -> Backbone:
