@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 
 
 def ranking(query, gallery, distance):
@@ -63,3 +64,44 @@ def _ap(hits, depth):
             found += 1
             value += found / (i + 1)
     return value
+
+
+def torchmetrics(module):
+    """A module of torchmetrics, also beside a torchvision whose compiled part does not load."""
+    torch = pytest.importorskip("torch", reason="the reference is a PyTorch package")
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        kind = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", kind)
+    except ImportError:
+        pass
+    return pytest.importorskip(f"torchmetrics.{module}", reason="the reference is torchmetrics")
+
+
+def voc_average_precision(relevant, scores, difficult, *, eleven_point):
+    """As the VOC development kit's VOCevalcls.m and VOCap.m write it, line by line."""
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    positives = sum(1 for r, d in zip(relevant, difficult) if r and not d)
+    tp = fp = 0
+    recall, precision = [], []
+    for i in order:
+        if difficult[i]:
+            continue
+        if relevant[i]:
+            tp += 1
+        else:
+            fp += 1
+        recall.append(tp / positives)
+        precision.append(tp / (tp + fp))
+    if eleven_point:
+        ap = 0.0
+        for step in range(11):
+            above = [p for r, p in zip(recall, precision) if r >= step / 10 - 1e-12]
+            ap += max(above, default=0.0) / 11
+        return ap
+    mrec, mpre = [0.0, *recall, 1.0], [0.0, *precision, 0.0]
+    for i in range(len(mpre) - 2, -1, -1):
+        mpre[i] = max(mpre[i], mpre[i + 1])
+    return sum((mrec[i] - mrec[i - 1]) * mpre[i] for i in range(1, len(mrec)))

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import references_evaluation as references
 
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.evaluation.classification import classification_report, top_k_accuracy
@@ -49,8 +50,8 @@ def test_equals_scikit_learn_on_random_predictions():
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
 def test_calibration_error_equals_torchmetrics(bins):
-    torch = pytest.importorskip("torch", reason="the reference is a PyTorch package")
-    reference = pytest.importorskip("torchmetrics.functional.classification")
+    reference = references.torchmetrics("functional.classification")
+    torch = pytest.importorskip("torch")
     labels, probabilities = _random(500, 4, seed=3)
     report = classification_report(labels, probabilities, _names(4), bins=bins)
     expected = reference.multiclass_calibration_error(

@@ -220,12 +220,14 @@ def test_chunks_change_nothing_and_progress_counts_up():
     assert len(calls) > 1 and calls[-1] == (2500, 2500) and calls == sorted(calls)
 
 
-def test_zero_rows_have_cosine_distance_one():
-    ((_, positions, distances),) = nearest(
-        np.array([[1.0, 0.0]]), np.array([[0.0, 0.0], [-1.0, 0.0], [2.0, 0.0]]), 3
-    )
-    np.testing.assert_array_equal(positions, [[2, 0, 1]])
-    np.testing.assert_allclose(distances, [[0, 1, 2]])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "sqeuclidean", "manhattan"])
+def test_fast_search_agrees_with_the_registered_distance_even_on_zero_rows(distance):
+    x = np.array([[0, 0], [1, 0], [-1, 0], [2, 0], [0, 0], [3, 4]], np.float32)
+    ((_, positions, distances),) = nearest(x, x, 6, distance=distance)
+    for row, order, values in zip(x, positions, distances):
+        expected = DISTANCES.get(distance).array(np.broadcast_to(row, x.shape), x)
+        np.testing.assert_allclose(values, np.sort(expected), atol=1e-6)
+        np.testing.assert_array_equal(order, np.argsort(expected.round(6), kind="stable"))
 
 
 @pytest.mark.parametrize(

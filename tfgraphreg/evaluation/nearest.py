@@ -17,9 +17,14 @@ _BLOCK_ENTRIES = 2**21
 
 
 def unit_rows(values: np.ndarray) -> np.ndarray:
-    """Rows scaled to length one; rows of zeros stay zero."""
+    """Rows scaled to length one, `[N, D + 1]`; a row of zeros gets its one in the last column.
+
+    Inner products are then cosines, with 1 between two rows of zeros and 0 between such a row
+    and any other, as the registered cosine distance has it.
+    """
     norms = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.where(norms > 0, norms, 1)
+    zero = norms == 0
+    return np.hstack([values / np.where(zero, 1, norms), zero]).astype(np.float32)
 
 
 def nearest(
@@ -34,7 +39,8 @@ def nearest(
 
     FAISS searches where it knows the distance; every other registered distance is computed
     for all pairs in blocks. Distances between distributions see the softmax of the rows, as
-    the graph regularizer does. A row of zeros has cosine distance 1 to everything.
+    the graph regularizer does. A row of zeros has cosine distance 0 to another one and 1 to
+    everything else.
 
     Args:
         queries: `[Q, D]`.
@@ -78,23 +84,46 @@ def nearest(
         )
 
 
+def without_own(positions: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """`[B, k + 1]` positions without the query itself, or without the last: `[B, k]`.
+
+    This is the one place where an item is kept from being its own neighbor.
+
+    Args:
+        positions: `[B, k + 1]` of `nearest`.
+        own: `[B]` the query's position in the gallery, -1 if it is not there.
+    """
+    is_own = positions == own[:, None]
+    is_own[:, -1] |= ~is_own.any(axis=1)
+    return positions[~is_own].reshape(len(positions), -1)
+
+
+def prepare(values: np.ndarray, distance: Distance) -> np.ndarray:
+    """`[N, D]` float64 rows as `distance.array` wants them: distributions as a softmax."""
+    values = np.asarray(values, np.float64)
+    if distance.distributions:
+        values = np.exp(values - values.max(axis=1, keepdims=True))
+        values /= values.sum(axis=1, keepdims=True)
+    return values
+
+
 def _faiss_search(gallery: np.ndarray, distance: str):
     import faiss
 
-    width = gallery.shape[1]
     metric = {
         "cosine": faiss.METRIC_INNER_PRODUCT,
         "euclidean": faiss.METRIC_L2,
         "sqeuclidean": faiss.METRIC_L2,
         "manhattan": faiss.METRIC_L1,
     }[distance]
-    index = faiss.IndexFlat(width, metric)
-    index.add(unit_rows(gallery) if distance == "cosine" else gallery)
+    base = unit_rows(gallery) if distance == "cosine" else gallery
+    index = faiss.IndexFlat(base.shape[1], metric)
+    index.add(base)
 
     def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if distance == "cosine":
             similarity, positions = index.search(unit_rows(queries), k)
-            return 1 - similarity, positions
+            return np.maximum(1 - similarity, 0), positions
         values, positions = index.search(queries, k)
         if distance == "euclidean":
             values = np.sqrt(np.maximum(values, 0))
@@ -104,7 +133,7 @@ def _faiss_search(gallery: np.ndarray, distance: str):
 
 
 def _block_search(gallery: np.ndarray, distance: Distance):
-    gallery = _softmax(gallery) if distance.distributions else gallery.astype(np.float64)
+    gallery = prepare(gallery, distance)
     step = max(1, _BLOCK_ENTRIES // gallery.shape[1])
 
     def one_row(query: np.ndarray) -> np.ndarray:
@@ -117,15 +146,8 @@ def _block_search(gallery: np.ndarray, distance: Distance):
         return values
 
     def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        queries = _softmax(queries) if distance.distributions else queries.astype(np.float64)
-        values = np.stack([one_row(query) for query in queries])
+        values = np.stack([one_row(query) for query in prepare(queries, distance)])
         positions = np.argsort(values, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(values, positions, axis=1), positions
 
     return search
-
-
-def _softmax(values: np.ndarray) -> np.ndarray:
-    values = values.astype(np.float64)
-    values = np.exp(values - values.max(axis=1, keepdims=True))
-    return values / values.sum(axis=1, keepdims=True)

@@ -2,7 +2,7 @@
 
 Rows of `relevant` below are one query's ranked gallery, nearest first, True where the item
 shares a class with the query; `total` counts all relevant items of the gallery. Neither
-contains the query itself: `_ranked` is the one place that removes it, by id.
+contains the query itself, which `without_own` removes by its id.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.evaluation.arrays import as_labels, as_matrix, is_labeled
-from tfgraphreg.evaluation.nearest import nearest
+from tfgraphreg.evaluation.nearest import nearest, without_own
 
 Progress = Callable[[int, int], None]
 
@@ -213,7 +213,7 @@ class _Ranked:
         )
         for part, positions, _ in found:
             if extra:
-                positions = _without_own(positions, self.own[part])
+                positions = without_own(positions, self.own[part])
             labels = self.query_labels[part]
             relevant = _share(labels[:, None], self.gallery_labels[positions])
             yield relevant, self.totals[part], part.stop
@@ -236,13 +236,6 @@ def _own_positions(ids, others, queries: int, gallery: int) -> np.ndarray:
             received=f"{len(where)} different ids for {gallery} items",
         )
     return np.array([where.get(i, -1) for i in np.asarray(ids).tolist()], np.int64)
-
-
-def _without_own(positions: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """`[B, depth + 1]` positions without the query itself, or without the last: `[B, depth]`."""
-    is_own = positions == own[:, None]
-    is_own[:, -1] |= ~is_own.any(axis=1)
-    return positions[~is_own].reshape(len(positions), -1)
 
 
 def _share(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
