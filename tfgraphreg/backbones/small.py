@@ -43,14 +43,16 @@ def build_cnn(
     input_shape: tuple[int, int, int],
     weights: str | None = None,
     filters: tuple[int, ...] = (32, 64, 128),
+    convolutions: int = 1,
     dropout: float = 0.0,
 ) -> Any:
-    """Builds pairs of 3x3 convolutions, each with batch normalization, with pooling between.
+    """Builds stages of 3x3 convolutions, each with batch normalization, with pooling between.
 
     Args:
         input_shape: (H, W, C) of the preprocessed images.
         weights: There are none to load.
-        filters: Width of each pair; the last is the number of features.
+        filters: Width of each stage; the last is the number of features.
+        convolutions: In each stage. Two cost four times the time of one.
         dropout: Share of features dropped after each pooling in training, 0 to below 1.
 
     Returns:
@@ -67,8 +69,8 @@ def build_cnn(
             x = layers.MaxPooling2D(padding="same", name=f"pool_{stage}")(x)
             if dropout:
                 x = layers.SpatialDropout2D(dropout, name=f"dropout_{stage}")(x)
-        for half in "ab":
-            name = f"conv_{stage}{half}"
+        for number in range(1, convolutions + 1):
+            name = f"conv_{stage}_{number}"
             # Batch normalization brings its own bias.
             x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=name)(x)
             x = layers.BatchNormalization(name=f"{name}_bn")(x)
@@ -99,7 +101,8 @@ RECORDS: tuple[Backbone, ...] = (
         family="cnn",
         builder="tfgraphreg.backbones.small:build_cnn",
         width=128,
-        parameters=286_880,
+        parameters=93_088,
+        learning_rate=3e-3,
         paper="LeCun et al. 1998, doi:10.1109/5.726791",
         **_SHARED,
     ),

@@ -26,7 +26,7 @@ def graph_features(config: TrainConfig, images: Any, checksum: str, progress: An
         )["embedding"]
     if kind == "backbone":
         return _backbone_features(name, images, config, progress)
-    from tfgraphreg.features.catalog import extract
+    from tfgraphreg.features import extract
 
     return extract(
         config.graph_features,
