@@ -33,7 +33,7 @@ def hard_sigmoid(x: Any) -> Any:
 
 @keras.utils.register_keras_serializable(package=_PACKAGE)
 def hard_swish(x: Any) -> Any:
-    """x * hard_sigmoid(x)."""
+    """The input times its hard sigmoid."""
     return x * hard_sigmoid(x)
 
 
@@ -111,6 +111,23 @@ class LowestPadding2D(_layers.Layer):
         return {**super().get_config(), "padding": self.padding}
 
 
+@keras.utils.register_keras_serializable(package=_PACKAGE)
+class Channels(_layers.Layer):
+    """Keeps the channels from `start` up to `stop` (None: to the last)."""
+
+    def __init__(self, start: int, stop: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.start, self.stop = start, stop
+
+    def call(self, inputs: Any) -> Any:
+        """[B, h, w, C] to [B, h, w, stop - start]."""
+        return inputs[..., self.start : self.stop]
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "start": self.start, "stop": self.stop}
+
+
 def conv(
     x: Any,
     width: int,
@@ -183,6 +200,31 @@ def squeeze_excite(
     scale = conv(scale, x.shape[-1], 1, f"{path}.{names[1]}", bias=True)
     scale = activate(scale, gate, f"{path}.gate")
     return _layers.Multiply(name=f"{path}.scale")([x, scale])
+
+
+def multi_scale(
+    x: Any, width: int, scale: int, path: str, *, stride: int, groups: int, chained: bool
+) -> Any:
+    """The hierarchy of 3x3 convolutions that gives Res2Net its many scales (arXiv:1904.01169).
+
+    The channels of `x`, `scale` times `width`, are cut into pieces. Each but the last is
+    convolved, after the sum with its predecessor's result if `chained`; the last passes
+    through, averaged where the block is not chained. Layers: convs.<i>, bns.<i>.
+    """
+    pieces = [
+        Channels(i * width, (i + 1) * width, name=f"{path}.piece{i}")(x) for i in range(scale)
+    ]
+    outputs: list[Any] = []
+    for i in range(max(1, scale - 1)):
+        piece = pieces[i]
+        if chained and i:
+            piece = _layers.Add(name=f"{path}.sum{i}")([outputs[-1], piece])
+        names = f"{path}.convs.{i}", f"{path}.bns.{i}"
+        outputs.append(conv_norm(piece, width, 3, *names, stride=stride, groups=groups))
+    if scale > 1:
+        last = pieces[-1] if chained else average_pool(pieces[-1], 3, stride, f"{path}.pool")
+        outputs.append(last)
+    return _layers.Concatenate(name=f"{path}.cat")(outputs)
 
 
 def max_pool(x: Any, size: int, stride: int, path: str, *, padding: str = "symmetric") -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -22,7 +22,7 @@ class Variant:
         width: Width of the feature vector.
         parameters_with_classifier: Parameters of timm's model, its classifier for 1000 classes
             included. Moving means and variances do not count.
-        timm: The name of timm's model.
+        timm: The name of timm's model; None if timm lacks this variant.
         min_size: Smallest height and width of an input image in pixels.
         default_size: The input size of the paper or of timm's weights, in pixels.
         learning_rate: A learning rate at which Adam trains the network from random weights.
@@ -38,7 +38,7 @@ class Variant:
     builder: Callable[..., Any]
     width: int
     parameters_with_classifier: int
-    timm: str
+    timm: str | None
     min_size: int
     default_size: int
     learning_rate: float
@@ -52,3 +52,48 @@ class Variant:
     def classifier_parameters(self, num_classes: int = 1000) -> int:
         """Parameters of timm's classifier for `num_classes`: weights and biases of each head."""
         return self.heads * (self.width + 1) * num_classes
+
+
+def named_builder(build: Callable[..., Any], name: str, **settings: Any) -> Callable[..., Any]:
+    """A builder of one variant: `build` with its name and `settings` filled in.
+
+    Args:
+        build: Called as ``build(name, input_shape, pooling, **settings)``.
+        name: The name of the variant and of its builder.
+        settings: What sets this variant apart.
+
+    Returns:
+        ``builder(input_shape=(224, 224, 3), pooling="avg") -> keras.Model``.
+    """
+
+    def builder(
+        input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
+        pooling: str | None = "avg",
+    ) -> Any:
+        return build(name, input_shape, pooling, **settings)
+
+    builder.__name__ = builder.__qualname__ = name
+    builder.__doc__ = f"The network {name}, without its classifier."
+    return builder
+
+
+def tabulate(
+    rows: Iterable[tuple[Callable[..., Any], int, int]], **shared: Any
+) -> dict[str, Variant]:
+    """Records by name for variants that timm knows by the same name.
+
+    Args:
+        rows: Builder, width, and parameters with the classifier, of each variant.
+        shared: Fields that all variants have in common.
+    """
+    return {
+        builder.__name__: Variant(
+            name=builder.__name__,
+            builder=builder,
+            width=width,
+            parameters_with_classifier=parameters,
+            timm=builder.__name__,
+            **shared,
+        )
+        for builder, width, parameters in rows
+    }
