@@ -173,6 +173,18 @@ def test_neighbors_drawn_by_weight_without_replacement():
                 assert abs(counts[first, second] / 20_000 - p * q / (1 - p)) < 0.016
 
 
+@pytest.mark.parametrize("k", [1, 2, 4, 9])
+def test_top_neighbors_are_those_of_the_graph(k):
+    graph = random_graph(n=150, most=8)
+    ids = [f"n{i}" for i in range(150)]
+    for names in (None, ids):
+        expected, found = graph.top(k, names), sampling.top_neighbors(graph, k, names)
+        for a, b in zip(expected, found):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+    assert (graph.top(k, ids)[0] != graph.top(k)[0]).any()
+
+
 def test_unknown_way_to_sample():
     with pytest.raises(ConfigError, match=r"Received: 'best'. Use one of top, uniform, weight."):
         sampling.chooser(small_graph(), 1, "best")

@@ -18,7 +18,6 @@ import numpy as np
 
 from tfgraphreg.data.dataset import Split
 from tfgraphreg.errors import ConfigError
-from tfgraphreg.neighbors import matching, sampling
 from tfgraphreg.neighbors.images import image_lookup
 from tfgraphreg.neighbors.order import epoch_draw, epoch_order, index_batches
 from tfgraphreg.neighbors.packing import check_nodes
@@ -163,6 +162,8 @@ def paired_batches(
         ConfigError: If `batch_size` is no multiple of 2 R or a number is out of range.
         GraphError: If the graph is not one of N nodes.
     """
+    from tfgraphreg.neighbors import matching  # Numba takes a while to import.
+
     if replicas < 1 or batch_size % (2 * replicas):
         whole = 2 * max(replicas, 1)
         raise ConfigError(
@@ -207,6 +208,8 @@ def _with_neighbors(
             received=f"max_neighbors={max_neighbors}",
             cure="Use alpha=0 for training without a graph.",
         )
+    from tfgraphreg.neighbors import sampling
+
     check_nodes(split, graph)
     choose = sampling.chooser(graph, max_neighbors, sample, split.ids)
 

@@ -279,7 +279,9 @@ def _write_stream(
     split: Split, graph: Any, max_neighbors: int, folder: pathlib.Path, progress: Progress
 ) -> list[str]:
     """Writes shards of bounded size, one record at a time; returns the names of the files."""
-    neighbors, weights = graph.top(max_neighbors, split.ids)
+    from tfgraphreg.neighbors.sampling import top_neighbors  # Numba takes a while to import.
+
+    neighbors, weights = top_neighbors(graph, max_neighbors, split.ids)
     serialized = _reported(records.packed_records(split, neighbors, weights), len(split), progress)
     parts: list[pathlib.Path] = []
     record = next(serialized, None)
