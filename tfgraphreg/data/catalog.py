@@ -15,48 +15,16 @@ import numpy as np
 from tfgraphreg.data import digits
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.data.known import KNOWN, KnownSet
+from tfgraphreg.data.options import LoadOptions
 from tfgraphreg.data.progress import Progress, silent
-from tfgraphreg.data.sources import digest_of, find_files
+from tfgraphreg.data.sources import find_files
 from tfgraphreg.data.splits import divide, keep_labels
-from tfgraphreg.errors import ConfigError
+from tfgraphreg.errors import DataError
 from tfgraphreg.registry import Registry
 from tfgraphreg.storage import fingerprint
 
 # Of the digits, one image in five is for the test.
 _DIGITS_TEST = 0.2
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadOptions:
-    """What a loader may be asked for; see `load`, whose arguments these are."""
-
-    data_dir: str | os.PathLike[str] | None = None
-    cache_dir: str | os.PathLike[str] | None = None
-    seed: int = 0
-    validation_fraction: float = 0.0
-    limit: int | None = None
-    image_size: int | tuple[int, int] | None = None
-    labels_per_class: int | None = None
-    on_bad_image: str = "error"
-    offline: bool = False
-    progress: Progress = silent
-
-    def __post_init__(self):
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError("`limit` must be at least 1.", received=f"{self.limit}")
-        if not 0 <= self.validation_fraction < 1:
-            raise ConfigError(
-                "`validation_fraction` must be at least 0 and below 1.",
-                received=f"{self.validation_fraction}",
-            )
-        if self.labels_per_class is not None and self.labels_per_class < 1:
-            raise ConfigError(
-                "`labels_per_class` must be at least 1.", received=f"{self.labels_per_class}"
-            )
-        if self.on_bad_image not in ("error", "skip"):
-            raise ConfigError(
-                "`on_bad_image` must be 'error' or 'skip'.", received=f"{self.on_bad_image!r}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +61,15 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     labels_per_class: int | None = None,
     on_bad_image: str = "error",
+    cache_images: bool = False,
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Loads a dataset.
 
     Args:
-        name: A name in `DATASETS`.
+        name: A name in `DATASETS`, or ``folder:PATH`` (see `tfgraphreg.data.folder`), or
+            ``tfds:NAME`` with any name of an image dataset in tensorflow-datasets.
         data_dir: A folder with the original files, or in which tensorflow-datasets prepares.
         cache_dir: Where prepared files are kept, instead of the project's cache.
         seed: Decides every random choice below.
@@ -112,6 +82,8 @@ def load(
             unlabeled (-1).
         on_bad_image: ``"error"`` refuses a folder with an unusable image, ``"skip"`` leaves such
             images out; see `tfgraphreg.data.folder`.
+        cache_images: Decode a folder's images once into a file in the cache instead of at
+            every use.
         offline: Leave the network alone.
         progress: Called as `progress(what, done, total)`.
 
@@ -133,21 +105,41 @@ def load(
         image_size=image_size,
         labels_per_class=labels_per_class,
         on_bad_image=on_bad_image,
+        cache_images=cache_images,
         offline=offline,
         progress=progress or silent,
     )
-    return _shape(DATASETS.get(name).loader(options), options)
+    return _shape(find_loader(name)(options), options)
+
+
+def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:
+    """The loader of a registered, ``folder:`` or ``tfds:`` name.
+
+    Raises:
+        UnknownNameError: If there is no such dataset.
+    """
+    if name.startswith("folder:"):
+        from tfgraphreg.data.folder import load_folder
+
+        return lambda options: load_folder(name.removeprefix("folder:"), options)
+    if name.startswith("tfds:"):
+        return _tfds_loader(name, name.removeprefix("tfds:"))
+    return DATASETS.get(name).loader
 
 
 def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
     """Applies what is the same for every dataset."""
     train, validation = dataset.train, dataset.validation
+    if len(train) == 0 or len(dataset.test) == 0:
+        raise DataError(f"{dataset.name} has an empty training or test split.")
     notes = list(dataset.notes)
     if options.limit is not None and options.limit < len(train):
         train = train.take(np.arange(options.limit))
     elif options.limit is not None:
         notes.append(f"All {len(train)} training images are used: limit is {options.limit}.")
-    if options.validation_fraction > 0:
+    if options.validation_fraction > 0 and len(validation):
+        notes.append("The dataset's own validation split is used, not a share of the training.")
+    elif options.validation_fraction > 0:
         train, validation = divide(train, options.validation_fraction, seed=options.seed)
     if options.labels_per_class is not None:
         train = keep_labels(train, options.labels_per_class, seed=options.seed)
@@ -163,7 +155,7 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
         train=train,
         validation=validation,
         notes=tuple(notes),
-        checksum=digest_of(dataset.checksum, fingerprint(choices)),
+        checksum=fingerprint([dataset.checksum, choices]),
     )
 
 
@@ -171,6 +163,32 @@ def make_ids(name: str, split: str, count: int) -> np.ndarray:
     """`[count]` ids such as ``"mnist/train/00017"``, which sort like the numbers in them."""
     width = max(5, len(str(count - 1)))
     return np.array([f"{name}/{split}/{i:0{width}d}" for i in range(count)])
+
+
+def _resized(images: np.ndarray, options: LoadOptions) -> np.ndarray:
+    if options.size in (None, images.shape[1:3]):
+        return images
+    from tfgraphreg.data.decoding import resize_array
+
+    return resize_array(images, options.size)
+
+
+def _tfds_loader(name: str, tfds_name: str, **choices) -> Callable[[LoadOptions], Dataset]:
+    def loader(options: LoadOptions) -> Dataset:
+        from tfgraphreg.data.tfds_images import TfdsSet, load_tfds_images
+
+        return load_tfds_images(TfdsSet(name, tfds_name, **choices), options)
+
+    return loader
+
+
+def _voc_loader(options: LoadOptions) -> Dataset:
+    from tfgraphreg.data.voc import voc_labels
+
+    loader = _tfds_loader(
+        "voc2007", "voc/2007", train=("train", "validation"), test="test", labels=voc_labels
+    )
+    return loader(options)
 
 
 def _load_known(known: KnownSet, options: LoadOptions) -> Dataset:
@@ -182,7 +200,7 @@ def _load_known(known: KnownSet, options: LoadOptions) -> Dataset:
         progress=options.progress,
     )
     splits = {
-        split: Split(images, labels, make_ids(known.name, split, len(labels)))
+        split: Split(_resized(images, options), labels, make_ids(known.name, split, len(labels)))
         for split, (images, labels) in known.parse(files).items()
     }
     return Dataset(
@@ -198,6 +216,7 @@ def _load_known(known: KnownSet, options: LoadOptions) -> Dataset:
 
 def _load_digits(options: LoadOptions) -> Dataset:
     images, labels = digits.read()
+    images = _resized(images, options)
     everything = Split(images, labels, make_ids(digits.NAME, "all", len(labels)))
     train, test = divide(everything, _DIGITS_TEST, seed=options.seed)
     return Dataset(
@@ -238,4 +257,19 @@ def _register_known() -> None:
     )
 
 
+def _register_tfds() -> None:
+    table = (
+        ("voc2007", "9,963 photographs with objects of 20 classes", 20, None, _voc_loader),
+        ("imagenet2012", "1.3 million photographs of 1,000 classes", 1000, None, None),
+        ("imagenet_resized/64x64", "ImageNet at 64 x 64 pixels", 1000, (64, 64, 3), None),
+        ("imagenette", "13,394 photographs of ten easy ImageNet classes", 10, None, None),
+    )
+    tfds_names = {"imagenette": "imagenette/160px-v2"}
+    for name, description, classes, shape, loader in table:
+        # The public test split of ImageNet has no labels.
+        loader = loader or _tfds_loader(name, tfds_names.get(name, name), test="validation")
+        DATASETS.register(name, DatasetRecord(name, description, classes, shape, loader))
+
+
 _register_known()
+_register_tfds()

@@ -261,10 +261,7 @@ CIFAR10 = KnownSet(
     unparse=_unparse_cifar,
     url="https://www.cs.toronto.edu/~kriz/cifar.html",
     folders=("cifar10", "cifar-10-batches-bin", "cifar10/cifar-10-batches-bin", "cifar-10"),
-    archive=(
-        "cifar-10-binary.tar.gz",
-        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-    ),
+    archive="cifar-10-binary.tar.gz",
 )
 
 KNOWN = {known.name: known for known in (FASHION_MNIST, MNIST, CIFAR10)}

@@ -12,7 +12,6 @@ Whatever the source, the decompressed bytes are checked against known digests.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import os
 import pathlib
@@ -22,7 +21,7 @@ import zlib
 
 import numpy as np
 
-from tfgraphreg.data import debian, network, tfds_files
+from tfgraphreg.data import debian, network, tfds_access, tfds_files
 from tfgraphreg.data.known import KnownSet, RawFile
 from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import DataError, StackError
@@ -70,7 +69,7 @@ def find_files(
         if files:
             return files, f"prepared files in {prepared}, {_origin(prepared)}"
     tried.append(f"no prepared files in {prepared}")
-    folder = tfds_files.default_folder()
+    folder = tfds_access.default_folder()
     if tfds_files.is_prepared(known.name, folder):
         return _from_tfds(known, folder, progress)
     installed = _installed_package(known)
@@ -275,8 +274,3 @@ def _read_keras(known: KnownSet, folder: pathlib.Path, cure: str) -> dict[str, b
         images = arrays[f"x_{split}"].reshape(-1, *known.image_shape)
         splits[split] = (images, arrays[f"y_{split}"].reshape(-1))
     return known.files_of(splits, str(path), cure)
-
-
-def digest_of(*parts: str) -> str:
-    """A digest of several strings."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import importlib.util
+import os
 import pathlib
 import types
+import urllib.parse
 import zlib
+from collections.abc import Iterator
 
-from tfgraphreg.errors import DataError, StackError
+from tfgraphreg.data import network
+from tfgraphreg.data.progress import Progress, silent
+from tfgraphreg.errors import DataError, StackError, UnknownNameError
 
-# What reading prepared files can raise besides TensorFlow's own errors, which are added when
-# it is loaded.
-READ_ERRORS: tuple[type[BaseException], ...] = (OSError, ValueError, KeyError, EOFError, zlib.error)
+# A dataset's files come from few servers; asking this many of them is enough.
+_MOST_HOSTS = 3
+
+
+def default_folder() -> pathlib.Path:
+    """Where tensorflow-datasets prepares if nobody names a folder."""
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def load_tfds() -> types.ModuleType:
@@ -20,12 +31,9 @@ def load_tfds() -> types.ModuleType:
     Raises:
         StackError: If it is not installed or cannot be imported.
     """
-    global READ_ERRORS
     from tfgraphreg.compat import load_tensorflow
 
-    tf = load_tensorflow()
-    if tf.errors.OpError not in READ_ERRORS:
-        READ_ERRORS = (*READ_ERRORS, tf.errors.OpError)
+    load_tensorflow()
     if importlib.util.find_spec("tensorflow_datasets") is None:
         raise StackError(
             "This dataset needs the package tensorflow-datasets, which is not installed.",
@@ -42,19 +50,126 @@ def load_tfds() -> types.ModuleType:
     return tfds
 
 
-def prepare(name: str, folder: pathlib.Path) -> None:
-    """Downloads and prepares the dataset `name` in `folder`.
+@contextlib.contextmanager
+def reading(builder) -> Iterator[None]:
+    """Turns what reading prepared files can raise into a DataError that names the folder."""
+    from tfgraphreg.compat import tf
+
+    folder = getattr(builder, "data_dir", builder.name)
+    try:
+        yield
+    except (OSError, KeyError, EOFError, zlib.error, tf.errors.OpError) as error:
+        raise DataError(
+            f"{builder.name}, prepared by tensorflow-datasets in {folder}, cannot be read: "
+            "its files are truncated or altered.",
+            received=first_line(error),
+            cure=f"Delete the folder {folder} and run again.",
+        ) from error
+
+
+def prepared_builder(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    offline: bool = False,
+    progress: Progress = silent,
+):
+    """A builder whose data is ready to be read, and in words where it came from.
+
+    Args:
+        name: A name of tensorflow-datasets, with the configuration: ``"voc/2007"``.
+        data_dir: Where data is prepared, and where archives lie that must be fetched by hand.
+        offline: Whether to leave the network alone.
+        progress: Called with what is being done.
+
+    Raises:
+        UnknownNameError: If tensorflow-datasets has no such dataset.
+        DataError: If the data is not there and cannot be brought.
+    """
+    tfds = load_tfds()
+    named = [pathlib.Path(data_dir).expanduser()] if data_dir is not None else []
+    if named and not named[0].is_dir():
+        raise DataError(
+            "The data folder does not exist.",
+            received=str(named[0]),
+            cure="Name an existing folder with --data-dir, or leave it out.",
+        )
+    folders = [*named, default_folder()]
+    for folder in folders:
+        builder = _builder(tfds, name, folder)
+        if builder.is_prepared():
+            return builder, f"tensorflow-datasets, prepared in {builder.data_dir}"
+    builder = _builder(tfds, name, folders[0])
+    by_hand = getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None) is not None
+    if by_hand and not named:
+        raise DataError(
+            f"The archives of {name} must be fetched by hand.",
+            received="no data folder",
+            cure="Name the folder that holds them with --data-dir. "
+            + " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split()),
+        )
+    if not by_hand:
+        _require_network(builder, name, folders, offline)
+    progress(f"preparing {name} with tensorflow-datasets in {folders[0]}", 0, 0)
+    prepare(builder, manual_dir=str(folders[0]) if by_hand else None)
+    how = "archives in" if by_hand else "downloaded into"
+    return builder, f"tensorflow-datasets, {how} {folders[0]}"
+
+
+def _builder(tfds, name: str, folder: pathlib.Path):
+    base = name.split("/")[0].split(":")[0]
+    known = tfds.list_builders(with_community_datasets=False)
+    if base not in known:
+        near = difflib.get_close_matches(base.lower(), known, n=3, cutoff=0.5)
+        raise UnknownNameError(
+            "Unknown dataset of tensorflow-datasets.",
+            received=repr(name),
+            cure=f"Did you mean {' or '.join('tfds:' + n for n in near)}?" if near else None,
+        )
+    try:
+        return tfds.builder(name, data_dir=str(folder))
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        raise DataError(
+            f"tensorflow-datasets cannot make the dataset {name}.", received=first_line(error)
+        ) from error
+
+
+def _require_network(builder, name: str, folders, offline: bool) -> None:
+    tried = [f"not prepared in {' or '.join(map(str, dict.fromkeys(folders)))}"]
+    if offline:
+        tried.append("no download, because none was asked for")
+    else:
+        hosts = {urllib.parse.urlsplit(url).netloc: url for url in (builder.url_infos or {})}
+        if not hosts or any(network.reachable(u) for u in list(hosts.values())[:_MOST_HOSTS]):
+            return
+        tried.append(f"no answer from {', '.join(list(hosts)[:_MOST_HOSTS])}")
+    raise DataError(
+        f"No source has the dataset {name}.",
+        received="; ".join(tried),
+        cure="Name a folder in which tensorflow-datasets has prepared it with --data-dir, "
+        "or connect to a network.",
+    )
+
+
+def prepare(builder, *, manual_dir: str | None = None) -> None:
+    """Downloads and prepares.
 
     Raises:
         DataError: If a download fails or does not have the recorded checksum.
     """
     tfds = load_tfds()
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir) if manual_dir else None
     try:
-        tfds.builder(name, data_dir=str(folder)).download_and_prepare()
+        builder.download_and_prepare(download_config=config)
     except Exception as error:  # a download fails in as many ways as there are servers
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"tensorflow-datasets could not prepare {name} in {folder}.",
-            received=reason[:300],
-            cure="Try again later, or name a folder with the original files.",
+            f"tensorflow-datasets could not prepare {builder.name}.",
+            received=first_line(error),
+            cure="Mend what it names, or try again later.",
         ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -8,7 +8,6 @@ are written again from the examples, and their digests prove that it was right.
 from __future__ import annotations
 
 import hashlib
-import os
 import pathlib
 
 import numpy as np
@@ -16,12 +15,6 @@ import numpy as np
 from tfgraphreg.data import tfds_access
 from tfgraphreg.data.known import KnownSet
 from tfgraphreg.data.progress import Progress
-from tfgraphreg.errors import DataError
-
-
-def default_folder() -> pathlib.Path:
-    """Where tensorflow-datasets prepares if nobody names a folder."""
-    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def is_prepared(name: str, folder: pathlib.Path) -> bool:
@@ -46,19 +39,12 @@ def read(known: KnownSet, folder: pathlib.Path) -> dict[str, bytes]:
     Raises:
         DataError: If it cannot be read or its content is altered.
     """
-    cure = f"Delete the folder {folder / known.name} and run again."
     tfds = tfds_access.load_tfds()
-    try:
-        builder = tfds.builder(known.name, data_dir=str(folder))
+    builder = tfds.builder(known.name, data_dir=str(folder))
+    with tfds_access.reading(builder):
         splits = {s: _original_order(tfds, builder, s) for s in ("train", "test")}
-    except tfds_access.READ_ERRORS as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{known.name}, prepared by tensorflow-datasets in {folder}, cannot be read.",
-            received=reason,
-            cure=cure,
-        ) from error
-    return known.files_of(splits, str(folder / known.name), cure)
+    where = folder / known.name
+    return known.files_of(splits, str(where), f"Delete the folder {where} and run again.")
 
 
 def _original_order(tfds, builder, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +64,8 @@ def download(name: str, data_dir, progress: Progress) -> pathlib.Path:
     Raises:
         DataError: If the download fails.
     """
-    folder = pathlib.Path(data_dir).expanduser() if data_dir else default_folder()
+    folder = pathlib.Path(data_dir).expanduser() if data_dir else tfds_access.default_folder()
     progress(f"downloading {name} through tensorflow-datasets into {folder}", 0, 0)
-    tfds_access.prepare(name, folder)
+    tfds = tfds_access.load_tfds()
+    tfds_access.prepare(tfds.builder(name, data_dir=str(folder)))
     return folder

@@ -1,0 +1,169 @@
+"""Looking at every image of a folder before anything depends on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import unicodedata
+import warnings
+
+import numpy as np
+
+from tfgraphreg.data.decoding import FORMATS, BadImage, inspect_image
+from tfgraphreg.data.lazy import workers
+from tfgraphreg.data.progress import Progress, silent
+from tfgraphreg.errors import DataError
+from tfgraphreg.storage import atomic_path, fingerprint
+
+_CHUNK = 1024
+
+
+class Checked:
+    """The result of a look at N image files.
+
+    Attributes:
+        names: Usable files, relative to the folder, sorted.
+        facts: `[len(names), 3]` int64: height, width, channels.
+        bad: `(name, reason)` of the others.
+        ignored: Names of files that do not claim to be images.
+        checksum: Changes when a file is added, removed, renamed, resized or touched.
+    """
+
+    def __init__(self, names, facts, bad, ignored, checksum):
+        self.names: list[str] = names
+        self.facts: np.ndarray = facts
+        self.bad: list[tuple[str, str]] = bad
+        self.ignored: list[str] = ignored
+        self.checksum: str = checksum
+
+
+def check_folder(
+    root: pathlib.Path, cache: pathlib.Path | None, *, progress: Progress = silent
+) -> Checked:
+    """Decodes every image below `root` in parallel threads.
+
+    The result is kept in `cache`, so that an unchanged folder is looked at once.
+
+    Args:
+        root: The folder.
+        cache: A folder for results, or None.
+        progress: Called after every chunk.
+    """
+    root = root.resolve()
+    names, bad, ignored = list_images(root)
+    stats = [os.stat(root / name) for name in names]
+    stamp = [[n, s.st_size, s.st_mtime_ns] for n, s in zip(names, stats)]
+    checksum = fingerprint([str(root), stamp, bad])
+    kept = cache / f"{checksum}.npz" if cache else None
+    if kept is not None and kept.is_file():
+        try:
+            return Checked(*_restore(kept, names), ignored, checksum)
+        except (OSError, ValueError, KeyError):
+            kept.unlink(missing_ok=True)
+    facts = np.zeros((len(names), 3), np.int64)
+    reasons: dict[int, str] = {}
+
+    def look(i: int) -> None:
+        try:
+            seen = inspect_image(root / names[i])
+            facts[i] = seen.height, seen.width, seen.channels
+        except BadImage as error:
+            reasons[i] = str(error)
+
+    with warnings.catch_warnings():
+        # Pillow warns about large images and odd tags; what matters is reported by us.
+        warnings.simplefilter("ignore")
+        for start in range(0, len(names), _CHUNK):
+            chunk = range(start, min(start + _CHUNK, len(names)))
+            list(workers().map(look, chunk))
+            progress("checking images", chunk.stop, len(names))
+    bad = bad + [(names[i], reasons[i]) for i in sorted(reasons)]
+    good = np.array([i not in reasons for i in range(len(names))], bool)
+    if kept is not None:
+        with atomic_path(kept) as part, open(part, "wb") as file:
+            np.savez(file, facts=facts, good=good, bad=np.array(json.dumps(bad)))
+    usable = [name for name, ok in zip(names, good) if ok]
+    return Checked(usable, facts[good], bad, ignored, checksum)
+
+
+def _restore(path: pathlib.Path, names: list[str]):
+    with np.load(path, allow_pickle=False) as kept:
+        good, facts = kept["good"], kept["facts"]
+        bad = [tuple(pair) for pair in json.loads(str(kept["bad"]))]
+    if len(good) != len(names):
+        raise ValueError("not of this folder")
+    return [name for name, ok in zip(names, good) if ok], facts[good], bad
+
+
+def list_images(root: pathlib.Path) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    """Names of files below `root`, with `/` between their parts: images, unusable, ignored.
+
+    Hidden files and folders are passed over. Links to folders are not followed.
+    """
+    names, bad, ignored = [], [], []
+    for folder, folders, files in os.walk(root):
+        here = pathlib.Path(folder)
+        for name in folders:
+            if (here / name).is_symlink():
+                bad.append((_relative(here / name, root), "is a link to a folder"))
+        folders[:] = sorted(n for n in folders if not n.startswith("."))
+        for name in files:
+            if name.startswith("."):
+                continue
+            path = here / name
+            relative = _relative(path, root)
+            if path.suffix.lower() not in FORMATS:
+                ignored.append(relative)
+                continue
+            reason = _bad_name(path, relative, root)
+            if reason:
+                bad.append((relative, reason))
+            else:
+                names.append(relative)
+    return sorted(names), sorted(bad), sorted(ignored)
+
+
+def _bad_name(path: pathlib.Path, relative: str, root: pathlib.Path) -> str | None:
+    try:
+        relative.encode("utf-8")
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8"
+    if any(unicodedata.category(c) == "Cc" for c in relative):
+        return "has a control character in its name"
+    if path.is_symlink():
+        target = path.resolve()
+        if root not in target.parents:
+            return "is a link out of the folder"
+        if not target.is_file():
+            return "is a link to nothing"
+    if not path.is_file():
+        return "is no ordinary file"
+    return None
+
+
+def _relative(path: pathlib.Path, root: pathlib.Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def report_bad(bad: list[tuple[str, str]], root: pathlib.Path, on_bad_image: str) -> list[str]:
+    """Refuses or notes unusable files.
+
+    Returns:
+        One sentence for the user if files are left out.
+
+    Raises:
+        DataError: If there are unusable files and `on_bad_image` is ``"error"``.
+    """
+    if not bad:
+        return []
+    shown = "; ".join(f"{name!r} {reason}" for name, reason in bad[:10])
+    if len(bad) > 10:
+        shown += f"; and {len(bad) - 10} more"
+    if on_bad_image == "error":
+        raise DataError(
+            f"{len(bad)} file(s) in {root} cannot be used.",
+            received=shown,
+            cure="Mend or remove them, or leave them out with --on-bad-image skip.",
+        )
+    return [f"{len(bad)} file(s) in {root} are left out: {shown}."]
