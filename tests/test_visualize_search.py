@@ -1,0 +1,145 @@
+import json
+
+import numpy as np
+import pytest
+
+from tfgraphreg.distances import DISTANCES
+from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.visualize.search import Searcher, model_fingerprint
+
+faiss = pytest.importorskip("faiss")
+
+
+def _points(n, width=8, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, width)).astype(np.float32)
+
+
+def _model(folder, content=b"graph"):
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(content)
+    (folder / "variables" / "variables.index").write_bytes(b"weights")
+    return folder
+
+
+def _ids(n, prefix="item"):
+    return [f"{prefix} {i}" for i in range(n)]
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_exact_search_equals_the_registered_distance(distance):
+    x, q = _points(50), _points(4, seed=1)
+    searcher = Searcher(8, distance=distance)
+    searcher.add(_ids(50), embeddings=x)
+    found = searcher.search(q, k=5)
+    for row in range(4):
+        values = DISTANCES.get(distance).array(np.broadcast_to(q[row], x.shape), x)
+        order = np.argsort(values)[:5]
+        assert found.ids[row].tolist() == [f"item {i}" for i in order]
+        np.testing.assert_allclose(found.distances[row], values[order], atol=1e-5)
+
+
+def test_saved_and_loaded_it_answers_the_same_and_grows(tmp_path):
+    model = _model(tmp_path / "model")
+    images = np.random.default_rng(0).integers(0, 256, (30, 6, 6, 1), np.uint8)
+    first, second = Searcher(8), Searcher(8)
+    first.add(_ids(20), embeddings=_points(30)[:20], images=images[:20])
+    first.save(model)
+    loaded = Searcher.load(model)
+    loaded.add(_ids(10, "late"), embeddings=_points(30)[20:], images=images[20:])
+    second.add(_ids(20) + _ids(10, "late"), embeddings=_points(30), images=images)
+    a, b = loaded.search(_points(3, seed=2)), second.search(_points(3, seed=2))
+    np.testing.assert_array_equal(a.ids, b.ids)
+    np.testing.assert_array_equal(a.distances, b.distances)
+    np.testing.assert_array_equal(loaded.thumbnails, images)
+    assert sorted(p.name for p in (model / "search").iterdir()) == [
+        "index.faiss",
+        "items.npz",
+        "meta.json",
+    ]
+
+
+def test_hnsw_keeps_its_measured_recall(tmp_path):
+    searcher = Searcher(16, method="hnsw")
+    searcher.add(_ids(3000), embeddings=_points(3000, 16))
+    assert 0.8 < searcher.recall <= 1
+    model = _model(tmp_path / "model")
+    searcher.save(model)
+    assert Searcher.load(model).recall == searcher.recall
+    before = searcher.recall
+    searcher._index.hnsw.efSearch = 10
+    searcher.add(_ids(1000, "more"), embeddings=_points(1000, 16, seed=1))
+    assert searcher.recall < before
+
+
+def test_fewer_items_than_asked_for():
+    searcher = Searcher(8)
+    searcher.add(["only"], embeddings=_points(1))
+    found = searcher.search(_points(2), k=3)
+    assert found.ids.tolist() == [["only", "", ""]] * 2
+    assert np.isinf(found.distances[:, 1:]).all() and (found.positions[:, 1:] == -1).all()
+    assert Searcher(8).search(_points(1), k=2).ids.tolist() == [["", ""]]
+
+
+def test_images_go_through_embed_and_become_thumbnails():
+    images = np.random.default_rng(0).integers(0, 256, (5, 300, 200, 3), np.uint8)
+    searcher = Searcher(3, embed=lambda x: x.mean(axis=(1, 2)))
+    searcher.add(_ids(5), images=images)
+    assert searcher.thumbnails.shape == (5, 75, 50, 3)
+    np.testing.assert_allclose(searcher.thumbnails.mean(), images.mean(), atol=1)
+    assert searcher.search(images=images, k=1).ids[:, 0].tolist() == _ids(5)
+
+
+def test_an_index_of_another_model_is_refused(tmp_path):
+    model = _model(tmp_path / "model")
+    searcher = Searcher(8)
+    searcher.add(_ids(3), embeddings=_points(3))
+    searcher.save(model)
+    (model / "variables" / "variables.index").write_bytes(b"other weights")
+    with pytest.raises(DataError, match="does not belong to this model"):
+        Searcher.load(model)
+    assert model_fingerprint(model) != model_fingerprint(_model(tmp_path / "b", b"else"))
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "items.npz", "meta.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x80\x04junk"])
+def test_a_damaged_index_is_named(tmp_path, name, content):
+    model = _model(tmp_path / "model")
+    searcher = Searcher(8)
+    searcher.add(_ids(3), embeddings=_points(3))
+    searcher.save(model)
+    (model / "search" / name).write_bytes(content)
+    with pytest.raises(DataError, match="The search index is damaged"):
+        Searcher.load(model)
+
+
+def test_files_that_do_not_fit_together_are_refused(tmp_path):
+    model = _model(tmp_path / "model")
+    searcher = Searcher(8)
+    searcher.add(_ids(3), embeddings=_points(3))
+    searcher.save(model)
+    path = model / "search" / "meta.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "items": 4}))
+    with pytest.raises(DataError, match="do not fit together"):
+        Searcher.load(model)
+
+
+def test_bad_input_is_named_and_adds_nothing(tmp_path):
+    searcher = Searcher(8)
+    searcher.add(["a"], embeddings=_points(1))
+    with pytest.raises(DataError, match="'a' more than once"):
+        searcher.add(["b", "a"], embeddings=_points(2))
+    with pytest.raises(DataError, match="'c' more than once"):
+        searcher.add(["c", "c"], embeddings=_points(2))
+    with pytest.raises(DataError, match="width of the index"):
+        searcher.add(["b"], embeddings=_points(1, 4))
+    with pytest.raises(DataError, match="images of one size, or none"):
+        searcher.add(["b"], embeddings=_points(1), images=np.zeros((1, 2, 2, 1), np.uint8))
+    with pytest.raises(ConfigError, match="needs `embeddings`"):
+        searcher.add(["b"], images=np.zeros((1, 2, 2, 1), np.uint8))
+    assert len(searcher) == 1 and searcher._index.ntotal == 1
+    with pytest.raises(ConfigError, match="`method` must be one of exact, hnsw"):
+        Searcher(8, method="ivf")
+    with pytest.raises(DataError, match="there is none"):
+        searcher.save(tmp_path)
+    with pytest.raises(DataError, match="no search index beside this model"):
+        Searcher.load(_model(tmp_path / "model"))

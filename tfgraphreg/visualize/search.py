@@ -1,0 +1,347 @@
+"""Search by picture: a FAISS index beside an exported model.
+
+Shapes: N items, Q queries, K results, D width of the embedding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.evaluation.arrays import as_matrix
+from tfgraphreg.evaluation.nearest import unit_rows
+from tfgraphreg.storage import atomic_folder, write_json
+
+FOLDER = "search"
+METHODS = ("exact", "hnsw")
+DISTANCES = ("cosine", "euclidean")
+MAX_THUMBNAIL = 128
+_FORMAT = 1
+_SAMPLE = 500
+_MAX_ITEMS = 100_000_000
+
+Embed = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a search gives.
+
+    Attributes:
+        ids: `[Q, K]` strings, nearest first; "" where the index has fewer than K items.
+        distances: `[Q, K]` float32, infinite where there is no item.
+        positions: `[Q, K]` int64 places in the index, -1 where there is no item.
+    """
+
+    ids: np.ndarray
+    distances: np.ndarray
+    positions: np.ndarray
+
+
+def model_fingerprint(folder: os.PathLike[str] | str) -> str:
+    """A name for the content of a SavedModel: its graph and its weights.
+
+    Raises:
+        DataError: If there is no SavedModel in the folder.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / "saved_model.pb").is_file():
+        raise DataError(
+            "An index belongs beside a SavedModel, and there is none.", received=str(folder)
+        )
+    digest = hashlib.sha256()
+    for path in [folder / "saved_model.pb", *sorted((folder / "variables").glob("*"))]:
+        digest.update(path.name.encode())
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()[:20]
+
+
+class Searcher:
+    """Finds the nearest of many items by their embedding.
+
+    Args:
+        dim: D.
+        method: ``"exact"``, or ``"hnsw"`` (Malkov and Yashunin 2018), which is fast and
+            approximate; its recall is measured and kept in `recall`.
+        distance: ``"cosine"`` or ``"euclidean"``.
+        embed: Turns uint8 images `[B, height, width, channels]` into `[B, D]` embeddings;
+            needed only to add or to search images.
+
+    Raises:
+        ConfigError: If an argument is none of these.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        method: str = "exact",
+        distance: str = "cosine",
+        embed: Embed | None = None,
+    ):
+        for name, value, known in (
+            ("method", method, METHODS),
+            ("distance", distance, DISTANCES),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"`{name}` must be one of {', '.join(known)}.", received=repr(value)
+                )
+        if dim < 1:
+            raise ConfigError("`dim` must be at least 1.", received=f"dim={dim}")
+        self.dim, self.method, self.distance, self.embed = dim, method, distance, embed
+        self.recall = 1.0
+        self._index = self._empty_index()
+        self._ids: list[str] = []
+        self._known: set[str] = set()
+        self._thumbnails: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """`[N]` ids in the order in which they were added."""
+        return np.array(self._ids, dtype=str)
+
+    @property
+    def thumbnails(self) -> np.ndarray | None:
+        """`[N, height, width, channels]` uint8 in the order of `ids`, or None."""
+        return np.concatenate(self._thumbnails) if self._thumbnails else None
+
+    def add(
+        self,
+        ids: Sequence[str] | np.ndarray,
+        *,
+        embeddings: np.ndarray | None = None,
+        images: np.ndarray | None = None,
+    ) -> None:
+        """Adds items to the index as it is, without building it again.
+
+        Args:
+            ids: N strings that are new to the index.
+            embeddings: `[N, D]`; made from `images` by `embed` if not given.
+            images: `[N, height, width, channels]` uint8. They are kept as thumbnails, halved
+                until no side is above 128 pixels. Either all items of an index have one or
+                none.
+
+        Raises:
+            DataError: If an id is there already or arrays do not fit; nothing is added then.
+        """
+        ids = [str(identity) for identity in ids]
+        embeddings = self._embeddings(embeddings, images, "embeddings")
+        if len(embeddings) != len(ids):
+            raise DataError(
+                "Every item needs an id.", received=f"{len(embeddings)} items, {len(ids)} ids"
+            )
+        new = set(ids)
+        if len(new) < len(ids) or new & self._known:
+            twice = sorted(new & self._known) or sorted(i for i in new if ids.count(i) > 1)
+            raise DataError("Ids in an index must differ.", received=f"{twice[0]!r} more than once")
+        small = None if images is None else _thumbnails(images, len(ids))
+        self._check_thumbnails(small)
+        if not ids:
+            return
+        self._index.add(self._rows(embeddings))
+        self._ids += ids
+        self._known |= new
+        if small is not None:
+            self._thumbnails.append(small)
+        if self.method == "hnsw":
+            self.recall = self._measure_recall()
+
+    def search(
+        self,
+        embeddings: np.ndarray | None = None,
+        *,
+        images: np.ndarray | None = None,
+        k: int = 10,
+    ) -> Found:
+        """The `k` nearest items of each query.
+
+        Args:
+            embeddings: `[Q, D]`; made from `images` by `embed` if not given.
+            images: `[Q, height, width, channels]` uint8.
+            k: At least 1.
+        """
+        if k < 1:
+            raise ConfigError("`k` must be at least 1.", received=f"k={k}")
+        queries = self._embeddings(embeddings, images, "queries")
+        if not len(queries):
+            empty = np.empty((0, k))
+            return Found(empty.astype(str), empty.astype(np.float32), empty.astype(np.int64))
+        values, positions = self._index.search(self._rows(queries), k)
+        missing = positions < 0
+        values = np.maximum(values, 0)
+        # Between rows of length one the squared distance is twice the cosine distance.
+        values = values / 2 if self.distance == "cosine" else np.sqrt(values)
+        ids = np.array([*self._ids, ""], dtype=str)[positions]
+        return Found(ids, np.where(missing, np.inf, values).astype(np.float32), positions)
+
+    def save(self, model_folder: os.PathLike[str] | str) -> pathlib.Path:
+        """Writes the index into `<model_folder>/search`, whole or not at all.
+
+        The folder holds index.faiss, items.npz (ids and thumbnails) and meta.json, which names
+        the model that the index belongs to. Gives the folder.
+        """
+        import faiss
+
+        meta = {
+            "format": _FORMAT,
+            "model": model_fingerprint(model_folder),
+            "dim": self.dim,
+            "method": self.method,
+            "distance": self.distance,
+            "recall": self.recall,
+            "items": len(self),
+            "thumbnails": bool(self._thumbnails),
+        }
+        folder = pathlib.Path(model_folder) / FOLDER
+        with atomic_folder(folder) as part:
+            faiss.write_index(self._index, str(part / "index.faiss"))
+            arrays = {"ids": self.ids}
+            if self._thumbnails:
+                arrays["thumbnails"] = self.thumbnails
+            np.savez(part / "items.npz", **arrays)
+            write_json(part / "meta.json", meta)
+        return folder
+
+    @classmethod
+    def load(cls, model_folder: os.PathLike[str] | str, *, embed: Embed | None = None) -> Searcher:
+        """Reads the index that was saved beside a SavedModel.
+
+        Raises:
+            DataError: If there is none, it is damaged, or it belongs to another model.
+        """
+        import faiss
+
+        folder = pathlib.Path(model_folder) / FOLDER
+        meta = _read_meta(folder)
+        if meta["model"] != model_fingerprint(model_folder):
+            raise DataError(
+                "The search index does not belong to this model.",
+                received=f"an index of model {meta['model']} in {folder}",
+                cure="Build the index again with this model.",
+            )
+        try:
+            made = cls(meta["dim"], method=meta["method"], distance=meta["distance"], embed=embed)
+            made._index = faiss.read_index(str(folder / "index.faiss"))
+            with np.load(folder / "items.npz", allow_pickle=False) as items:
+                made._ids = [str(identity) for identity in items["ids"]]
+                if meta["thumbnails"]:
+                    made._thumbnails = [items["thumbnails"]]
+            made.recall = float(meta["recall"])
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise _damaged(folder, str(error).splitlines()[0][:200]) from error
+        made._known = set(made._ids)
+        sizes = {made._index.ntotal, len(made._ids), len(made._known), meta["items"]}
+        sizes |= {len(t) for t in made._thumbnails}
+        if len(sizes) > 1 or made._index.d != made._empty_index().d:
+            raise _damaged(folder, "its files do not fit together")
+        return made
+
+    def _empty_index(self) -> Any:
+        import faiss
+
+        # Rows of cosine have a column more, see `unit_rows`.
+        width = self.dim + (self.distance == "cosine")
+        if self.method == "exact":
+            return faiss.IndexFlatL2(width)
+        index = faiss.IndexHNSWFlat(width, 32)
+        index.hnsw.efConstruction = 80
+        index.hnsw.efSearch = 96
+        return index
+
+    def _rows(self, embeddings: np.ndarray) -> np.ndarray:
+        return unit_rows(embeddings) if self.distance == "cosine" else embeddings
+
+    def _embeddings(self, embeddings, images, name: str) -> np.ndarray:
+        if embeddings is None:
+            if images is None or self.embed is None:
+                raise ConfigError(
+                    "A search needs `embeddings`, or `images` and a Searcher with `embed`."
+                )
+            embeddings = self.embed(np.asarray(images))
+        embeddings = as_matrix(name, embeddings)
+        if embeddings.shape[1] != self.dim:
+            raise DataError(
+                f"`{name}` must have the width of the index.",
+                received=f"{embeddings.shape[1]} and {self.dim}",
+                cure="Use the model that the index was built with.",
+            )
+        return embeddings
+
+    def _check_thumbnails(self, small: np.ndarray | None) -> None:
+        if not len(self):
+            return
+        before = self._thumbnails[0].shape[1:] if self._thumbnails else None
+        now = None if small is None else small.shape[1:]
+        if before != now:
+            raise DataError(
+                "All items of an index need images of one size, or none.",
+                received=f"{now} after {before}",
+            )
+
+    def _measure_recall(self) -> float:
+        """Share of the true ten nearest of a sample of items that the index finds."""
+        import faiss
+
+        k = min(10, len(self))
+        sample = np.random.default_rng(0).permutation(len(self))[:_SAMPLE]
+        rows = self._index.reconstruct_n(0, len(self))
+        _, found = self._index.search(rows[sample], k)
+        exact = faiss.IndexFlatL2(rows.shape[1])
+        exact.add(rows)
+        _, truth = exact.search(rows[sample], k)
+        hits = sum(len(np.intersect1d(f, t)) for f, t in zip(found, truth))
+        return hits / truth.size
+
+
+def _thumbnails(images: np.ndarray, count: int) -> np.ndarray:
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count:
+        raise DataError(
+            f"`images` must be {count} uint8 images [items, height, width, channels].",
+            received=f"dtype={images.dtype}, shape={images.shape}",
+        )
+    while max(images.shape[1:3]) > MAX_THUMBNAIL:
+        even = images[:, : images.shape[1] // 2 * 2, : images.shape[2] // 2 * 2].astype(np.uint16)
+        corners = [even[:, y::2, x::2] for y in (0, 1) for x in (0, 1)]
+        images = ((sum(corners) + 2) // 4).astype(np.uint8)
+    return np.array(images)
+
+
+def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
+    path = folder / "meta.json"
+    if not path.is_file():
+        raise DataError(
+            "There is no search index beside this model.",
+            received=str(folder),
+            cure="Build one first.",
+        )
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        kinds = {"dim": int, "items": int, "model": str, "method": str, "distance": str}
+        fits = all(isinstance(meta[name], kind) for name, kind in kinds.items())
+        fits = fits and meta["format"] == _FORMAT and 0 <= meta["items"] <= _MAX_ITEMS
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, "meta.json cannot be read") from error
+    if not fits:
+        raise _damaged(folder, "meta.json has values that cannot be")
+    return meta
+
+
+def _damaged(folder: pathlib.Path, why: str) -> DataError:
+    return DataError(
+        "The search index is damaged.", received=f"{folder}: {why}", cure="Build it again."
+    )

@@ -1,0 +1,99 @@
+"""What all figures have in common: colors, size, files, and images as matplotlib wants them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.storage import atomic_path
+
+# Okabe and Ito 2008, told apart with any kind of color vision; the last two are added grays.
+COLORS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#000000",
+    "#999999",
+    "#66421F",
+)
+RIGHT, WRONG = "#0072B2", "#D55E00"
+MARKERS = "os^Dv<>P*X"
+PAGE_WIDTH = 7.0
+_STYLE = {
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "figure.constrained_layout.use": True,
+    # Same input, same SVG.
+    "svg.hashsalt": "tfgraphreg",
+    "svg.fonttype": "none",
+}
+
+
+@contextlib.contextmanager
+def figure(*, height: float, width: float = PAGE_WIDTH) -> Iterator[Any]:
+    """Gives a matplotlib Figure of `width` x `height` inches that no window or state knows."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        made = Figure(figsize=(width, height))
+        FigureCanvasAgg(made)
+        yield made
+
+
+def save(made: Any, path: os.PathLike[str] | str) -> list[pathlib.Path]:
+    """Writes a Figure as `path`.png and `path`.svg, whole or not at all; gives both names."""
+    import matplotlib
+
+    base = pathlib.Path(path)
+    base = base.with_suffix("") if base.suffix in (".png", ".svg") else base
+    written = []
+    with matplotlib.rc_context(_STYLE):
+        for kind in ("png", "svg"):
+            name = base.with_name(f"{base.name}.{kind}")
+            metadata = {"Date": None} if kind == "svg" else None
+            with atomic_path(name) as part:
+                made.savefig(part, format=kind, metadata=metadata, facecolor="white")
+            written.append(name)
+    return written
+
+
+def show_image(axes: Any, image: np.ndarray, *, frame: str | None = None) -> None:
+    """Draws one `[height, width, 1 or 3]` uint8 image, framed in a color if one is given."""
+    image = np.asarray(image)
+    gray = image.ndim == 2 or image.shape[-1] == 1
+    axes.imshow(
+        image[..., 0] if gray and image.ndim == 3 else image,
+        cmap="gray" if gray else None,
+        vmin=0,
+        vmax=255,
+        interpolation="nearest",
+    )
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=frame is not None, color=frame, linewidth=2.5)
+
+
+def color_of(number: int) -> str:
+    """A color for the class of this number; after ten they repeat, with other `MARKERS`."""
+    return COLORS[number % len(COLORS)]
+
+
+def marker_of(number: int) -> str:
+    """A marker for the class of this number, which changes where `color_of` repeats."""
+    return MARKERS[number // len(COLORS) % len(MARKERS)]
