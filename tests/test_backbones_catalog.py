@@ -163,6 +163,32 @@ def test_imagenet_without_a_network_is_one_quick_sentence(monkeypatch, tmp_path)
         build_backbone("cnn", input_shape=(32, 32, 3), weights="imagenet")
 
 
+def test_kecam_that_loads_nothing_is_no_success():
+    pytest.importorskip("keras_cv_attention_models", reason="extra `kecam` is not installed")
+    from tfgraphreg.backbones.kecam import build
+
+    with pytest.raises(ModelError, match="ImageNet weights of ViTTinyPatch16 were not loaded"):
+        build(
+            input_shape=(32, 32, 3),
+            weights="imagenet",
+            network="beit.ViTTinyPatch16",
+            release="absent",
+        )
+
+
+def test_without_kecam_the_error_names_the_extra(monkeypatch):
+    import importlib.util
+
+    from tfgraphreg.backbones.build import build_backbone
+    from tfgraphreg.errors import MissingExtraError
+
+    find = importlib.util.find_spec
+    hidden = "keras_cv_attention_models"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == hidden else find(n))
+    with pytest.raises(MissingExtraError, match=r"tfgraphreg\[kecam\]"):
+        build_backbone("vit_tiny_patch16", input_shape=(32, 32, 3))
+
+
 def test_weights_from_a_file(tmp_path):
     from tfgraphreg.backbones.build import build_backbone
 

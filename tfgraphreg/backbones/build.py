@@ -7,7 +7,7 @@ from typing import Any
 
 from tfgraphreg.backbones.catalog import BACKBONES
 from tfgraphreg.backbones.records import NETWORK, Backbone, plan_input
-from tfgraphreg.errors import ModelError
+from tfgraphreg.errors import ModelError, TFGraphRegError
 
 
 def build_backbone(
@@ -84,14 +84,15 @@ def _build_network(
     builder = record.load_builder()
     try:
         network = builder(input_shape=input_shape, weights=weights, **arguments)
-    except TypeError as error:
-        if not options:
+    except TFGraphRegError:
+        raise
+    except Exception as error:  # Libraries raise whatever they meet.
+        if not options and weights is None:
             raise
+        what = f"loaded with weights={weights!r}" if weights else "built with these options"
         raise ModelError(
-            f"The backbone {record.name} cannot be built with these options ({error}).",
-            received=f"options={options}",
+            f"The backbone {record.name} cannot be {what} ({str(error)[:200]}).",
+            received=f"options={options}" if options else None,
         ) from error
-    except OSError as error:
-        raise ModelError(f"The weights of {record.name} cannot be loaded ({error}).") from error
     network._name = NETWORK
     return network

@@ -5,7 +5,9 @@ The package is imported when one of its networks is built, not before.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 from typing import Any
 
 from tfgraphreg.backbones.records import Backbone
@@ -34,7 +36,8 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "resnext": {},
     "resnest": {},
     "coat": {"learning_rate": 1e-4, "multiple_of": 32},
-    "levit": {},
+    # With fewer pixels the last stage sees one position, and its attention has nothing to learn.
+    "levit": {"min_size": 65},
     "swin_v2": {"min_size": 40, "learning_rate": 1e-4},
     "mobilevit": {"preprocessing": "zero_to_one"},
     "mobilevit_v2": {"preprocessing": "zero_to_one"},
@@ -183,9 +186,22 @@ def build(
             received=f"version {getattr(kecam, '__version__', 'unknown')}",
             cure="Run: pip install keras-cv-attention-models==1.4.3.",
         ) from error
-    model = builder(
-        input_shape=input_shape, num_classes=0, pretrained=release if weights else None, **arguments
-    )
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        model = builder(
+            input_shape=input_shape,
+            num_classes=0,
+            pretrained=release if weights else None,
+            **arguments,
+        )
+    # A failed download is a printed line there, and the weights stay random.
+    if weights and "Load pretrained from" not in said.getvalue():
+        why = (said.getvalue().strip().splitlines() or ["no reason given"])[-1]
+        raise ModelError(
+            f"The ImageNet weights of {name} were not loaded ({why[:200]}).",
+            received=f"weights={weights!r}",
+            cure="Connect to the network, or use weights='none' or a file.",
+        )
     if weights is None and module == "levit":
         _wake_levit(model)
     return model

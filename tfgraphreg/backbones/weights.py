@@ -100,10 +100,10 @@ def _alternative(record: Backbone) -> str:
 def _cached(record: Backbone) -> bool:
     """Whether Keras' cache holds a file that may be the one: the library then decides."""
     home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    wanted = _letters(str(record.arguments.get("network", record.name)))
+    wanted = _letters(str(record.arguments.get("network", record.name)).split(".")[-1])
     folder = home / "models"
     names = (_letters(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
-    return any(name.startswith(wanted) for name in names)
+    return any(wanted in name for name in names)
 
 
 def _letters(text: str) -> str:
