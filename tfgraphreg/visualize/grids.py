@@ -96,7 +96,8 @@ def worst_mistakes(
             axes.set_axis_off()
         for axes, item, image in zip(cells, worst, images[worst] if len(worst) else ()):
             share = probabilities[item, guess[item]]
-            text = f"is {class_names[labels[item]]}\nsaid {class_names[guess[item]]}\n({share:.0%} sure)"
+            names = f"is {class_names[labels[item]]}\nsaid {class_names[guess[item]]}"
+            text = f"{names}\n({share:.0%} sure)"
             _cell(axes, image, text, None)
     return made
 
