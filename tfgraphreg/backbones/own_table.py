@@ -107,7 +107,7 @@ ROWS: list[tuple[Any, ...]] = [
     ("pit_s_distilled", "pit", "pit_s_distilled_224", "torch", 576, 22885056, 32, 224, 0.0001),
     ("pit_b_distilled", "pit", "pit_b_distilled_224", "torch", 1024, 72740096, 32, 224, 0.0001),
     ("pnasnet5large", "pnasnet", "pnasnet5large", "minus_one_to_one", 4320, 81736668, 32, 331, 0.001),
-    ("pnasnet5mobile", "pnasnet", None, "minus_one_to_one", 1080, -1081000, 32, 224, 0.001),
+    ("pnasnet5mobile", "pnasnet", None, "minus_one_to_one", 1080, 3983487, 32, 224, 0.001),
     ("res2net50_14w_8s", "res2net", "res2net50_14w_8s", "torch", 2048, 23010816, 32, 224, 0.001),
     ("res2net50_26w_4s", "res2net", "res2net50_26w_4s", "torch", 2048, 23650120, 32, 224, 0.001),
     ("res2net50_26w_6s", "res2net", "res2net50_26w_6s", "torch", 2048, 35002448, 32, 224, 0.001),
