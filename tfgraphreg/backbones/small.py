@@ -101,7 +101,7 @@ RECORDS: tuple[Backbone, ...] = (
         family="cnn",
         builder="tfgraphreg.backbones.small:build_cnn",
         width=128,
-        parameters=93_088,
+        parameters=92_896,
         learning_rate=3e-3,
         paper="LeCun et al. 1998, doi:10.1109/5.726791",
         **_SHARED,

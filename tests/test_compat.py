@@ -1,0 +1,85 @@
+"""The stack: Keras 2 whatever is installed, and NSL where it no longer runs by itself."""
+
+import builtins
+import subprocess
+import sys
+import types
+
+import pytest
+
+from tfgraphreg import compat
+
+
+def run(code: str, **env: str) -> subprocess.CompletedProcess:
+    import os
+
+    clean = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**clean, **env}
+    )
+
+
+def test_keras_is_keras_2():
+    assert hasattr(compat.keras.Model, "add_metric")
+    assert compat.tf.keras is compat.keras
+
+
+def test_import_loads_no_tensorflow():
+    found = run("import sys, tfgraphreg, tfgraphreg.cli; print('tensorflow' in sys.modules)")
+    assert found.stdout.strip() == "False", found.stderr
+
+
+def test_process_with_keras_3_gets_the_cure():
+    if not compat.tf.__version__.startswith("2.15"):
+        code = (
+            "import tensorflow as tf; tf.keras.Model\n"
+            "from tfgraphreg import compat, errors\n"
+            "try: compat.load_keras()\n"
+            "except errors.StackError as error: print(error)"
+        )
+        found = run(code)
+        assert "this process has loaded Keras 3" in found.stdout, found.stderr
+        assert "TF_USE_LEGACY_KERAS=1" in found.stdout
+    else:
+        pytest.skip("TensorFlow 2.15 has no Keras 3 to load")
+
+
+def test_nsl_imports_and_its_wrapper_exists():
+    assert compat.nsl.__version__ == "1.4.0"
+    assert issubclass(compat.nsl.keras.GraphRegularization, compat.keras.Model)
+
+
+def test_estimator_is_mended_only_where_it_is_gone():
+    has = types.SimpleNamespace(estimator="mine")
+    assert compat._mend_estimator(has) is False
+    assert has.estimator == "mine"
+    gone = types.SimpleNamespace()
+    assert compat._mend_estimator(gone) is True
+    assert hasattr(gone, "estimator")
+
+
+def test_open_is_mended_only_where_mode_u_is_gone(tmp_path):
+    module = types.ModuleType("graph_utils")
+    mended = compat._mend_open(module)
+    assert mended is (sys.version_info >= (3, 11))
+    if mended:
+        path = tmp_path / "edges.tsv"
+        path.write_text("a\tb\n")
+        mode = "rU"
+        assert module.open(path, mode).read() == "a\tb\n"
+        with pytest.raises(ValueError, match="invalid mode"):
+            builtins.open(path, mode)  # noqa: SIM115
+        assert compat._mend_open(module) is False
+
+
+def test_nsl_reads_a_graph_file(tmp_path):
+    path = tmp_path / "edges.tsv"
+    path.write_text("a\tb\t0.5\na\tc\n")
+    graph = compat.nsl.tools.read_tsv_graph(str(path))
+    assert graph == {"a": {"b": 0.5, "c": 1.0}}
+
+
+def test_missing_extra_names_itself(monkeypatch):
+    monkeypatch.setattr(compat.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(compat.MissingExtraError, match=r'pip install "tfgraphreg\[addons\]"'):
+        compat._load_optional("tensorflow_addons", "addons", "This objective")

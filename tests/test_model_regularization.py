@@ -1,0 +1,211 @@
+"""The graph term against NSL's own wrapper, against loops, and over replicas."""
+
+import numpy as np
+import pytest
+
+from tfgraphreg.compat import keras, nsl, tf
+from tfgraphreg.distances import DISTANCES
+from tfgraphreg.errors import ConfigError
+from tfgraphreg.model.classifier import build_classifier, infer
+from tfgraphreg.model.regularization import GraphRegularization
+
+SIDE, CLASSES = 6, 3
+
+
+def base_model(seed=0, norm=False):
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((SIDE, SIDE, 1))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255.0)(image))
+    x = keras.layers.Dense(12, activation="tanh")(x)
+    if norm:
+        x = keras.layers.BatchNormalization(name="norm")(x)
+    return build_classifier(keras.Model(image, x), embedding_dim=5, num_classes=CLASSES)
+
+
+def batch(rows=8, neighbors=2, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def images():
+        return rng.integers(0, 256, (rows, SIDE, SIDE, 1)).astype(np.uint8)
+
+    features = {"image": images()}
+    for i in range(neighbors):
+        features[f"NL_nbr_{i}_image"] = images()
+        features[f"NL_nbr_{i}_weight"] = rng.uniform(0.1, 1, (rows, 1)).astype(np.float32)
+    if neighbors:
+        features["NL_nbr_0_weight"][0] = 0.0
+    labels = rng.integers(0, CLASSES, rows)
+    return {k: tf.constant(v) for k, v in features.items()}, tf.constant(labels)
+
+
+def wrap(base, distance="sqeuclidean", **kwargs):
+    kwargs = {"alpha": 0.3, "max_neighbors": 2, **kwargs}
+    return GraphRegularization(base, distance=DISTANCES.get(distance), **kwargs)
+
+
+def one_step(model, features, labels, learning_rate=0.1):
+    model.compile(optimizer=keras.optimizers.SGD(learning_rate))
+    return model.train_on_batch(features, labels, return_dict=True)
+
+
+@pytest.mark.parametrize(("distance", "kind"), [("sqeuclidean", "l2"), ("manhattan", "l1")])
+def test_loss_on_logits_is_nsls(distance, kind):
+    base = base_model()
+    features, _ = batch()
+    logits = keras.Model(base.input, base.output["logits"])
+    config = nsl.configs.make_graph_reg_config(
+        max_neighbors=2, multiplier=0.3, distance_type=kind, sum_over_axis=-1
+    )
+    theirs = nsl.keras.GraphRegularization(logits, config)
+    theirs(features, training=True)
+    ours = wrap(base, distance, regularize="logits")
+    ours(features, training=True)
+    np.testing.assert_allclose(ours.losses[0], theirs.losses[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["euclidean", "sqeuclidean", "manhattan", "cosine"])
+def test_graph_term_is_the_mean_over_real_edges(name):
+    base = base_model()
+    features, labels = batch()
+    rows = infer(base, features["image"].numpy())["embedding"]
+    terms = []
+    for i in range(2):
+        others = infer(base, features[f"NL_nbr_{i}_image"].numpy())["embedding"]
+        weights = features[f"NL_nbr_{i}_weight"].numpy()[:, 0]
+        distances = DISTANCES.get(name).array(rows, others)
+        terms += [w * d for w, d in zip(weights, distances) if w > 0]
+    logs = one_step(wrap(base, name), features, labels)
+    assert logs["graph_loss"] == pytest.approx(np.mean(terms), rel=1e-5)
+    assert logs["loss"] == pytest.approx(logs["supervised_loss"] + 0.3 * np.mean(terms), rel=1e-5)
+
+
+def test_alpha_zero_is_plain_training():
+    features, labels = batch()
+    plain, wrapped = base_model(), base_model()
+    logits = keras.Model(plain.input, plain.output["logits"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    logits.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)
+    logits.train_on_batch(features["image"], labels)
+    model = wrap(wrapped, alpha=0.0)
+    outputs, edges = model.forward(features, training=True)
+    assert edges is None and outputs["logits"].shape == (8, CLASSES)
+    one_step(model, features, labels)
+    for a, b in zip(plain.get_weights(), wrapped.get_weights()):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_alpha_without_neighbors_is_refused():
+    with pytest.raises(ConfigError, match="must be at least 1 when alpha > 0"):
+        wrap(base_model(), max_neighbors=0)
+
+
+def test_unlabeled_rows_count_only_in_the_graph():
+    base, other = base_model(), base_model()
+    features, labels = batch()
+    few = tf.where(tf.range(8) < 3, labels, -1)
+    logs = one_step(wrap(base, alpha=0.0), features, few)
+    assert np.isfinite(logs["loss"])
+    first = {k: v[:3] for k, v in features.items()}
+    assert logs["loss"] == pytest.approx(
+        one_step(wrap(other, alpha=0.0), first, labels[:3])["loss"], rel=1e-5
+    )
+    none = one_step(wrap(base_model()), features, tf.fill([8], tf.constant(-1, tf.int64)))
+    assert none["supervised_loss"] == 0 and none["graph_loss"] > 0
+
+
+def test_batch_normalization_sees_images_and_neighbors_once():
+    base = base_model(norm=True)
+    features, labels = batch()
+    pixels = np.concatenate(
+        [features["image"], *(features[f"NL_nbr_{i}_image"].numpy() for i in range(2))]
+    )
+    inner = keras.Model(
+        base.layers[1].input, base.layers[1].get_layer("norm").input
+    )  # what the layer is fed
+    mean = inner(pixels).numpy().mean(0)
+    one_step(wrap(base), features, labels, learning_rate=0.0)
+    norm = base.layers[1].get_layer("norm")
+    np.testing.assert_allclose(norm.moving_mean, (1 - norm.momentum) * mean, atol=1e-5)
+
+
+def test_paired_rows_give_the_loss_of_their_edges():
+    base = base_model()
+    features, labels = batch(neighbors=0)
+    weight = np.array([0.5, 0.5, 0, 0, 1, 1, 0.25, 0.25], np.float32)
+    features["pair_weight"] = tf.constant(weight)
+    rows = infer(base, features["image"].numpy())["embedding"]
+    distances = DISTANCES.get("euclidean").array(rows[0::2], rows[1::2])
+    expected = np.sum(weight[0::2] * distances) / 3
+    logs = one_step(wrap(base, "euclidean"), features, labels)
+    assert logs["graph_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_bank_remembers_what_it_saw():
+    base = base_model()
+    features, labels = batch(neighbors=0)
+    index = tf.range(8, dtype=tf.int64)
+    features |= {
+        "index": index,
+        "neighbor_index": tf.reverse(index, [0])[:, None],
+        "neighbor_weight": tf.ones([8, 1]),
+    }
+    model = wrap(base, "euclidean", bank_size=10)
+    rows = infer(base, features["image"].numpy())["embedding"]
+    first = one_step(model, features, labels, learning_rate=0.0)
+    assert first["graph_loss"] == 0
+    np.testing.assert_allclose(model.bank.rows[:8], rows, atol=1e-5)
+    model.reset_metrics()
+    second = model.train_on_batch(features, labels, return_dict=True)
+    expected = np.mean(DISTANCES.get("euclidean").array(rows, rows[::-1]))
+    assert second["graph_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["packed", "paired", "bank"])
+def test_two_replicas_train_like_one(two_replicas, mode):
+    # Pairs reach replicas whole only if their shares are even; `paired_batches` sees to it.
+    features, labels = batch(rows=40 if mode == "paired" else 42, seed=3)
+    if mode == "paired":
+        features = {"image": features["image"], "pair_weight": tf.ones([40])}
+    elif mode == "bank":
+        index = tf.range(42, dtype=tf.int64)
+        features = {
+            "image": features["image"],
+            "index": index,
+            "neighbor_index": ((index * 5 + 1) % 42)[:, None],
+            "neighbor_weight": tf.ones([42, 1]),
+        }
+    # Batches of 16 leave a smaller one at the end of an epoch; one row has no label.
+    labels = tf.concat([[tf.constant(-1, tf.int64)], labels[1:]], 0)
+    data = tf.data.Dataset.from_tensor_slices((features, labels)).batch(16).repeat()
+    results = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        with strategy.scope():
+            bank = 42 if mode == "bank" else None
+            model = wrap(base_model(), "euclidean", bank_size=bank)
+            model.compile(optimizer=keras.optimizers.Adam(0.01))
+        logs = model.fit(data, epochs=7, steps_per_epoch=3, verbose=0).history
+        results.append((logs, model.base_model.get_weights()))
+    (one, ours), (two, theirs) = results
+    for name in ("loss", "supervised_loss", "graph_loss", "accuracy"):
+        np.testing.assert_allclose(one[name], two[name], atol=1e-4, err_msg=name)
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    assert max(one["graph_loss"]) > 0
+
+
+def test_mixed_labels_train():
+    from tfgraphreg.training.augmentation import build_label_mixer
+
+    features, labels = batch(neighbors=0)
+    model = wrap(base_model(), alpha=0.0, label_mixer=build_label_mixer("mixup", seed=1))
+    assert np.isfinite(one_step(model, features, labels)["loss"])
+
+
+def test_multi_hot_labels_use_a_sigmoid_for_each_class():
+    base = base_model()
+    features, _ = batch()
+    labels = np.random.default_rng(0).integers(0, 2, (8, CLASSES))
+    logits = base(features["image"])["logits"].numpy()
+    expected = keras.losses.BinaryCrossentropy(from_logits=True)(labels, logits).numpy()
+    logs = one_step(wrap(base, multilabel=True), features, tf.constant(labels))
+    assert logs["supervised_loss"] == pytest.approx(expected, rel=1e-5)
