@@ -1,10 +1,19 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial import distance as scipy_distance
+from scipy.stats import entropy
 
 from tfgraphreg.compat import nsl, tf
-from tfgraphreg.distances import DISTANCES
-from tfgraphreg.errors import UnknownNameError
+from tfgraphreg.distances import (
+    DISTANCES,
+    RunningMahalanobis,
+    mahalanobis,
+    register_distance,
+    shrunk_covariance,
+)
+from tfgraphreg.errors import ConfigError, UnknownNameError
 
 SCIPY = {
     "euclidean": scipy_distance.euclidean,
@@ -103,3 +112,98 @@ def test_gradient_of_euclidean_and_cosine_by_differences():
 def test_unknown_name_gives_the_nearest():
     with pytest.raises(UnknownNameError, match=r"Unknown distance. Received: 'euclidian'. Did you"):
         DISTANCES.get("euclidian")
+
+
+def shares(seed, n=7, d=5):
+    x = np.random.default_rng(seed).dirichlet(np.ones(d), size=n)
+    x[0, :2] = [x[0, 0] + x[0, 1], 0]  # an empty bin
+    return x.astype(np.float32)
+
+
+DISTRIBUTIONS = {
+    "histogram_intersection": lambda a, b: 1 - np.minimum(a, b).sum(),
+    "kl": lambda a, b: entropy(a + 1e-7, b + 1e-7),
+    "js": lambda a, b: scipy_distance.jensenshannon(a, b) ** 2,
+}
+
+
+@pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
+def test_histogram_distances_equal_scipy(name):
+    x, y = shares(0).astype(float), shares(1).astype(float)
+    x, y = (v / v.sum(1, keepdims=True) for v in (x, y))
+    expected = [DISTRIBUTIONS[name](a, b) for a, b in zip(x, y)]
+    record = DISTANCES.get(name)
+    assert record.distributions
+    np.testing.assert_allclose(record.array(x, y), expected, atol=2e-6)
+    np.testing.assert_allclose(record.tensor(x, y), expected, atol=2e-6)
+
+
+def test_kl_and_js_are_nsls():
+    x, y = tf.constant(shares(2)), tf.constant(shares(3))
+    for name, kind in (("kl", "kl_divergence"), ("js", "jensen_shannon_divergence")):
+        config = nsl.configs.DistanceConfig(distance_type=kind, sum_over_axis=-1)
+        expected = nsl.lib.pairwise_distance_wrapper(x, y, 1.0, config)
+        np.testing.assert_allclose(np.mean(DISTANCES.get(name).tensor(x, y)), expected, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10**6), st.sampled_from(sorted(set(DISTANCES) - {"mahalanobis"})))
+def test_properties(seed, name):
+    record = DISTANCES.get(name)
+    make = shares if record.distributions else rows
+    x, y = (tf.constant(make(seed + i)) for i in range(2))
+    with tf.GradientTape() as tape:
+        tape.watch([x, y])
+        values = [record.tensor(x, y), record.tensor(y, x), record.tensor(x, x)]
+    for gradient in tape.gradient(values, [x, y]):
+        assert np.isfinite(gradient).all()
+    forth, back, same = (v.numpy() for v in values)
+    assert (forth >= 0).all() and (same <= 1e-6).all()
+    if record.symmetric:
+        np.testing.assert_allclose(forth, back, rtol=1e-5, atol=1e-7)
+
+
+def test_mahalanobis():
+    data = np.random.default_rng(0).normal(size=(200, 5)) @ np.diag([1, 2, 3, 4, 0])
+    covariance = shrunk_covariance(data)
+    record = DISTANCES.get("mahalanobis").fit(data)
+    x, y = rows(0), rows(1)
+    inverse = np.linalg.inv(covariance)
+    expected = [scipy_distance.mahalanobis(a, b, inverse) for a, b in zip(x, y)]
+    np.testing.assert_allclose(record.array(x, y), expected, rtol=1e-6)
+    np.testing.assert_allclose(record.tensor(x, y), expected, rtol=1e-4)
+    with pytest.raises(ConfigError, match=r"needs a covariance"):
+        DISTANCES.get("mahalanobis").tensor(x, y)
+    with pytest.raises(ConfigError, match=r"symmetric positive definite"):
+        mahalanobis(np.zeros((2, 2)))
+
+
+def test_running_mahalanobis():
+    running = RunningMahalanobis(5, momentum=0.0, shrinkage=0.1)
+    x, y = tf.constant(rows(0)), tf.constant(rows(1))
+    np.testing.assert_allclose(running.tensor(x, y), DISTANCES.get("euclidean").array(x, y), 1e-5)
+    data = (rows(3, 300) * np.float32([1, 2, 3, 4, 0])).astype(np.float32)
+    running.update(data)
+    covariance = np.cov(data.T, bias=True)
+    shrunk = 0.9 * covariance + 0.1 * np.trace(covariance) / 5 * np.eye(5)
+    expected = mahalanobis(shrunk).array(x, y)
+    np.testing.assert_allclose(running.tensor(x, y), expected, rtol=1e-4)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = running.tensor(x, x)
+    assert np.isfinite(tape.gradient(value, x)).all()
+    with pytest.raises(ConfigError, match=r"momentum=1"):
+        RunningMahalanobis(5, momentum=1)
+
+
+def test_a_distance_of_ones_own():
+    try:
+        register_distance("chebyshev", lambda x, y: tf.reduce_max(tf.abs(x - y), axis=-1))
+        x, y = rows(0), rows(1)
+        found = DISTANCES.get("chebyshev").array(x, y)
+        expected = [scipy_distance.chebyshev(a, b) for a, b in zip(x, y)]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        with pytest.raises(ConfigError, match=r"registered already"):
+            register_distance("chebyshev", lambda x, y: 0)
+    finally:
+        DISTANCES._records.pop("chebyshev", None)

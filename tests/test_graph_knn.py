@@ -3,6 +3,7 @@ import pytest
 from references_graph import gaussian_weights, knn
 from scipy.spatial import distance as scipy_distance
 
+from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError, GraphError, UnknownNameError
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.graph.metrics import Measured
@@ -133,3 +134,27 @@ def test_bad_input_says_what_to_do():
         knn_graph(broken, k=2)
     with pytest.raises(GraphError, match=r"\[N, D\]"):
         knn_graph(x[0], k=2)
+
+
+@pytest.mark.parametrize("metric", ["histogram_intersection", "kl", "js", "mahalanobis"])
+@pytest.mark.parametrize("method", ["exact", "hnsw"])
+def test_other_metrics_are_exact_too(metric, method):
+    measured = Measured.of(features(), metric)
+    one = measured.distance.array
+    nodes, _ = knn(measured.features, 5, lambda a, b: one(a[None], b[None])[0])
+    found = nearest(measured, 5, method=method)
+    if method == "exact":
+        np.testing.assert_array_equal(found.indices, nodes)
+    else:
+        assert found.recall > 0.9
+
+
+def test_a_metric_of_ones_own_and_negative_histograms():
+    chebyshev = Distance("my_own", None, lambda x, y: np.abs(x - y).max(-1))
+    x = features()
+    nodes, _ = knn(x, 5, scipy_distance.chebyshev)
+    np.testing.assert_array_equal(nearest(Measured.of(x, chebyshev), 5).indices, nodes)
+    with pytest.raises(GraphError, match=r"no approximate search for the distance my_own"):
+        nearest(Measured.of(x, chebyshev), 5, method="hnsw")
+    with pytest.raises(GraphError, match=r"js compares histograms: features must not be negative"):
+        knn_graph(x - 1, k=3, metric="js")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg import compat
+from tfgraphreg.errors import ConfigError
 from tfgraphreg.registry import Registry
 
 # Lengths at or below this count as zero, so that nothing is divided by a vanishing number.
@@ -34,6 +35,8 @@ class Distance:
             applies a softmax to embeddings first; the graph normalizes its features by L1.
         squared: Whether the value grows as the square of a length; edge weights that need a
             length then take the root.
+        fit: For a distance that learns from data: function of `[N, D]` features that gives the
+            record to use with them.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Distance:
     symmetric: bool = True
     distributions: bool = False
     squared: bool = False
+    fit: Callable[[np.ndarray], Distance] | None = None
 
 
 DISTANCES: Registry[Distance] = Registry("distance")
@@ -132,3 +136,205 @@ DISTANCES.register(
 DISTANCES.register("manhattan", Distance("manhattan", _manhattan_tensor, _manhattan_array))
 # 1 - cos(x, y), in [0, 2]. Two zero rows are at distance 0, a zero row and another one at 1.
 DISTANCES.register("cosine", Distance("cosine", _cosine_tensor, _cosine_array, squared=True))
+
+
+# NSL adds this to a probability before its logarithm.
+_LOG_FLOOR = 1e-7
+
+
+def _intersection_tensor(x: Any, y: Any) -> Any:
+    # Rows sum to one, so 1 - sum min(x, y) = |x - y|_1 / 2, which is exactly 0 at equal rows.
+    return 0.5 * _manhattan_tensor(x, y)
+
+
+def _intersection_array(x: Any, y: Any) -> np.ndarray:
+    return 0.5 * _manhattan_array(x, y)
+
+
+def _kl_tensor(x: Any, y: Any) -> Any:
+    tf = compat.tf
+    x, y = _tensors(x, y)
+    logs = tf.math.log(x + _LOG_FLOOR) - tf.math.log(y + _LOG_FLOOR)
+    return tf.nn.relu(tf.reduce_sum(x * logs, axis=-1))
+
+
+def _kl_array(x: Any, y: Any) -> np.ndarray:
+    x, y = _arrays(x, y)
+    logs = np.log(x + _LOG_FLOOR) - np.log(y + _LOG_FLOOR)
+    return np.maximum(np.sum(x * logs, axis=-1), 0.0)
+
+
+def _js_tensor(x: Any, y: Any) -> Any:
+    x, y = _tensors(x, y)
+    middle = 0.5 * (x + y)
+    return 0.5 * (_kl_tensor(x, middle) + _kl_tensor(y, middle))
+
+
+def _js_array(x: Any, y: Any) -> np.ndarray:
+    x, y = _arrays(x, y)
+    middle = 0.5 * (x + y)
+    return 0.5 * (_kl_array(x, middle) + _kl_array(y, middle))
+
+
+# 1 - sum min(x, y), of Swain and Ballard (1991); half the Manhattan distance, in [0, 1].
+DISTANCES.register(
+    "histogram_intersection",
+    Distance(
+        "histogram_intersection", _intersection_tensor, _intersection_array, distributions=True
+    ),
+)
+DISTANCES.register(
+    "kl",
+    Distance("kl", _kl_tensor, _kl_array, symmetric=False, distributions=True, squared=True),
+)
+DISTANCES.register("js", Distance("js", _js_tensor, _js_array, distributions=True, squared=True))
+
+
+def register_distance(
+    name: str,
+    tensor: Callable[[Any, Any], Any],
+    array: Callable[[Any, Any], Any] | None = None,
+    *,
+    symmetric: bool = True,
+    distributions: bool = False,
+    squared: bool = False,
+    replace: bool = False,
+) -> Distance:
+    """Registers a distance of your own under `name`, for graph and regularizer.
+
+    Args:
+        name: A new name, or a taken one with `replace`.
+        tensor: See `Distance`.
+        array: See `Distance`; `tensor` is called with the arrays if it is not given.
+        symmetric: See `Distance`.
+        distributions: See `Distance`.
+        squared: See `Distance`.
+        replace: Whether `name` may be taken.
+
+    Raises:
+        ConfigError: If `name` is taken and `replace` is false.
+    """
+
+    def from_tensor(x: Any, y: Any) -> np.ndarray:
+        tf = compat.tf
+        return np.asarray(tensor(tf.constant(x, tf.float32), tf.constant(y, tf.float32)), "f8")
+
+    record = Distance(name, tensor, array or from_tensor, symmetric, distributions, squared)
+    return DISTANCES.register(name, record, replace=replace)
+
+
+def shrunk_covariance(features: np.ndarray) -> np.ndarray:
+    """`[D, D]` float64 covariance of `[N, D]` features, shrunk as Ledoit and Wolf (2004) do.
+
+    The result is positive definite: a constant column gets a small variance.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    covariance = ledoit_wolf(np.asarray(features, np.float64))[0]
+    return covariance + np.eye(len(covariance)) * (1e-6 * np.trace(covariance) + 1e-12)
+
+
+def whitening(covariance: np.ndarray) -> np.ndarray:
+    """`[D, D]` matrix W with W W^T the inverse of `covariance`: |x W - y W| is Mahalanobis'.
+
+    Raises:
+        ConfigError: If `covariance` is not symmetric and positive definite.
+    """
+    covariance = np.asarray(covariance, np.float64)
+    square = covariance.ndim == 2 and covariance.shape[0] == covariance.shape[1]
+    try:
+        if not square or not np.allclose(covariance, covariance.T):
+            raise np.linalg.LinAlgError
+        lower = np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        raise ConfigError(
+            "A covariance must be a symmetric positive definite matrix.",
+            received=f"shape={covariance.shape}",
+            cure="Use shrunk_covariance.",
+        ) from None
+    return np.linalg.inv(lower).T
+
+
+def mahalanobis(covariance: np.ndarray) -> Distance:
+    """The Mahalanobis distance of a given `[D, D]` covariance."""
+    white = whitening(covariance)
+
+    def tensor(x: Any, y: Any) -> Any:
+        tf = compat.tf
+        x, y = _tensors(x, y)
+        length, _ = _polar(tf.linalg.matmul(x - y, tf.constant(white, x.dtype)))
+        return length[..., 0]
+
+    def array(x: Any, y: Any) -> np.ndarray:
+        x, y = _arrays(x, y)
+        return np.linalg.norm((x - y) @ white, axis=-1)
+
+    return Distance("mahalanobis", tensor, array)
+
+
+def _unfitted(x: Any, y: Any) -> Any:
+    raise ConfigError(
+        "The distance mahalanobis needs a covariance.",
+        cure="Use distances.mahalanobis(covariance), or RunningMahalanobis while training.",
+    )
+
+
+DISTANCES.register(
+    "mahalanobis",
+    Distance(
+        "mahalanobis",
+        _unfitted,
+        _unfitted,
+        fit=lambda features: mahalanobis(shrunk_covariance(features)),
+    ),
+)
+
+
+class RunningMahalanobis:
+    """Mahalanobis distance by a running covariance, for embeddings that move while training.
+
+    Starts as the Euclidean distance. Call `update` once a training step on the embeddings (over
+    replicas: on the gathered ones); no gradient flows into the covariance.
+
+    Args:
+        width: D.
+        momentum: Share of the old estimate that an update keeps, in [0, 1).
+        shrinkage: Share of the mean variance mixed into the diagonal, in (0, 1].
+    """
+
+    def __init__(self, width: int, *, momentum: float = 0.99, shrinkage: float = 0.1):
+        if not (0 <= momentum < 1 and 0 < shrinkage <= 1):
+            raise ConfigError(
+                "`momentum` must be in [0, 1) and `shrinkage` in (0, 1].",
+                received=f"momentum={momentum}, shrinkage={shrinkage}",
+            )
+        tf = compat.tf
+        self._width, self._momentum, self._shrinkage = width, momentum, shrinkage
+        self.mean = tf.Variable(tf.zeros([width]), trainable=False, name="mean")
+        self.covariance = tf.Variable(tf.eye(width), trainable=False, name="covariance")
+
+    def update(self, rows: Any) -> None:
+        """Moves mean and covariance toward those of `[B, D]` rows."""
+        tf = compat.tf
+        rows = tf.stop_gradient(tf.cast(rows, tf.float32))
+        rate = 1.0 - self._momentum
+        mean = tf.reduce_mean(rows, axis=0)
+        self.mean.assign_add(rate * (mean - self.mean))
+        centered = rows - self.mean
+        found = tf.matmul(centered, centered, transpose_a=True) / tf.cast(
+            tf.maximum(tf.shape(rows)[0], 1), tf.float32
+        )
+        self.covariance.assign_add(rate * (found - self.covariance))
+
+    def tensor(self, x: Any, y: Any) -> Any:
+        """`[B]` distances; finite, with finite gradients."""
+        tf = compat.tf
+        x, y = _tensors(x, y)
+        level = tf.linalg.trace(self.covariance) / self._width + 1e-12
+        shrunk = (1 - self._shrinkage) * self.covariance + self._shrinkage * level * tf.eye(
+            self._width
+        )
+        lower = tf.cast(tf.stop_gradient(tf.linalg.cholesky(shrunk)), x.dtype)
+        white = tf.linalg.triangular_solve(lower, tf.transpose(x - y))
+        length, _ = _polar(tf.transpose(white))
+        return length[..., 0]

@@ -65,6 +65,8 @@ class Measured:
         features = check_features(features)
         if distance.distributions:
             features = _distributions(features, distance.name)
+        if distance.fit is not None:
+            distance = distance.fit(features)
         return cls(distance, features)
 
     def between(self, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:

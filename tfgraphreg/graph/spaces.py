@@ -60,7 +60,42 @@ _EXACT: dict[str, Callable[[Measured], Space]] = {
     "sqeuclidean": lambda m: _one(_centered(m.features), "METRIC_L2"),
     "cosine": lambda m: _directions(m.features),
     "manhattan": lambda m: _one(_centered(m.features), "METRIC_L1"),
+    # min(a, b) = (a + b - |a - b|) / 2, summed over rows that sum to one: 1 - |x - y|_1 / 2. So
+    # the distance 1 - sum min(x, y) is |x - y|_1 / 2, and its order is that of L1.
+    "histogram_intersection": lambda m: _one(m.features, "METRIC_L1"),
+    "mahalanobis": lambda m: _whitened(m),
+    "kl": lambda m: _cross_entropy(m.features),
 }
+
+
+def _whitened(measured: Measured) -> Space:
+    """Rows times W with W W^T the inverse covariance: Euclid there is Mahalanobis here.
+
+    W follows from the distance alone: its squares between 0, the axes and their sums are the
+    entries of the inverse covariance (polarization), so a fitted record needs no extra field.
+    """
+    width = measured.features.shape[1]
+    axes = np.eye(width)
+    zero = np.zeros((width, width))
+    diagonal = np.square(measured.distance.array(axes, zero))
+    inverse = np.empty((width, width))
+    for i in range(width):
+        sums = np.square(measured.distance.array(axes + axes[i], zero))
+        inverse[i] = (sums - diagonal - diagonal[i]) / 2
+    white = np.linalg.cholesky((inverse + inverse.T) / 2)
+    centered = measured.features - measured.features.mean(axis=0, dtype=np.float64)
+    return _one(_centered((centered @ white).astype(np.float32)), "METRIC_L2")
+
+
+def _cross_entropy(shares: np.ndarray) -> Space:
+    """KL(x | y) = sum x log x - x . log y: for a given x nearest is the largest x . log y."""
+    logs = np.log(shares.astype(np.float64) + 1e-7).astype(np.float32)
+    return Space(logs, shares, "METRIC_INNER_PRODUCT")
+
+
+def _roots(shares: np.ndarray) -> Space:
+    """Square roots: Euclid there is Hellinger's distance, close to JS and, nearby, to KL."""
+    return _one(np.sqrt(shares), "METRIC_L2")
 
 
 def exact_space(measured: Measured) -> Space | None:
@@ -71,4 +106,6 @@ def exact_space(measured: Measured) -> Space | None:
 
 def approximate_space(measured: Measured) -> Space | None:
     """Vectors in which a graph index finds good candidates, or None."""
+    if measured.distance.name in ("kl", "js"):
+        return _roots(measured.features)
     return exact_space(measured)
