@@ -1,0 +1,211 @@
+"""One entry to every kind of graph.
+
+Shapes: N items, D width, E edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfgraphreg.distances import Distance
+from tfgraphreg.errors import ConfigError, GraphError
+from tfgraphreg.graph.knn import knn_graph
+from tfgraphreg.graph.metrics import Measured, Progress
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.graph.weights import edge_weights
+
+KINDS = ("knn", "mutual", "threshold", "class", "random")
+_BLOCK = 2048
+_MOST_EDGES = 200_000_000
+
+
+def build(
+    kind: str,
+    features: np.ndarray,
+    *,
+    k: int = 10,
+    metric: str | Distance = "cosine",
+    weighting: str = "cosine",
+    threshold: float = 0.9,
+    labels: np.ndarray | None = None,
+    symmetrize: bool = False,
+    method: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SimilarityGraph:
+    """Builds a graph of the given kind.
+
+    Args:
+        kind: ``"knn"``: the `k` nearest of each item. ``"mutual"``: those knn edges that exist in
+            both directions; nodes may stay alone. ``"threshold"``: all pairs with a cosine
+            similarity of at least `threshold`, whatever the metric, found exactly. ``"class"``:
+            `k` random items of the same label for each labeled one, all of them where the class
+            is no larger. ``"random"``: the control: each item keeps its `k` edges, to items drawn
+            at random, with the weights of the knn graph.
+        features: `[N, D]`.
+        k: Neighbors; at least 1.
+        metric: Of knn, mutual and random, and of gaussian weights.
+        weighting: ``"cosine"``, ``"gaussian"`` or ``"binary"``.
+        threshold: From -1 to 1.
+        labels: `[N]` class numbers (-1 unlabeled), or `[N, C]` multi-hot; for ``"class"``.
+        symmetrize: Whether to add the reverse of every edge.
+        method: See `nearest`.
+        seed: Of whatever is drawn at random.
+        progress: Called as ``progress(what, done, total)``.
+
+    Raises:
+        ConfigError: If an argument cannot be.
+        GraphError: If the graph would have no edge, or too many.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"`kind` must be one of {', '.join(KINDS)}.", received=repr(kind))
+    if k < 1:
+        raise ConfigError("`k` must be at least 1.", received=f"k={k}")
+    if kind in ("knn", "mutual", "random"):
+        graph = knn_graph(
+            features,
+            k=k,
+            metric=metric,
+            weighting=weighting,
+            method=method,
+            seed=seed,
+            progress=progress,
+        )
+        if kind == "mutual":
+            graph = mutual(graph)
+        elif kind == "random":
+            graph = rewired(graph, seed=seed)
+    else:
+        measured = Measured.of(features, metric)
+        if kind == "threshold":
+            sources, targets = _similar_pairs(features, threshold, progress)
+        else:
+            sources, targets = _class_pairs(labels, len(measured.features), k, seed)
+        weights = edge_weights(weighting, measured, sources, targets)
+        about = {"kind": kind, "metric": measured.distance.name, "weighting": weighting}
+        about.update({"threshold": threshold} if kind == "threshold" else {"k": k})
+        graph = SimilarityGraph.from_edges(
+            sources, targets, weights, len(measured.features), about=about
+        )
+    return graph.symmetrized() if symmetrize else graph
+
+
+def mutual(graph: SimilarityGraph) -> SimilarityGraph:
+    """The edges of `graph` whose reverse is an edge too."""
+    sources, targets, n = graph.sources(), graph.indices.astype(np.int64), graph.num_nodes
+    kept = np.isin(sources * n + targets, targets * n + sources)
+    about = {**graph.about, "kind": "mutual"}
+    weights = graph.weights[kept]
+    return SimilarityGraph.from_edges(sources[kept], targets[kept], weights, n, about=about)
+
+
+def rewired(graph: SimilarityGraph, *, seed: int = 0) -> SimilarityGraph:
+    """A control: every node keeps its number of out-edges and their weights, to random others.
+
+    Targets of a node are drawn uniformly without repetition, never the node itself.
+    """
+    rng = np.random.default_rng(seed)
+    n, sources = graph.num_nodes, graph.sources()
+    targets = np.empty(graph.num_edges, np.int64)
+    open_ = np.arange(graph.num_edges)
+    while len(open_):  # draw again only what was taken already
+        targets[open_] = rng.integers(0, n - 1, len(open_))
+        targets[open_] += targets[open_] >= sources[open_]
+        keys = sources * n + targets
+        _, first = np.unique(keys, return_index=True)
+        taken = np.ones(len(keys), bool)
+        taken[first] = False
+        open_ = np.flatnonzero(taken)
+    about = {**graph.about, "kind": "random"}
+    return SimilarityGraph.from_edges(sources, targets, graph.weights, n, about=about)
+
+
+def union(graphs: Sequence[SimilarityGraph]) -> SimilarityGraph:
+    """All edges of several graphs over the same nodes, each at its largest weight.
+
+    Raises:
+        GraphError: If there is no graph, or their nodes differ in number.
+    """
+    counts = {graph.num_nodes for graph in graphs}
+    if len(counts) != 1:
+        raise GraphError(
+            "A union needs at least one graph, all over the same nodes.",
+            received=f"node counts {sorted(counts)}",
+        )
+    return SimilarityGraph.from_edges(
+        np.concatenate([graph.sources() for graph in graphs]),
+        np.concatenate([graph.indices for graph in graphs]),
+        np.concatenate([graph.weights for graph in graphs]),
+        counts.pop(),
+        about={"kind": "union", "parts": [dict(graph.about) for graph in graphs]},
+    )
+
+
+def _similar_pairs(
+    features: np.ndarray, threshold: float, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ordered pairs with a cosine similarity of at least `threshold`, by blocks."""
+    if not -1 <= threshold <= 1:
+        raise ConfigError("`threshold` must be from -1 to 1.", received=f"threshold={threshold}")
+    rows = np.asarray(features, np.float32)
+    length = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    units = (rows / np.where(length > 0, length, 1)).astype(np.float32)
+    sources, targets, edges = [], [], 0
+    for start in range(0, len(units), _BLOCK):
+        near = units[start : start + _BLOCK] @ units.T >= threshold - 1e-6
+        near[np.arange(len(near)), start + np.arange(len(near))] = False
+        i, j = np.nonzero(near)
+        edges += len(i)
+        if edges > _MOST_EDGES:
+            raise GraphError(
+                "This threshold gives more edges than fit in memory.",
+                received=f"threshold={threshold}, over {_MOST_EDGES} edges",
+                cure="Raise the threshold or use a knn graph.",
+            )
+        sources.append(i + start)
+        targets.append(j)
+        if progress:
+            progress("pairs", start + len(near), len(units))
+    if not edges:
+        raise GraphError(
+            "No two items are that similar: the graph would have no edge and its loss be zero.",
+            received=f"threshold={threshold}",
+            cure="Lower the threshold or use a knn graph.",
+        )
+    return np.concatenate(sources), np.concatenate(targets)
+
+
+def _class_pairs(
+    labels: np.ndarray | None, n: int, k: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most `k` random others with a label in common for every labeled item."""
+    if labels is None or len(labels) != n:
+        raise ConfigError(
+            "A class graph needs one label for every item.",
+            received=f"{None if labels is None else len(labels)} labels, {n} items",
+        )
+    rng = np.random.default_rng(seed)
+    labels = np.asarray(labels)
+    sources, targets = [], []
+    classes = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1
+    for c in range(classes):
+        members = np.flatnonzero(labels[:, c] > 0 if labels.ndim == 2 else labels == c)
+        size = len(members)
+        if size < 2:
+            continue
+        steps = np.arange(1, min(k, size - 1) + 1)
+        # Fixed steps around one random circle: distinct, never the item itself, and k a node.
+        circle = rng.permutation(members)
+        if size - 1 > k:
+            steps = rng.choice(np.arange(1, size), k, replace=False)
+        places = (np.arange(size)[:, None] + steps) % size
+        sources.append(np.repeat(circle, len(steps)))
+        targets.append(circle[places].ravel())
+    if not sources:
+        raise GraphError(
+            "No two labeled items share a class: a class graph would have no edge.",
+            received=f"{classes} classes, {n} items",
+        )
+    return np.concatenate(sources), np.concatenate(targets)
