@@ -1,0 +1,249 @@
+"""Run folders into one table, and the grid of a sweep."""
+
+import csv
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.errors import ConfigError, RunError
+from tfgraphreg.pipeline import compare, sweep, tables
+
+
+def make_run(folder, *, accuracy, name=None, recall=None, **settings):
+    config = TrainConfig(**settings)
+    name = name or f"run{len(list(folder.glob('*')))}"
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    metrics = {"test_accuracy": accuracy, "train_seconds": 1.0, "seed": config.seed}
+    if recall is not None:
+        metrics["recall_at_1"] = recall
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    (path / "history.csv").write_text("epoch,loss,accuracy\n0,1.0,0.5\n1,0.5,0.7\n")
+    return path
+
+
+def table_of(folder):
+    runs, problems = compare.gather([folder])
+    return compare.compare(runs, problems=problems)
+
+
+PLAIN = [0.90, 0.91, 0.925]
+GRAPH = [0.93, 0.915, 0.95]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path, accuracy=PLAIN[seed], dataset="digits", alpha=0.0, seed=seed)
+        make_run(tmp_path, accuracy=GRAPH[seed], dataset="digits", alpha=0.5, seed=seed)
+    return tmp_path
+
+
+def test_mean_spread_and_paired_interval_equal_scipy(runs):
+    found = table_of(runs)
+    assert [row["alpha"] for row in found.rows] == [0.0, 0.5]
+    plain, graph = found.rows
+    assert plain["test_accuracy_mean"] == pytest.approx(np.mean(PLAIN))
+    assert graph["test_accuracy_std"] == pytest.approx(scipy.stats.tstd(GRAPH))
+    pairs = np.subtract(GRAPH, PLAIN)
+    low, high = scipy.stats.t.interval(0.95, 2, loc=pairs.mean(), scale=scipy.stats.sem(pairs))
+    assert graph["test_accuracy_difference"] == pytest.approx(pairs.mean())
+    assert (graph["test_accuracy_low"], graph["test_accuracy_high"]) == pytest.approx((low, high))
+    assert graph["runs"] == 3 and graph["seeds"] == "0 1 2" and graph["test_accuracy_pairs"] == 3
+    assert plain["test_accuracy_difference"] is None
+    same = scipy.stats.ttest_rel(GRAPH, PLAIN).confidence_interval(0.95)
+    assert compare.paired_interval(pairs) == pytest.approx((same.low, same.high))
+
+
+def test_one_seed_has_no_spread_and_no_interval(tmp_path):
+    make_run(tmp_path, accuracy=0.8, dataset="digits", alpha=0.0)
+    make_run(tmp_path, accuracy=0.9, dataset="digits", alpha=0.5)
+    row = table_of(tmp_path).rows[1]
+    assert row["test_accuracy_std"] is None and row["test_accuracy_low"] is None
+    assert row["test_accuracy_difference"] == pytest.approx(0.1)
+
+
+def test_pairs_need_the_same_seed_and_settings(tmp_path):
+    make_run(tmp_path, accuracy=0.5, dataset="digits", alpha=0.0, seed=0)
+    make_run(tmp_path, accuracy=0.6, dataset="digits", alpha=0.0, seed=1, epochs=9)
+    make_run(tmp_path, accuracy=0.9, dataset="digits", alpha=0.5, seed=1)
+    found = table_of(tmp_path)
+    row = next(row for row in found.rows if row["alpha"] == 0.5)
+    assert row["test_accuracy_difference"] is None and row["test_accuracy_pairs"] == 0
+    assert any("without a run of alpha=0" in note for note in found.notes)
+    assert "epochs" in found.columns
+
+
+def test_a_plain_run_serves_all_graphs_but_retrieval_only_under_its_distance(tmp_path):
+    make_run(tmp_path, accuracy=0.5, recall=0.4, dataset="digits", alpha=0.0)
+    make_run(
+        tmp_path,
+        accuracy=0.7,
+        recall=0.6,
+        dataset="digits",
+        alpha=1.0,
+        neighbors="paired",
+        graph_neighbors=3,
+        distance="euclidean",
+    )
+    row = table_of(tmp_path).rows[1]
+    assert row["distance"] == "euclidean"
+    assert row["test_accuracy_difference"] == pytest.approx(0.2)
+    assert row["recall_at_1_difference"] is None
+
+
+def test_different_datasets_have_tables_of_their_own(runs):
+    make_run(runs, accuracy=0.7, dataset="mnist", alpha=0.5)
+    found = table_of(runs)
+    assert found.datasets == ["digits", "mnist"]
+    assert any("2 datasets (digits, mnist)" in note for note in found.notes)
+    text = tables.markdown_table(found)
+    assert "## digits" in text and "## mnist" in text and "cannot be compared" in text
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda p: (p / "metrics.json").unlink(), "is not finished"),
+        (lambda p: (p / "config.json").unlink(), "has no config.json"),
+        (lambda p: (p / "metrics.json").write_text("{"), "is broken"),
+        (lambda p: (p / "metrics.json").write_text("[]"), "no number as test_accuracy"),
+        (lambda p: (p / "metrics.json").write_text('{"test_accuracy": NaN}'), "no number"),
+        (lambda p: (p / "config.json").write_text('{"alhpa": 1}'), "Did you mean alpha"),
+        (lambda p: (p / "config.json").write_text('{"alpha": "x"}'), "wrong type"),
+        (lambda p: (p / "history.csv").write_text("epoch,loss\n0,word\n"), "is broken"),
+        (lambda p: (p / "history.csv").write_bytes(b"\xff\xfe\x00"), "is broken"),
+    ],
+)
+def test_broken_folders_are_reported_and_the_rest_is_compared(runs, damage, text):
+    path = runs / "run5"
+    damage(path)
+    found, problems = compare.gather(sorted(runs.glob("run*")))
+    assert len(found) == 5 and len(problems) == 1
+    assert text in problems[0]
+    assert text.split()[0] in tables.markdown_table(compare.compare(found, problems=problems))
+
+
+def test_no_run_at_all(tmp_path):
+    _, problems = compare.gather([tmp_path / "nowhere"])
+    with pytest.raises(RunError, match=r"no finished run to compare.*nowhere is no folder"):
+        compare.compare([], problems=problems)
+
+
+def test_the_same_run_counts_once(runs):
+    make_run(runs, accuracy=0.1, name="zzz", dataset="digits", alpha=0.5, seed=0)
+    found, problems = compare.gather([runs, runs / "run1", runs])
+    assert len(found) == 6
+    assert len(problems) == 1 and "repeats the config and seed" in problems[0]
+
+
+def test_files_hold_the_table(runs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    found = table_of(runs)
+    tables.write_tables(found, out)
+    rows = list(csv.DictReader(io.StringIO((out / "table.csv").read_text())))
+    assert float(rows[1]["test_accuracy_mean"]) == found.rows[1]["test_accuracy_mean"]
+    assert rows[0]["test_accuracy_difference"] == ""
+    assert "0.9317 ± 0.0176" in (out / "table.md").read_text()
+
+
+def test_hostile_names_stay_in_their_cell(tmp_path, capsys):
+    make_run(tmp_path, accuracy=0.5, dataset="folder:a|b\n# <b>[red]x", alpha=0.0)
+    found = table_of(tmp_path)
+    text = tables.markdown_table(found)
+    assert "\n# <b>" not in text and "&lt;b&gt;" in text
+    tables.print_tables(found)
+    assert "[red]x" in capsys.readouterr().out
+
+
+def write_sweep(tmp_path, text):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_grid_is_the_product_and_names_stay(tmp_path):
+    text = f"out: {tmp_path}/s\ndataset: digits\nalpha: [0, 1e-1]\nseed: [0, 1, 2]\nepochs: 1\n"
+    small = sweep.read_sweep(write_sweep(tmp_path, text))
+    assert len(small.runs) == 6
+    first = next(iter(small.runs.values()))
+    assert (first.alpha, first.seed, first.resume) == (0.0, 0, True)
+    assert isinstance(first.alpha, float)
+    more = sweep.read_sweep(
+        write_sweep(tmp_path, text + "distance: [cosine, euclidean]\nlearning-rate: [null, 1e-3]\n")
+    )
+    assert len(more.runs) == 24 and set(small.runs) < set(more.runs)
+    assert {run.learning_rate for run in more.runs.values()} == {None, 0.001}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("alhpa: 1", "Did you mean alpha"),
+        ("- alpha", "must hold a mapping"),
+        ("alpha: [", "cannot be read as a sweep"),
+        ("alpha: []", "has no value"),
+        ("alpha: word", "must be a number"),
+        ("alpha: {a: 1}", "must be a number"),
+        ("epochs: 1.5", "must be a whole number"),
+        ("epochs: true", "must be a whole number"),
+        ("symmetrize: 1", "must be true or false"),
+        ("alpha: [0, -1]", "must be a finite number >= 0"),
+        ("backbone: nosuch", "nosuch"),
+        ("run_dir: x", "names its runs itself"),
+        ("out: [a]", "must be the name of a folder"),
+        ("seed: !!python/object/apply:os.getcwd []", "cannot be read as a sweep"),
+        (f"seed: {list(range(200))}\nepochs: {list(range(1, 200))}", "at most 10000 runs"),
+    ],
+)
+def test_wrong_sweeps_are_refused_before_anything_runs(tmp_path, text, message):
+    with pytest.raises((ConfigError, KeyError), match=message):
+        sweep.read_sweep(write_sweep(tmp_path, text))
+
+
+def test_the_command_says_the_config():
+    config = TrainConfig(dataset="digits", alpha=0.0, symmetrize=True, seed=1, run_dir="-x")
+    words = sweep.command(config)
+    assert words[1:4] == ["-m", "tfgraphreg", "train"]
+    assert words[4:8] == ["--dataset=digits", "--alpha=0.0", "--symmetrize", "--seed=1"]
+    assert words[8:] == ["--run-dir=-x"]
+
+
+def test_a_sweep_skips_the_finished_and_goes_on_past_failures(tmp_path, monkeypatch, capfd):
+    grid = sweep.read_sweep(
+        write_sweep(tmp_path, f"out: {tmp_path}/s\ndataset: digits\nalpha: 0\nseed: [0, 1, 2]\n")
+    )
+    done, crash, good = grid.runs.values()
+    make_run(tmp_path / "s", accuracy=0.5, name=next(iter(grid.runs)), **_settings(done))
+
+    # The runs are replaced by short programs: what is tested is who is started, and the report.
+    def fake(config):
+        if config.seed == 1:
+            code = "import sys; print('error: no luck'); sys.exit(2)"
+        else:
+            code = (
+                "import json, sys, pathlib; p = pathlib.Path(sys.argv[1]);"
+                "(p / 'config.json').write_text(sys.argv[2]);"
+                "(p / 'metrics.json').write_text(json.dumps({'test_accuracy': 0.25}))"
+            )
+        text = json.dumps(dataclasses.asdict(config))
+        return [sweep.sys.executable, "-c", code, config.run_dir, text]
+
+    monkeypatch.setattr(sweep, "command", fake)
+    problems = sweep.run_sweep(grid)
+    assert len(problems) == 1 and "error: no luck (status 2)" in problems[0]
+    said = capfd.readouterr().out
+    assert "[1/3]" in said and "finished before" in said and "test accuracy 0.2500" in said
+    runs, missing = compare.gather([config.run_dir for config in grid.runs.values()])
+    assert [run.config.seed for run in runs] == [0, 2]
+    assert crash.run_dir in missing[0] and good.run_dir
+
+
+def _settings(config):
+    return dataclasses.asdict(config)

@@ -1,0 +1,314 @@
+"""Run folders into one table: mean, spread, and what the graph term changed.
+
+A row holds the runs that differ in nothing but their seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg import config as configs
+from tfgraphreg import storage
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.errors import RunError, TFGraphRegError
+from tfgraphreg.pipeline.runs import CONFIG, METRICS
+from tfgraphreg.training.history import Row, read_history
+
+METRIC_NAMES = (
+    "test_accuracy",
+    "test_mean_average_precision",
+    "recall_at_1",
+    "precision_at_10",
+    "mean_average_precision",
+)
+ALWAYS_SHOWN = ("dataset", "backbone", "distance", "alpha", "neighbors")
+_CONFIDENCE = 0.95
+# What alpha=0 leaves without any effect on training. `distance` still decides the retrieval.
+_GRAPH_ONLY = {
+    "regularize",
+    "neighbors",
+    "max_neighbors",
+    "packer",
+    "graph",
+    "graph_features",
+    "graph_metric",
+    "graph_neighbors",
+    "graph_weights",
+    "graph_threshold",
+    "symmetrize",
+    "edge_kinds",
+}
+_FREE_OF_DISTANCE = ("test_accuracy", "test_mean_average_precision")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """A finished run as its folder tells it.
+
+    Attributes:
+        path: The run folder.
+        config: What the run did.
+        metrics: The content of metrics.json.
+        history: A row for each epoch.
+    """
+
+    path: pathlib.Path
+    config: TrainConfig
+    metrics: dict[str, Any]
+    history: list[Row]
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.path.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Runs, their table, and what was in the way.
+
+    Attributes:
+        runs: The runs in the table.
+        rows: A mapping for each set of runs that differ only in their seed: the `columns`,
+            then `runs`, `seeds` and for each metric M that some run has `M_mean`, `M_std`
+            (sample standard deviation, None for one run), `M_difference` (mean of the paired
+            differences to alpha=0 of the same seed), `M_low` and `M_high` (its 95 %
+            confidence interval by Student's t), `M_pairs`.
+        columns: Fields of the config that are shown: the usual ones and all that vary.
+        metrics: Names of the metrics that some run has.
+        problems: A sentence for each folder that was left out.
+        notes: Sentences about the table as a whole.
+    """
+
+    runs: list[RunRecord]
+    rows: list[dict[str, Any]]
+    columns: list[str]
+    metrics: list[str]
+    problems: list[str]
+    notes: list[str]
+
+    @property
+    def datasets(self) -> list[str]:
+        """The datasets of the runs, each once."""
+        return list(dict.fromkeys(row["dataset"] for row in self.rows))
+
+
+def gather(paths: Iterable[os.PathLike[str] | str]) -> tuple[list[RunRecord], list[str]]:
+    """Reads run folders; a folder of run folders stands for all of them.
+
+    Returns:
+        The finished runs, and a sentence for each folder that is broken, unfinished, or says
+        the same config and seed as an earlier one.
+    """
+    runs: list[RunRecord] = []
+    problems: list[str] = []
+    seen: dict[str, RunRecord] = {}
+    for path in _run_folders(paths):
+        try:
+            run = read_record(path)
+        except TFGraphRegError as error:
+            problems.append(str(error))
+            continue
+        mark = storage.fingerprint(run.config.result_fields())
+        if mark in seen:
+            problems.append(
+                f"{path} repeats the config and seed of {seen[mark].path} and was left out."
+            )
+            continue
+        seen[mark] = run
+        runs.append(run)
+    return runs, problems
+
+
+def read_record(path: os.PathLike[str] | str) -> RunRecord:
+    """A finished run.
+
+    Raises:
+        RunError: If the folder is missing, broken or of an unfinished run.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise RunError(f"{path} is no folder.", cure="Name run folders, such as runs/NAME.")
+    if not (path / CONFIG).is_file():
+        raise RunError(f"{path} is no run folder: it has no {CONFIG}.")
+    if not (path / METRICS).is_file():
+        raise RunError(
+            f"The run {path} is not finished: it has no {METRICS}.",
+            cure="Finish it: the same command with --resume.",
+        )
+    try:
+        config = configs.read(path / CONFIG)
+        metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
+        history = read_history(path / "history.csv")
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"The run folder {path} is broken ({error}).") from error
+    if not isinstance(metrics, dict) or _value(metrics, "test_accuracy") is None:
+        raise RunError(
+            f"The run folder {path} is broken: {METRICS} has no number as test_accuracy."
+        )
+    return RunRecord(path, config, metrics, history)
+
+
+def compare(runs: Sequence[RunRecord], *, problems: Sequence[str] = ()) -> Comparison:
+    """The table of finished runs.
+
+    Raises:
+        RunError: If there is no run.
+    """
+    if not runs:
+        raise RunError(
+            "There is no finished run to compare.",
+            received="; ".join(problems) or "no run folder",
+            cure="Name folders that scripts/train.py made.",
+        )
+    metrics = [m for m in METRIC_NAMES if _values(runs, m)]
+    groups: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        groups.setdefault(storage.fingerprint(_without(run.config, {"seed"})), []).append(run)
+    columns = _shown_columns([group[0].config for group in groups.values()])
+    rows = [_row(group, runs, columns, metrics) for group in groups.values()]
+    rows.sort(key=lambda row: [_sort_key(row[name]) for name in columns])
+    return Comparison(
+        list(runs), rows, columns, metrics, list(problems), _notes(runs, rows, metrics)
+    )
+
+
+def paired_interval(differences: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % confidence interval of the mean of n paired differences, by Student's t.
+
+    Returns:
+        Its two ends, or None where n < 2 tells nothing of the spread.
+    """
+    if len(differences) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    values = np.asarray(differences, np.float64)
+    half = float(
+        stdtrit(len(values) - 1, 0.5 + _CONFIDENCE / 2) * values.std(ddof=1) / len(values) ** 0.5
+    )
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def _run_folders(paths: Iterable[os.PathLike[str] | str]) -> list[pathlib.Path]:
+    found: dict[pathlib.Path, pathlib.Path] = {}
+    for given in paths:
+        path = pathlib.Path(given)
+        inside = [path]
+        if path.is_dir() and not (path / CONFIG).exists() and not (path / METRICS).exists():
+            inside = sorted(child.parent for child in path.glob(f"*/{CONFIG}")) or [path]
+        for folder in inside:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def _row(
+    group: list[RunRecord], runs: Sequence[RunRecord], columns: list[str], metrics: list[str]
+) -> dict[str, Any]:
+    config = dataclasses.asdict(group[0].config)
+    row: dict[str, Any] = {name: config[name] for name in columns}
+    row["runs"] = len(group)
+    row["seeds"] = " ".join(str(seed) for seed in sorted(run.config.seed for run in group))
+    for metric in metrics:
+        values = _values(group, metric)
+        row[f"{metric}_mean"] = float(np.mean(values)) if values else None
+        row[f"{metric}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        pairs = [] if config["alpha"] == 0 else _paired_differences(group, runs, metric)
+        low, high = paired_interval(pairs) or (None, None)
+        row[f"{metric}_difference"] = float(np.mean(pairs)) if pairs else None
+        row[f"{metric}_low"], row[f"{metric}_high"] = low, high
+        row[f"{metric}_pairs"] = len(pairs)
+    seconds = _values(group, "train_seconds")
+    row["train_seconds_mean"] = float(np.mean(seconds)) if seconds else None
+    return row
+
+
+def _paired_differences(
+    group: list[RunRecord], runs: Sequence[RunRecord], metric: str
+) -> list[float]:
+    found = []
+    for run in group:
+        plain = baseline_of(run, runs, metric)
+        left = _value(run.metrics, metric)
+        right = _value(plain.metrics, metric) if plain else None
+        if left is not None and right is not None:
+            found.append(left - right)
+    return found
+
+
+def baseline_of(run: RunRecord, runs: Sequence[RunRecord], metric: str) -> RunRecord | None:
+    """The run with alpha=0 and the same seed that differs from `run` in nothing that matters.
+
+    Settings of the graph do not change a run without a graph term, so they may differ; where
+    several fit, the one with the fewest differences is taken.
+    """
+    free = {"alpha", *_GRAPH_ONLY}
+    if metric in _FREE_OF_DISTANCE:
+        free.add("distance")
+    wanted = _without(run.config, free)
+    fitting = [r for r in runs if r.config.alpha == 0 and _without(r.config, free) == wanted]
+    return min(
+        fitting,
+        key=lambda r: (len(configs.differences(r.config, run.config)), r.name),
+        default=None,
+    )
+
+
+def _without(config: TrainConfig, names: set[str]) -> dict[str, Any]:
+    return {k: v for k, v in config.result_fields().items() if k not in names}
+
+
+def _shown_columns(found: list[TrainConfig]) -> list[str]:
+    fields = [f.name for f in dataclasses.fields(TrainConfig) if f.name in found[0].result_fields()]
+    vary = {
+        name for name in fields if len({repr(getattr(config, name)) for config in found}) > 1
+    } - {"seed"}
+    return [*ALWAYS_SHOWN, *(n for n in fields if n in vary and n not in ALWAYS_SHOWN)]
+
+
+def _notes(runs: Sequence[RunRecord], rows: list[dict[str, Any]], metrics: list[str]) -> list[str]:
+    notes = []
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    if len(datasets) > 1:
+        notes.append(
+            f"The runs are of {len(datasets)} datasets ({', '.join(datasets)}), whose numbers "
+            "cannot be compared with each other; each has a table of its own."
+        )
+    versions = {json.dumps(run.metrics.get("versions"), sort_keys=True) for run in runs}
+    if len(versions) > 1:
+        notes.append(
+            "The runs were made with different versions of packages (see their metrics.json)."
+        )
+    alone = sum(row["alpha"] > 0 and row[f"{metrics[0]}_pairs"] < row["runs"] for row in rows)
+    if alone:
+        notes.append(
+            f"{alone} of {len(rows)} rows have runs without a run of alpha=0, the same seed and "
+            "otherwise the same settings; the difference is that of the pairs there are."
+        )
+    return notes
+
+
+def _values(runs: Sequence[RunRecord], name: str) -> list[float]:
+    found = (_value(run.metrics, name) for run in runs)
+    return [value for value in found if value is not None]
+
+
+def _value(metrics: dict[str, Any], name: str) -> float | None:
+    value = metrics.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _sort_key(value: Any) -> tuple[int, float, str]:
+    if isinstance(value, (int, float)):
+        return 0, float(value), ""
+    return (2, 0.0, "") if value is None else (1, 0.0, str(value))
