@@ -84,7 +84,9 @@ def load_tensorflow() -> types.ModuleType:
 
 def _load_keras(tf: types.ModuleType) -> types.ModuleType:
     try:
-        keras_2 = hasattr(tf.keras.Model, "add_metric")
+        tf.keras.Model  # noqa: B018  (the first touch decides which Keras it is)
+        # The Keras 2 of tf-keras has no version here.
+        keras_2 = not str(getattr(tf.keras, "__version__", "2")).startswith("3")
     except (ImportError, AttributeError) as error:
         minor = ".".join(tf.__version__.split(".")[:2])
         raise StackError(

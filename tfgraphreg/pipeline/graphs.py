@@ -11,6 +11,7 @@ from tfgraphreg import __version__, storage
 from tfgraphreg.config import GRAPH_KINDS, TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.errors import ConfigError, GraphError
+from tfgraphreg.graph.build import build, union
 from tfgraphreg.graph.npz import read_npz, write_npz
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import read_tsv
@@ -82,24 +83,26 @@ def _is_file(graph: str) -> bool:
 
 
 def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGraph:
-    from tfgraphreg.graph.build import build
-
     kinds = config.graph.split(",")
-    features = None
+    features = np.zeros((len(dataset.train), 1), np.float32)  # a class graph compares labels only
     if set(kinds) != {"class"}:
         features = graph_features(config, dataset.train.images, dataset.checksum, progress)
-    return build(
-        kinds,
-        features,
-        labels=dataset.train.labels,
-        k=config.graph_neighbors,
-        metric=config.graph_metric,
-        weighting=config.graph_weights,
-        threshold=config.graph_threshold,
-        symmetrize=config.symmetrize,
-        seed=config.seed,
-        progress=progress,
-    )
+    graphs = [
+        build(
+            kind,
+            features,
+            labels=dataset.train.labels,
+            k=config.graph_neighbors,
+            metric=config.graph_metric,
+            weighting=config.graph_weights,
+            threshold=config.graph_threshold,
+            symmetrize=config.symmetrize,
+            seed=config.seed,
+            progress=progress,
+        )
+        for kind in kinds
+    ]
+    return graphs[0] if len(graphs) == 1 else union(graphs)
 
 
 def _kept_edges(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph) -> SimilarityGraph:

@@ -85,9 +85,10 @@ def prepare(config: TrainConfig, progress: Any) -> Material:
 
         graph = training_graph(config, dataset, progress)
         about = describe_graph(graph, true_labels)
+        agreement = about["edge_label_agreement"]
         say(
-            f"Graph: {about['nodes']} nodes, {about['edges']} edges, "
-            f"label agreement {about['edge_label_agreement']:.3f}"
+            f"Graph: {about['nodes']} nodes, {about['edges']} edges"
+            + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
         )
         for sentence in about.pop("warnings"):
             say(f"  {sentence}")
@@ -99,13 +100,9 @@ def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]
     from tfgraphreg.graph.diagnostics import diagnose
 
     found = diagnose(graph, labels)
-    why = found.get("why_zero") or []
-    return {
-        "nodes": graph.num_nodes,
-        "edges": graph.num_edges,
-        "edge_label_agreement": float(found["edge_label_agreement"]),
-        "warnings": [why] if isinstance(why, str) else list(why),
-    }
+    kept = ("nodes", "edges", "edge_label_agreement", "isolated", "components", "hubness_skew")
+    warnings = [found["why_zero"]] if found["why_zero"] else []
+    return {**{name: found[name] for name in kept}, "warnings": warnings}
 
 
 def check_names(config: TrainConfig) -> None:

@@ -1,0 +1,86 @@
+"""The command line answers at once and teaches."""
+
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tfgraphreg import cli, config
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_help_is_fast_and_names_every_flag():
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=_environment(),
+    )
+    assert time.perf_counter() - started < 10  # 0.3 s here; a loaded machine gets time
+    for name in config.TrainConfig.__dataclass_fields__:
+        assert config.flag(name) in done.stdout
+    assert "examples:" in done.stdout
+
+
+def _environment():
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_overview_lists_the_commands(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in cli.COMMANDS)
+    assert cli.main([]) == 2
+    assert cli.main(["--version"]) == 0
+
+
+def test_unknown_command_is_one_line(capsys):
+    assert cli.main(["trian"]) == 2
+    assert capsys.readouterr().err.startswith("error: Unknown command.")
+
+
+def test_config_file_and_flags_meet(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("alpha: 0.5\ngraph_neighbors: 7\n")
+    parser_output = _print_config(capsys, ["--config", str(path), "--alpha", "0.7"])
+    assert "alpha: 0.7" in parser_output and "graph_neighbors: 7" in parser_output
+
+
+def _print_config(capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        cli.run_command("train", [*words, "--print_config"])
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+def test_printed_config_is_accepted_again(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text(_print_config(capsys, ["--alpha", "0.25"]))
+    assert "alpha: 0.25" in _print_config(capsys, ["--config", str(path)])
+
+
+def test_unknown_key_in_a_config_file_is_one_line(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("alpah: 0.5\n")
+    assert cli.run_command("train", ["--config", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_backbones_prints_a_table(capsys):
+    assert cli.main(["backbones", "mobilenet_v2*", "--max-parameters", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "mobilenet_v2_035" in out and "resnet50" not in out
+
+
+def test_scripts_are_short():
+    for script in (ROOT / "scripts").glob("*.py"):
+        if script.stem in ("train", "build_graph", "evaluate", "predict", "embed", "compare"):
+            assert len(script.read_text().splitlines()) < 20

@@ -1,0 +1,215 @@
+"""Whole runs on scikit-learn's digits, through the command line."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tfgraphreg import cli
+
+ROOT = pathlib.Path(__file__).parent.parent
+QUICK = ["--dataset", "digits", "--backbone", "fcnn", "--limit", "300", "--batch-size", "64"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFGRAPHREG_CACHE", str(tmp_path / "cache"))
+
+
+def train(*words, run="runs/r"):
+    return cli.run_command("train", [*QUICK, "--epochs", "2", "--run-dir", run, *words])
+
+
+def metrics(run="runs/r"):
+    return json.loads(pathlib.Path(run, "metrics.json").read_text())
+
+
+def without_times(values):
+    kept = {k: v for k, v in values.items() if not k.endswith(("seconds", "export"))}
+    return json.dumps(kept, sort_keys=True)
+
+
+def test_a_run_leaves_everything_that_a_table_needs():
+    assert train() == 0
+    found = metrics()
+    assert found["test_accuracy"] > 0.5
+    assert found["graph"]["nodes"] == 300 and found["graph"]["edges"] == 3000
+    assert found["graph"]["edge_label_agreement"] > 0.8
+    for name in ("recall_at_1", "recall_at_5", "recall_at_10", "precision_at_10"):
+        assert 0 < found[name] <= 1
+    assert 0 < found["mean_average_precision"] <= 1
+    assert len(found["epoch_seconds"]) == 2 and found["replicas"] == 1 and found["seed"] == 0
+    assert found["train_seconds"] == pytest.approx(sum(found["epoch_seconds"]))
+    assert found["source"] and found["versions"]["tensorflow"] and found["parameters"] > 1000
+    history = pathlib.Path("runs/r/history.csv").read_text().splitlines()
+    assert len(history) == 3 and "graph_loss" in history[0]
+    assert list(pathlib.Path("runs/r/tensorboard").iterdir())
+    assert pathlib.Path("saved_models/r/saved_model.pb").exists()
+
+
+def test_the_same_seed_gives_the_same_run():
+    assert train(run="runs/a") == train(run="runs/b") == 0
+    assert train("--seed", "1", run="runs/c") == 0
+    same, again, other = (without_times(metrics(f"runs/{n}")) for n in "abc")
+    assert same == again != other
+
+
+@pytest.mark.parametrize("mode", ["gathered", "paired", "bank"])
+def test_every_way_to_use_neighbors_trains(mode):
+    assert train("--neighbors", mode, "--max-neighbors", "3") == 0
+    assert metrics()["final"]["graph_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--distance", "euclidean", "--regularize", "logits"],
+        ["--labels-per-class", "5", "--alpha", "1", "--edge-kinds", "ll,lu"],
+        ["--validation-fraction", "0.2", "--schedule", "fixed"],
+        ["--alpha", "0", "--max-neighbors", "0", "--augment", "flip_shift"],
+        ["--precision", "mixed_bfloat16"],
+        ["--packer", "stream", "--max-neighbors", "2"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_options_train(words):
+    assert train(*words) == 0
+    assert np.isfinite(metrics()["test_accuracy"])
+
+
+def test_two_replicas_give_the_metrics_of_one(two_replicas):
+    assert train("--strategy", "none", run="runs/one") == 0
+    assert train("--strategy", "mirrored", run="runs/two") == 0
+    one, two = metrics("runs/one"), metrics("runs/two")
+    assert (one["replicas"], two["replicas"]) == (1, 2)
+    for name in ("loss", "graph_loss"):
+        assert one["final"][name] == pytest.approx(two["final"][name], abs=1e-4)
+
+
+def test_a_graph_of_ones_own():
+    from tfgraphreg.data.catalog import load
+
+    ids = load("digits", limit=300).train.ids
+    lines = [f"{a}\t{b}\t0.5" for a, b in zip(ids[::2], ids[1::2])]
+    pathlib.Path("edges.tsv").write_text("\n".join(lines) + "\n")
+    assert train("--graph", "edges.tsv") == 0
+    assert metrics()["graph"]["edges"] == 150
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset", "digit"], "Did you mean digits?"),
+        (["--backbone", "mobilenett"], "Did you mean mobilenet"),
+        (["--distance", "cosin"], "Did you mean cosine?"),
+        (["--alpha", "-1"], "`--alpha` must be a finite number >= 0"),
+        (["--alpha", "nan"], "`--alpha` must be a finite number"),
+        (["--max-neighbors", "0"], "must be at least 1 when alpha > 0"),
+        (["--epochs", "x"], "`--epochs` must be a whole number. Received: epochs=x."),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--graph-neighbors", "300"], "`k` must be"),
+        (["--graph", "none.tsv"], "none.tsv"),
+        (["--graph", "bad.tsv"], "bad.tsv"),
+        (["--objective", "npairs"], "tfgraphreg[addons]"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_gets_one_line_and_exit_code_2(words, message, capsys):
+    if words == ["--objective", "npairs"]:
+        from importlib.util import find_spec
+
+        if find_spec("tensorflow_addons"):
+            pytest.skip("tensorflow-addons is installed: the objective exists")
+    pathlib.Path("bad.tsv").write_text("a\tb\tc\td\n")
+    assert train(*words) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("error: ") and message in lines[-1]
+    assert not pathlib.Path("saved_models/r").exists()
+    assert not pathlib.Path("runs/r/metrics.json").exists()
+
+
+def test_run_folders_are_not_overwritten(capsys):
+    assert train() == 0
+    assert train() == 2
+    assert "exists already. Add --resume" in capsys.readouterr().err
+    assert train("--resume") == 0
+    assert "finished already" in capsys.readouterr().out
+    assert train("--resume", "--alpha", "0.7") == 2
+    assert "--alpha: 0.1 against 0.7" in capsys.readouterr().err
+
+
+def test_evaluate_repeats_the_numbers(capsys):
+    assert train() == 0
+    assert cli.run_command("evaluate", ["--run", "runs/r"]) == 0
+    again = json.loads(pathlib.Path("runs/r/evaluation.json").read_text())
+    assert again["test_accuracy"] == metrics()["test_accuracy"]
+    assert again["recall_at_1"] == pytest.approx(metrics()["recall_at_1"], abs=0.005)
+    assert cli.run_command("evaluate", ["--run", "runs/none"]) == 2
+
+
+def test_predict_goes_on_past_a_bad_file_and_fails_in_the_end(capsys):
+    from PIL import Image
+
+    from tfgraphreg.data.catalog import load
+
+    assert train() == 0
+    Image.fromarray(load("digits").test.images[0, ..., 0]).save("good.png")
+    pathlib.Path("bad.png").write_text("no image")
+    assert cli.run_command("predict", ["--run", "runs/r", "bad.png", "good.png"]) == 2
+    out = capsys.readouterr().out
+    assert "bad.png: error:" in out and "good.png: " in out and "%" in out
+    assert cli.run_command("predict", ["--run", "runs/r", "good.png"]) == 0
+
+
+def start(run, *words):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *QUICK, "--run-dir", run, *words]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+
+@pytest.mark.parametrize("moment", ["Packed:|packing", "Epoch 2/", "Epoch 3/"])
+def test_a_killed_run_ends_as_if_it_never_was(moment):
+    words = ("--epochs", "3", "--backbone", "cnn", "--augment", "flip_shift")
+    assert train(*words, run="runs/whole") == 0
+    process = start("runs/killed", *words)
+    deadline = time.monotonic() + 240
+    for line in process.stdout:
+        if any(word in line for word in moment.split("|")) or time.monotonic() > deadline:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    assert not pathlib.Path("runs/killed/metrics.json").exists()
+    assert train(*words, "--resume", run="runs/killed") == 0
+    assert without_times(metrics("runs/killed")) == without_times(metrics("runs/whole"))
+
+
+def test_a_kill_while_exporting_leaves_no_half_model(monkeypatch):
+    from tfgraphreg import export
+
+    assert train(run="runs/whole") == 0
+    save = export.tf.saved_model.save
+
+    def die(*args, **kwargs):
+        save(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export.tf.saved_model, "save", die)
+    assert train(run="runs/killed") == 130
+    assert not pathlib.Path("saved_models/killed").exists()
+    monkeypatch.undo()
+    os.environ["TFGRAPHREG_CACHE"] = "cache"
+    assert train("--resume", run="runs/killed") == 0
+    assert without_times(metrics("runs/killed")) == without_times(metrics("runs/whole"))

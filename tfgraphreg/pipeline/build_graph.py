@@ -1,0 +1,35 @@
+"""A graph of its own: files that NSL and this project read, and a page about it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.graph.npz import write_npz
+from tfgraphreg.graph.report import write_report
+from tfgraphreg.graph.tsv import write_tsv
+from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.pipeline.train import prepare
+
+
+def build_graph(config: TrainConfig, folder: os.PathLike[str] | str) -> None:
+    """Writes graph.tsv, graph.npz and graph.html of the config's training graph to `folder`.
+
+    Raises:
+        TFGraphRegError: If the data, the settings or the folder are in the way.
+    """
+    folder = pathlib.Path(folder)
+    with progress_bars() as progress:
+        material = prepare(config, progress)
+    graph, train = material.graph, material.dataset.train
+    write_tsv(graph, train.ids, folder / "graph.tsv")
+    write_npz(graph, train.ids, folder / "graph.npz")
+    write_report(
+        graph,
+        train.images,
+        material.true_labels,
+        material.dataset.class_names,
+        folder / "graph.html",
+    )
+    say(f"Written: {folder}/graph.tsv (for --graph), graph.npz, graph.html (open it in a browser)")
