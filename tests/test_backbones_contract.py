@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,21 @@ def build(name: str, side: int, channels: int = 3):
 
 def all_layers(model):
     return list(model._flatten_layers(include_self=False))
+
+
+def settle(model, shape) -> None:
+    """Gives each batch normalization the statistics of 16 images.
+
+    With those it is born with, the signal of an untrained network dies out on the way: MobileNet's
+    features are near 1e-17, and every comparison of them would pass.
+    """
+    layers = [x for x in all_layers(model) if isinstance(x, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    model(images(shape, 16, seed=7), training=True)
+    for layer, momentum in zip(layers, momenta):
+        layer.momentum = momentum
 
 
 def trainable_parameters(model) -> int:
@@ -200,12 +216,15 @@ def test_mixed_precision(name, policy):
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert mixed.compute_dtype == policy.removeprefix("mixed_")
+    shape = (record.min_size, record.min_size, 3)
+    settle(full, shape)
     mixed.set_weights(full.get_weights())
-    batch = images((record.min_size, record.min_size, 3), 2)
+    batch = images(shape, 4)
     expected = full(batch, training=False).numpy()
     received = tf.cast(mixed(batch, training=False), tf.float32).numpy()
     assert np.isfinite(received).all()
-    assert np.abs(received - expected).max() < 0.2 * np.abs(expected).max()
+    assert np.abs(expected).max() > 1e-3
+    assert np.corrcoef(received.ravel(), expected.ravel())[0, 1] > 0.9
 
 
 LOADER = """
@@ -218,7 +237,7 @@ for name in json.load(open(folder + "/names.json")):
     got = net(tf.constant(data["images"]))["features"].numpy()
     expected = data["features"]
     gaps[name] = float(np.abs(got - expected).max() / max(1.0, np.abs(expected).max()))
-assert "keras" not in sys.modules and "tf_keras" not in sys.modules
+assert not {"tf_keras", "tfgraphreg"} & set(sys.modules)
 print(json.dumps(gaps))
 """
 
@@ -228,6 +247,7 @@ def exported(name: str, folder) -> None:
     keras.backend.clear_session()
     model = build(name, record.min_size)
     shape = (record.min_size, record.min_size, 3)
+    settle(model, shape)
     module = tf.Module()
     # The variables alone: a Keras model as attribute would be traced layer by layer.
     module.weights = model.weights
@@ -238,7 +258,9 @@ def exported(name: str, folder) -> None:
 
     tf.saved_model.save(module, str(folder / name), signatures=serve)
     batch = images(shape, 3, seed=5)
-    np.savez(folder / f"{name}.npz", images=batch, features=model(batch, training=False).numpy())
+    features = model(batch, training=False).numpy()
+    assert np.abs(features).max() > 1e-3
+    np.savez(folder / f"{name}.npz", images=batch, features=features)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +282,11 @@ def test_export_runs_with_tensorflow_only(chosen, tmp_path):
             exported(name, folder)
         (folder / "names.json").write_text(json.dumps(kept[start : start + 8]))
         result = subprocess.run(
-            [sys.executable, "-c", LOADER, str(folder)], capture_output=True, text=True
+            [sys.executable, "-c", LOADER, str(folder)],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"},
         )
         assert result.returncode == 0, result.stderr[-2000:]
         gaps = json.loads(result.stdout.strip().splitlines()[-1])
