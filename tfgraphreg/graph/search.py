@@ -22,7 +22,7 @@ METHODS = ("auto", "exact", "hnsw")
 _SPARE = 4  # candidates beyond k and the item itself
 _QUERIES = 8192
 _EXACT_WORK = 1e13  # N * N * D up to which "auto" is exact: about three minutes on two cores
-_BRUTE_WORK = 5e10  # the same where FAISS has no index and NumPy must do it
+_BRUTE_WORK = 2e9  # the same where FAISS has no index and NumPy must do it
 _RECALL_SAMPLE = 500
 
 
