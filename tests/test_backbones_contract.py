@@ -1,7 +1,7 @@
 """One contract for every backbone in the registry.
 
-The ordinary run takes the smallest variant of each family; `pytest -m slow` takes all of them,
-and the checks that are costly for deep networks.
+The ordinary run builds the smallest variant of each family, trains those that take seconds and
+exports a few; `pytest -m slow` takes everything else.
 """
 
 from __future__ import annotations
@@ -23,19 +23,28 @@ from tfgraphreg.compat import keras, tf
 LEARNING_STEPS = 60
 # Families whose smallest network takes more than a few seconds on one core: to `-m slow`.
 DEEP = {
+    "cait",
     "coat",
     "densenet",
     "efficientnet",
     "efficientnet_v2",
     "inception_resnet_v2",
     "inception_v3",
+    "levit",
     "mobilevit",
     "mobilevit_v2",
     "nasnet",
     "nfnet",
+    "pit",
+    "pnasnet",
+    "regnet",
+    "res2net",
+    "resmlp",
     "resnest",
     "resnet_rs",
+    "resnext",
     "swin_v2",
+    "twins",
     "xception",
 }
 

@@ -54,8 +54,8 @@ _ROWS: list[tuple[str, str, str, str, int, int, int]] = [
     ("resnext50d", "resnext", "resnet_family.ResNeXt50D", "imagenet", 2048, 22999136, 224),
     ("resnest50", "resnest", "resnest.ResNest50", "imagenet", 2048, 25434240, 224),
     ("resnest101", "resnest", "resnest.ResNest101", "imagenet", 2048, 46226016, 256),
-    ("vit_tiny_patch16", "vit", "beit.ViTTinyPatch16", "imagenet21k-ft1k", 192, 5514432, 196),
-    ("vit_base_patch16", "vit", "beit.ViTBasePatch16", "imagenet21k-ft1k", 768, 85758720, 196),
+    ("vit_tiny_patch16", "vit", "beit.ViTTinyPatch16", "imagenet21k-ft1k", 192, 5524416, 224),
+    ("vit_base_patch16", "vit", "beit.ViTBasePatch16", "imagenet21k-ft1k", 768, 85798656, 224),
     ("beit_base_patch16", "beit", "beit.BeitBasePatch16", "imagenet21k-ft1k", 768, 85761984, 224),
     (
         "beit_v2_base_patch16",
