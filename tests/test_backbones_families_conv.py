@@ -22,12 +22,11 @@ FAMILY_OF = {variant: module for module in FAMILIES.values() for variant in modu
 RECORDS = {name: module.VARIANTS[name] for name, module in FAMILY_OF.items()}
 # timm's DLA fails on sizes that its halvings do not divide, where ours rounds up.
 ODD = {"DLA": (96, 32)}
-COMPARED = (
-    "rexnet_100", "res2net50d", "res2next50", "mnasnet_small", "semnasnet_050", "selecsls42b",
-    "dla34", "dla46x_c", "dpn48b",
+COMPARED = ("rexnet_100", "res2next50", "mnasnet_small", "selecsls42b", "dla46x_c", "dpn48b")
+TRAINED = ("mnasnet_small", "dla46x_c")
+TRAINED_SLOWLY = (
+    "rexnet_100", "selecsls42b", "dpn48b", "res2net50_26w_4s", "dla34", "pnasnet5mobile",
 )  # fmt: skip
-TRAINED = ("rexnet_100", "mnasnet_small", "selecsls42b", "dla46x_c", "dpn48b")
-TRAINED_SLOWLY = ("res2net50_26w_4s", "dla34", "pnasnet5mobile", "dla60_res2next")
 STEPS = 12
 
 
@@ -48,9 +47,7 @@ def timm_state(name):
     return theirs, {key: value.numpy() for key, value in theirs.state_dict().items()}
 
 
-@pytest.mark.parametrize(
-    "name", chosen(("rexnet_100", "mnasnet_small", "dla46x_c", "dpn48b"), RECORDS)
-)
+@pytest.mark.parametrize("name", chosen(("mnasnet_small", "dla46x_c"), RECORDS))
 def test_counts_and_width_are_those_of_timm(name):
     record = RECORDS[name]
     model = record.builder((32, 32, 3))
