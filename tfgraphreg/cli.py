@@ -61,6 +61,21 @@ examples:
   train.py --print_config > run.yaml; train.py --config run.yaml
 """
 
+_COMPARE_EXAMPLES = """
+examples:
+  compare.py runs/one runs/two                           these runs
+  compare.py runs --out comparison                       all runs in a folder
+  compare.py --sweep sweep.yaml                          make a grid of runs, then compare them
+
+sweep.yaml, a value or a list for each flag of train.py; the same command goes on after a stop:
+  out: runs/digits
+  dataset: digits
+  epochs: 1
+  alpha: [0, 0.1]
+  distance: [cosine, euclidean]
+  seed: [0, 1, 2]
+"""
+
 
 def _add_config(parser: ArgumentParser, fields: Sequence[str] | None = None) -> None:
     hints = typing.get_type_hints(TrainConfig)
@@ -204,6 +219,23 @@ def _backbones(args: Any) -> int:
     return 0
 
 
+def _compare_parser(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", type=str, nargs="*", help="run folders, or folders of them")
+    parser.add_argument("--sweep", type=str, default=None, help="YAML file: a grid of runs to make")
+    parser.add_argument(
+        "--out",
+        type=str,
+        default=None,
+        help="folder for table.csv, table.md and report.html. Default: the sweep's, or comparison",
+    )
+
+
+def _compare(args: Any) -> int:
+    from tfgraphreg.pipeline.page import compare_runs
+
+    return 2 if compare_runs(args.runs, sweep=args.sweep, out=args.out).problems else 0
+
+
 @dataclasses.dataclass(frozen=True)
 class _Command:
     help: str
@@ -229,6 +261,12 @@ COMMANDS = {
     ),
     "predict": _Command(
         "Classifies image files with an exported model.", _predict_parser, _predict
+    ),
+    "compare": _Command(
+        "Puts runs, or a sweep that it makes first, into one table and one page.",
+        _compare_parser,
+        _compare,
+        _COMPARE_EXAMPLES,
     ),
     "backbones": _Command(
         "Lists the networks that --backbone takes.", _backbones_parser, _backbones

@@ -1,0 +1,265 @@
+"""From compared runs to report.html, and the command that does both."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
+from tfgraphreg.pipeline.compare import Comparison, RunRecord, compare, gather
+from tfgraphreg.pipeline.tables import print_tables, write_tables
+from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.visualize import report
+
+EMBEDDING = "embedding.npz"
+# Each brings its pictures into the page.
+_MAX_EMBEDDINGS = 4
+_MAX_PICTURES = 24
+_MAX_PICTURE_BYTES = 5_000_000
+_MAX_POINTS = 5_000_000
+
+
+def compare_runs(
+    paths: Sequence[str], *, sweep: str | None = None, out: str | None = None
+) -> Comparison:
+    """Makes the runs of a sweep, if one is named, then table.csv, table.md and report.html.
+
+    Args:
+        paths: Run folders, or folders of run folders.
+        sweep: A sweep file (see `tfgraphreg.pipeline.sweep.read_sweep`).
+        out: Folder for the results. Default: the sweep's own, else `comparison`.
+
+    Raises:
+        ConfigError: If neither runs nor a sweep are named, or the sweep is wrong.
+        RunError: If no run is finished.
+        DataError: If the results cannot be written.
+    """
+    if not paths and sweep is None:
+        raise ConfigError(
+            "There is nothing to compare.", cure="Name run folders, or a file with --sweep."
+        )
+    failed: list[str] = []
+    folders: list[Any] = list(paths)
+    if sweep is not None:
+        from tfgraphreg.pipeline.sweep import read_sweep, run_sweep
+
+        plan = read_sweep(sweep)
+        failed = run_sweep(plan)
+        # A failed run has been told of, so its folder need not be.
+        names = [name for name in plan.runs if not any(f" {name} " in text for text in failed)]
+        folders += [plan.out / name for name in names]
+        out = out or str(plan.out)
+    runs, problems = gather(folders)
+    found = compare(runs, problems=[*failed, *problems])
+    folder = pathlib.Path(out or "comparison")
+    write_tables(found, folder)
+    write_page(found, folder / "report.html")
+    print_tables(found)
+    say(f"Table: {folder / 'table.csv'}, {folder / 'table.md'}    Page: {folder / 'report.html'}")
+    return found
+
+
+def write_page(comparison: Comparison, path: os.PathLike[str] | str) -> pathlib.Path:
+    """Writes the page of a comparison, with the embeddings and figures of its run folders.
+
+    Raises:
+        DataError: If the page cannot be written.
+    """
+    embeddings, problems = _embeddings(comparison.runs)
+    return report.write_report(
+        path,
+        title="Comparison of runs" if len(comparison.runs) > 1 else comparison.runs[0].name,
+        tables=[_results(comparison, dataset) for dataset in comparison.datasets],
+        graphs=_graphs(comparison.runs),
+        runs=[_shown(run, comparison.columns) for run in comparison.runs],
+        embeddings=embeddings,
+        pictures=_pictures(comparison.runs),
+        notes=comparison.notes,
+        problems=[*comparison.problems, *problems],
+    )
+
+
+def read_embedding(run: RunRecord) -> report.Embedding | None:
+    """The picture of a run's embedding, of embedding.npz in its folder; None if there is none.
+
+    The file's arrays: `points [N, 2 or 3]`, `labels [N]` class numbers, and, if known,
+    `indices [N]` positions in a split, `split` ("train" or "test", the default),
+    `class_names [C]`, `thumbnails [N, h, w, 1 or 3]` uint8 and `neighbors [N, K]`, positions
+    among the N of the nearest items in the embedding. Without thumbnails the run's dataset is
+    loaded for them.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    path = run.path / EMBEDDING
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        points = arrays["points"]
+        if points.size > _MAX_POINTS * 3:
+            raise ValueError(f"more than {_MAX_POINTS} points")
+        labels = arrays["labels"].astype(np.int64)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is no usable embedding ({error}).", cure="Make it again: scripts/embed.py."
+        ) from error
+    highest = int(labels.max(initial=-1)) + 1
+    return report.Embedding(
+        name=run.name,
+        points=points,
+        labels=labels,
+        class_names=_class_names(run, arrays.get("class_names"), highest),
+        thumbnails=arrays["thumbnails"] if "thumbnails" in arrays else _thumbnails(run, arrays),
+        neighbors=arrays.get("neighbors"),
+        items=arrays.get("indices"),
+    )
+
+
+def _embeddings(runs: Sequence[RunRecord]) -> tuple[list[report.Embedding], list[str]]:
+    found, problems = [], []
+    having = [run for run in runs if (run.path / EMBEDDING).exists()]
+    # The best first; the page would grow too heavy with all of them.
+    having.sort(key=lambda run: (-run.metrics["test_accuracy"], run.name))
+    for run in having[:_MAX_EMBEDDINGS]:
+        try:
+            made = read_embedding(run)
+            report.check_embedding(made)
+            found.append(made)
+        except TFGraphRegError as error:
+            problems.append(f"The embedding of {run.name} is not shown: {error}")
+    if len(having) > _MAX_EMBEDDINGS:
+        problems.append(
+            f"The embeddings of the {_MAX_EMBEDDINGS} best of {len(having)} runs are shown."
+        )
+    return found, problems
+
+
+def _class_names(run: RunRecord, named: np.ndarray | None, highest: int) -> list[str]:
+    names = list(run.metrics.get("per_class_accuracy") or {}) if named is None else list(named)
+    return [str(name) for name in names] + [f"class {c}" for c in range(len(names), highest)]
+
+
+def _thumbnails(run: RunRecord, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    if "indices" not in arrays:
+        return None
+    from tfgraphreg.data.catalog import load
+
+    config = run.config
+    try:
+        with progress_bars() as progress:
+            data = load(
+                config.dataset,
+                data_dir=config.data_dir,
+                seed=config.seed,
+                validation_fraction=config.validation_fraction,
+                limit=config.limit,
+                image_size=config.image_size,
+                on_bad_image=config.on_bad_image,
+                progress=progress,
+            )
+    except TFGraphRegError as error:
+        say(f"The embedding of {run.name} is shown without images: {error}")
+        return None
+    images = (data.train if str(arrays.get("split", "test")) == "train" else data.test).images
+    indices = arrays["indices"].astype(np.int64)
+    if len(indices) and not 0 <= indices.min() <= indices.max() < len(images):
+        raise DataError(f"The indices in {run.path / EMBEDDING} do not belong to the dataset.")
+    images = images[indices]
+    return images if images.dtype == np.uint8 and images.shape[-1] in (1, 3) else None
+
+
+def _results(comparison: Comparison, dataset: str) -> report.Table:
+    fields = [name for name in comparison.columns if name != "dataset"]
+    rows = [row for row in comparison.rows if row["dataset"] == dataset]
+    keys = [*fields, "seeds"]
+    columns = [report.Column(name=name.replace("_", " ")) for name in keys]
+    for index, metric in enumerate(comparison.metrics):
+        name = metric.replace("_", " ")
+        shown = [("mean", name, False), ("std", "± std", False)]
+        if index == 0:
+            shown += [("difference", "difference to alpha=0", True)]
+            shown += [("low", "95 % from", True), ("high", "to", True)]
+        for key, header, signed in shown:
+            keys.append(f"{metric}_{key}")
+            columns.append(report.Column(name=header, digits=4, signed=signed))
+    keys.append("train_seconds_mean")
+    columns.append(report.Column(name="seconds", digits=1))
+    return report.Table(
+        title=dataset,
+        columns=columns,
+        rows=[[_cell(row[key]) for key in keys] for row in rows],
+        note="Mean and standard deviation over seeds; the difference is paired by seed, with "
+        "Student's 95 % confidence interval.",
+    )
+
+
+def _cell(value: Any) -> Any:
+    return "yes" if value is True else "no" if value is False else value
+
+
+def _shown(run: RunRecord, columns: Sequence[str]) -> report.Run:
+    told = [n for n in columns if n not in ("dataset", "alpha", "labels_per_class")]
+    config = run.config
+    return report.Run(
+        name=run.name,
+        dataset=config.dataset,
+        kind=", ".join(_word(name, getattr(config, name)) for name in told),
+        alpha=config.alpha,
+        labels_per_class=config.labels_per_class,
+        accuracy=run.metrics["test_accuracy"],
+        history=run.history,
+        config=dataclasses.asdict(config),
+    )
+
+
+def _word(name: str, value: Any) -> str:
+    return value if isinstance(value, str) else f"{name.replace('_', ' ')} {value}"
+
+
+def _graphs(runs: Sequence[RunRecord]) -> report.Table | None:
+    """One row for each graph that differs from the others; runs often share theirs."""
+    rows: dict[tuple[Any, ...], list[Any]] = {}
+    for run in runs:
+        graph = run.metrics.get("graph")
+        if not isinstance(graph, dict):
+            continue
+        config = run.config
+        told = (
+            config.dataset,
+            config.graph,
+            config.graph_features,
+            config.graph_metric,
+            config.graph_neighbors,
+            *(graph.get(name) for name in ("nodes", "edges", "edge_label_agreement")),
+        )
+        rows.setdefault(told, [*told, 0])[-1] += 1
+    if not rows:
+        return None
+    names = ("dataset", "graph", "features", "metric", "neighbors", "nodes", "edges")
+    columns = [report.Column(name=name) for name in names]
+    columns += [report.Column(name="label agreement", digits=4), report.Column(name="runs")]
+    return report.Table(
+        title="Graphs",
+        columns=columns,
+        rows=list(rows.values()),
+        note="Label agreement: share of edges between images of the same class.",
+    )
+
+
+def _pictures(runs: Sequence[RunRecord]) -> list[report.Picture]:
+    """The figures that other commands left in the run folders."""
+    found = []
+    for run in runs:
+        for path in sorted([*run.path.glob("*.png"), *run.path.glob("figures/*.png")]):
+            if len(found) < _MAX_PICTURES and path.stat().st_size <= _MAX_PICTURE_BYTES:
+                title = f"{run.name}: {path.stem.replace('_', ' ')}"
+                found.append(report.Picture(title=title, png=path.read_bytes()))
+    return found
