@@ -61,7 +61,8 @@ def write_error(error: OSError, path: os.PathLike[str] | str) -> DataError | OSE
     """An error that says what a failed write to `path` was, or `error` itself if unknown."""
     if error.errno in _FULL:
         return DataError(
-            f"The disk is full while writing {path}.", cure="Free some space or name another folder."
+            f"The disk is full while writing {path}.",
+            cure="Free some space or name another folder.",
         )
     if error.errno in _UNWRITABLE:
         return DataError(

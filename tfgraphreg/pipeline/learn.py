@@ -71,7 +71,7 @@ def learn(config: TrainConfig, run: RunFolder, material: Any) -> Learned:
         f"Model: {config.backbone}, {parameters(base):,} parameters, embedding of width "
         f"{config.embedding_dim}, on {replicas} replica{'s' if replicas > 1 else ''}"
     )
-    source = batch_source(config, dataset, graph)
+    source = batch_source(config, dataset, graph, replicas=replicas)
     rows = fit(
         model,
         FitPlan(
@@ -116,14 +116,18 @@ def build_model(config: TrainConfig, dataset: Dataset) -> GraphRegularization:
     )
 
 
-def batch_source(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph | None):
+def batch_source(
+    config: TrainConfig, dataset: Dataset, graph: SimilarityGraph | None, *, replicas: int = 1
+):
     """A function of the first epoch that gives the batches from there to the last epoch."""
     common = {"batch_size": config.batch_size, "seed": config.seed, "epochs": config.epochs}
     split = dataset.train
     if graph is None:
         return lambda first: batching.plain_batches(split, first_epoch=first, **common)
     if config.neighbors == "paired":
-        return lambda first: batching.paired_batches(split, graph, first_epoch=first, **common)
+        return lambda first: batching.paired_batches(
+            split, graph, first_epoch=first, replicas=replicas, **common
+        )
     common["max_neighbors"] = config.max_neighbors
     if config.neighbors == "gathered":
         return lambda first: batching.gathered_batches(

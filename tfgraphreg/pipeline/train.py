@@ -11,7 +11,7 @@ import numpy as np
 from tfgraphreg import __version__, storage
 from tfgraphreg.backbones.catalog import BACKBONES
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.catalog import DATASETS, load
+from tfgraphreg.data.catalog import find_loader, load
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.splits import keep_labels
 from tfgraphreg.distances import DISTANCES
@@ -110,8 +110,7 @@ def check_names(config: TrainConfig) -> None:
     BACKBONES.get(config.backbone)
     DISTANCES.get(config.distance)
     DISTANCES.get(config.graph_metric)
-    if ":" not in config.dataset:
-        DATASETS.get(config.dataset)
+    find_loader(config.dataset)
 
 
 def _measure_and_export(

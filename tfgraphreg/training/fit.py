@@ -65,8 +65,9 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
     Raises:
         TrainingError: If the loss stops being a number, or a batch does not fit in memory.
     """
-    # Adam's slots must exist before their values can be restored.
-    model.optimizer.build(model.trainable_variables)
+    # Adam's slots must exist before their values can be restored, one copy for each replica.
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(plan.folder / "checkpoints", model)
     done = checkpoints.restore()
     history = plan.folder / "history.csv"
