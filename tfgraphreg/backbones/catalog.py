@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from tfgraphreg.backbones import applications, kecam, kerascv, own, small
 from tfgraphreg.backbones.records import Backbone
 from tfgraphreg.registry import Registry
 
-BACKBONES: Registry[Backbone] = Registry("backbone")
+
+class _Backbones(Registry[Backbone]):
+    """Networks by name; the name of a family stands for its smallest network."""
+
+    def get(self, name: str) -> Backbone:
+        if name not in self:
+            name = smallest_networks().get(name, name)
+        return super().get(name)
+
+
+BACKBONES = _Backbones("backbone")
 
 for _record in (
     *small.RECORDS,
@@ -18,6 +29,17 @@ for _record in (
     *own.RECORDS,
 ):
     BACKBONES.register(_record.name, _record)
+
+
+@functools.cache
+def smallest_networks() -> dict[str, str]:
+    """From each family to the name of its network with the fewest parameters, sorted."""
+    best: dict[str, Backbone] = {}
+    for name in BACKBONES:
+        record = Registry.get(BACKBONES, name)
+        if record.parameters < best.setdefault(record.family, record).parameters:
+            best[record.family] = record
+    return {family: best[family].name for family in sorted(best)}
 
 
 def list_backbones(pattern: str = "*", *, max_parameters: int | None = None) -> list[str]:

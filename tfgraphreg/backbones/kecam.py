@@ -26,6 +26,7 @@ _PAPERS = {
     "resmlp": "Touvron et al. 2021, arXiv:2105.03404",
     "mlp_mixer": "Tolstikhin et al. 2021, arXiv:2105.01601",
     "nfnet": "Brock et al. 2021, arXiv:2102.06171",
+    "nfnet_light": "Brock et al. 2021, arXiv:2102.06171",
     "convnext_v2": "Woo et al. 2023, arXiv:2301.00808",
 }
 
@@ -44,6 +45,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "resmlp": {"multiple_of": 16, "learning_rate": 1e-4},
     "mlp_mixer": {"preprocessing": "minus_one_to_one", "multiple_of": 32, "learning_rate": 1e-4},
     "nfnet": {"learning_rate": 1e-4},
+    "nfnet_light": {"learning_rate": 1e-4},
     "convnext_v2": {"learning_rate": 1e-4},
 }
 
@@ -142,8 +144,8 @@ _ROWS: list[tuple[str, str, str, str, int, int, int]] = [
     ("mlp_mixer_b16", "mlp_mixer", "mlp_family.MLPMixerB16", "imagenet", 768, 59111472, 224),
     ("nfnet_f0", "nfnet", "nfnets.NFNetF0", "imagenet", 3072, 68416284, 256),
     ("nfnet_f1", "nfnet", "nfnets.NFNetF1", "imagenet", 3072, 129561256, 320),
-    ("nfnet_l0", "nfnet", "nfnets.NFNetL0", "imagenet", 2304, 32769488, 288),
-    ("eca_nfnet_l0", "nfnet", "nfnets.ECA_NFNetL0", "imagenet", 2304, 21838924, 288),
+    ("nfnet_l0", "nfnet_light", "nfnets.NFNetL0", "imagenet", 2304, 32769488, 288),
+    ("eca_nfnet_l0", "nfnet_light", "nfnets.ECA_NFNetL0", "imagenet", 2304, 21838924, 288),
     ("convnext_v2_atto", "convnext_v2", "convnext.ConvNeXtV2Atto", "imagenet", 320, 3386760, 224),
     ("convnext_v2_femto", "convnext_v2", "convnext.ConvNeXtV2Femto", "imagenet", 384, 4847472, 224),
     ("convnext_v2_pico", "convnext_v2", "convnext.ConvNeXtV2Pico", "imagenet", 512, 8552256, 224),

@@ -16,6 +16,10 @@ FAMILIES: dict[str, tuple[str, str]] = {
         "deit",
         "arXiv:2012.12877, Training data-efficient image transformers & distillation through attention",
     ),
+    "deit_distilled": (
+        "deit",
+        "arXiv:2012.12877, Training data-efficient image transformers & distillation through attention",
+    ),
     "dla": ("dla", "arXiv:1707.06484, Deep Layer Aggregation"),
     "dpn": ("dpn", "arXiv:1707.01629, Dual Path Networks"),
     "hardcore_nas": (
@@ -38,7 +42,11 @@ FAMILIES: dict[str, tuple[str, str]] = {
         "selecsls",
         "arXiv:1907.00837, XNect: Real-time Multi-person 3D Motion Capture with a Single RGB Camera",
     ),
-    "twins": (
+    "twins_pcpvt": (
+        "twins",
+        "arXiv:2104.13840, Twins: Revisiting the Design of Spatial Attention in Vision Transformers",
+    ),
+    "twins_svt": (
         "twins",
         "arXiv:2104.13840, Twins: Revisiting the Design of Spatial Attention in Vision Transformers",
     ),
@@ -58,9 +66,9 @@ ROWS: list[tuple[Any, ...]] = [
     ("deit_tiny", "deit", "deit_tiny_patch16_224", "torch", 192, 5524416, 32, 224, 0.0003),
     ("deit_small", "deit", "deit_small_patch16_224", "torch", 384, 21665664, 32, 224, 0.0003),
     ("deit_base", "deit", "deit_base_patch16_224", "torch", 768, 85798656, 32, 224, 0.0003),
-    ("deit_tiny_distilled", "deit", "deit_tiny_distilled_patch16_224", "torch", 192, 5524800, 32, 224, 0.0003),
-    ("deit_small_distilled", "deit", "deit_small_distilled_patch16_224", "torch", 384, 21666432, 32, 224, 0.0003),
-    ("deit_base_distilled", "deit", "deit_base_distilled_patch16_224", "torch", 768, 85800192, 32, 224, 0.0003),
+    ("deit_tiny_distilled", "deit_distilled", "deit_tiny_distilled_patch16_224", "torch", 192, 5524800, 32, 224, 0.0003),
+    ("deit_small_distilled", "deit_distilled", "deit_small_distilled_patch16_224", "torch", 384, 21666432, 32, 224, 0.0003),
+    ("deit_base_distilled", "deit_distilled", "deit_base_distilled_patch16_224", "torch", 768, 85800192, 32, 224, 0.0003),
     ("dla34", "dla", "dla34", "torch", 512, 15229104, 32, 224, 0.001),
     ("dla46_c", "dla", "dla46_c", "torch", 256, 1044400, 32, 224, 0.001),
     ("dla46x_c", "dla", "dla46x_c", "torch", 256, 811440, 32, 224, 0.001),
@@ -132,10 +140,10 @@ ROWS: list[tuple[Any, ...]] = [
     ("selecsls60", "selecsls", "selecsls60", "torch", 1280, 29389768, 32, 224, 0.001),
     ("selecsls60b", "selecsls", "selecsls60b", "torch", 1024, 31749064, 32, 224, 0.001),
     ("selecsls84", "selecsls", "selecsls84", "torch", 1280, 49673600, 32, 224, 0.001),
-    ("twins_pcpvt_small", "twins", "twins_pcpvt_small", "torch", 512, 23593216, 64, 224, 0.0003),
-    ("twins_pcpvt_base", "twins", "twins_pcpvt_base", "torch", 512, 43315456, 64, 224, 0.0003),
-    ("twins_pcpvt_large", "twins", "twins_pcpvt_large", "torch", 512, 60476672, 64, 224, 0.0003),
-    ("twins_svt_small", "twins", "twins_svt_small", "torch", 512, 23547776, 64, 224, 0.0003),
-    ("twins_svt_base", "twins", "twins_svt_base", "torch", 768, 55301952, 64, 224, 0.0003),
-    ("twins_svt_large", "twins", "twins_svt_large", "torch", 1024, 98246400, 64, 224, 0.0003),
+    ("twins_pcpvt_small", "twins_pcpvt", "twins_pcpvt_small", "torch", 512, 23593216, 64, 224, 0.0003),
+    ("twins_pcpvt_base", "twins_pcpvt", "twins_pcpvt_base", "torch", 512, 43315456, 64, 224, 0.0003),
+    ("twins_pcpvt_large", "twins_pcpvt", "twins_pcpvt_large", "torch", 512, 60476672, 64, 224, 0.0003),
+    ("twins_svt_small", "twins_svt", "twins_svt_small", "torch", 512, 23547776, 64, 224, 0.0003),
+    ("twins_svt_base", "twins_svt", "twins_svt_base", "torch", 768, 55301952, 64, 224, 0.0003),
+    ("twins_svt_large", "twins_svt", "twins_svt_large", "torch", 1024, 98246400, 64, 224, 0.0003),
 ]

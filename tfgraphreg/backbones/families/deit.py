@@ -69,11 +69,11 @@ _DISTILLED = [
 ]
 VARIANTS = {
     name: dataclasses.replace(variant, timm=f"{name}_patch16_224")
-    for heads, rows in ((1, _PLAIN), (2, _DISTILLED))
+    for family, heads, rows in (("DeiT", 1, _PLAIN), ("DeiT distilled", 2, _DISTILLED))
     for name, variant in tabulate(
         rows,
         heads=heads,
-        family="DeiT",
+        family=family,
         paper="arXiv:2012.12877, Training data-efficient image transformers & distillation "
         "through attention",
         min_size=_MIN_SIZE,

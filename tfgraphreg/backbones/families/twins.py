@@ -170,20 +170,29 @@ twins_svt_large = named_builder(
     _twins, "twins_svt_large", **_SVT, widths=(128, 256, 512, 1024), depths=(2, 2, 18, 2)
 )
 
-VARIANTS = tabulate(
-    [
+_ROWS_OF_FAMILY = {
+    "Twins PCPVT": [
         (twins_pcpvt_small, 512, 24_106_216),
         (twins_pcpvt_base, 512, 43_828_456),
         (twins_pcpvt_large, 512, 60_989_672),
+    ],
+    "Twins SVT": [
         (twins_svt_small, 512, 24_060_776),
         (twins_svt_base, 768, 56_070_952),
         (twins_svt_large, 1024, 99_271_400),
     ],
-    family="Twins",
-    paper="arXiv:2104.13840, Twins: Revisiting the Design of Spatial Attention in Vision "
-    "Transformers",
-    min_size=_MIN_SIZE,
-    default_size=224,
-    learning_rate=3e-4,
-    classifier=("head",),
-)
+}
+VARIANTS = {
+    name: variant
+    for family, rows in _ROWS_OF_FAMILY.items()
+    for name, variant in tabulate(
+        rows,
+        family=family,
+        paper="arXiv:2104.13840, Twins: Revisiting the Design of Spatial Attention in Vision "
+        "Transformers",
+        min_size=_MIN_SIZE,
+        default_size=224,
+        learning_rate=3e-4,
+        classifier=("head",),
+    ).items()
+}
