@@ -31,6 +31,7 @@ EXTRAS = {
         "hypothesis>=6",
         "import-linter>=2",
         "keras-cv-attention-models>=1.4.3,<1.5",
+        "pandas>=2",  # sgt needs it and does not declare it
         "playwright>=1.40",
         "pytest>=8",
         "pytest-timeout>=2",
