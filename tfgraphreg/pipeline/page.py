@@ -150,21 +150,11 @@ def _class_names(run: RunRecord, named: np.ndarray | None, highest: int) -> list
 def _thumbnails(run: RunRecord, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
     if "indices" not in arrays:
         return None
-    from tfgraphreg.data.catalog import load
+    from tfgraphreg.pipeline.outputs import load_data
 
-    config = run.config
     try:
         with progress_bars() as progress:
-            data = load(
-                config.dataset,
-                data_dir=config.data_dir,
-                seed=config.seed,
-                validation_fraction=config.validation_fraction,
-                limit=config.limit,
-                image_size=config.image_size,
-                on_bad_image=config.on_bad_image,
-                progress=progress,
-            )
+            data = load_data(run.config, progress)
     except TFGraphRegError as error:
         say(f"The embedding of {run.name} is shown without images: {error}")
         return None

@@ -11,11 +11,11 @@ import numpy as np
 from tfgraphreg import __version__, storage
 from tfgraphreg.backbones.catalog import BACKBONES
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.catalog import find_loader, load
+from tfgraphreg.data.catalog import find_loader
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.data.splits import keep_labels
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.pipeline.outputs import load_data, within_budget
 from tfgraphreg.pipeline.runs import METRICS, RunFolder, open_run
 from tfgraphreg.pipeline.terminal import progress_bars, say
 
@@ -57,21 +57,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
 def prepare(config: TrainConfig, progress: Any) -> Material:
     """Loads the data and, if there is a graph term, the graph."""
-    dataset = load(
-        config.dataset,
-        data_dir=config.data_dir,
-        seed=config.seed,
-        validation_fraction=config.validation_fraction,
-        limit=config.limit,
-        image_size=config.image_size,
-        on_bad_image=config.on_bad_image,
-        progress=progress,
-    )
+    dataset = load_data(config, progress)
     true_labels = dataset.train.labels
-    if config.labels_per_class is not None:
-        few = keep_labels(dataset.train, config.labels_per_class, seed=config.seed)
-        mark = storage.fingerprint([dataset.checksum, config.labels_per_class, config.seed])
-        dataset = dataclasses.replace(dataset, train=few, checksum=mark)
+    dataset = within_budget(config, dataset)
     say(
         f"Data: {dataset.name}, {len(dataset.train)} training images "
         f"({int(dataset.train.labeled.sum())} labeled), {len(dataset.validation)} for validation, "

@@ -1,0 +1,92 @@
+"""A run opened again: its data, and what its exported model makes of the images."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg import storage
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.catalog import load
+from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.data.splits import keep_labels
+from tfgraphreg.pipeline.runs import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOutputs:
+    """What the model of a run gives for its images.
+
+    Attributes:
+        run: The run.
+        dataset: Its data, with all labels, also those that it was trained without.
+        train: `embedding` `[N, D]` and `probabilities` `[N, C]` of the training images.
+        test: The same of the test images.
+    """
+
+    run: RunFolder
+    dataset: Dataset
+    train: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+
+
+def load_data(config: TrainConfig, progress: Any) -> Dataset:
+    """The dataset of a config, with all its labels.
+
+    Raises:
+        DataError: If it cannot be loaded.
+    """
+    return load(
+        config.dataset,
+        data_dir=config.data_dir,
+        seed=config.seed,
+        validation_fraction=config.validation_fraction,
+        limit=config.limit,
+        image_size=config.image_size,
+        on_bad_image=config.on_bad_image,
+        progress=progress,
+    )
+
+
+def within_budget(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """The dataset as the config trains on it: with `labels_per_class` labels, if it says so."""
+    if config.labels_per_class is None:
+        return dataset
+    few = keep_labels(dataset.train, config.labels_per_class, seed=config.seed)
+    mark = storage.fingerprint([dataset.checksum, config.labels_per_class, config.seed])
+    return dataclasses.replace(dataset, train=few, checksum=mark)
+
+
+def run_outputs(run: RunFolder, progress: Any) -> RunOutputs:
+    """Loads the run's data and SavedModel, and asks the model about every image.
+
+    Raises:
+        ModelError: If the run has no usable SavedModel.
+        DataError: If its data cannot be loaded.
+    """
+    from tfgraphreg.export import Predictor
+
+    predictor = Predictor(run.export_path)
+    dataset = load_data(run.config, progress)
+    both = [
+        ask(predictor, split.images, dataset.multilabel, f"embedding {name} images", progress)
+        for name, split in (("training", dataset.train), ("test", dataset.test))
+    ]
+    return RunOutputs(run, dataset, *both)
+
+
+def ask(model: Any, images: Any, multilabel: bool, what: str, progress: Any) -> dict:
+    """Probabilities and embeddings that a classifier, live or a `Predictor`, gives."""
+
+    def tell(done: int, *_: int) -> None:
+        progress(what, done, len(images))
+
+    from tfgraphreg.export import Predictor
+
+    if isinstance(model, Predictor):
+        return model(images, progress=tell)
+    from tfgraphreg.model.classifier import infer
+
+    return infer(model, images, multilabel=multilabel, progress=tell)
