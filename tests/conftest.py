@@ -11,10 +11,11 @@ prepare_environment()
 def two_replicas():
     """A MirroredStrategy over two logical CPU devices."""
     from tfgraphreg.compat import tf
+    from tfgraphreg.training.strategy import choose_strategy
 
     if len(tf.config.list_logical_devices("CPU")) < 2:
         pytest.skip("TensorFlow was started with one logical CPU before this test")
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return choose_strategy("mirrored")
 
 
 def pytest_collection_finish(session):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from tfgraphreg.compat import tf
 from tfgraphreg.errors import ConfigError
 
@@ -17,7 +19,14 @@ def choose_strategy(name: str) -> tf.distribute.Strategy:
     if name == "none" or (name == "auto" and not gpus):
         return tf.distribute.get_strategy()
     devices = gpus or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([d.name for d in devices])
+    return _mirrored(tuple(d.name for d in devices))
+
+
+@functools.lru_cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    # Two of them in one process number their collective operations alike, and TensorFlow
+    # then takes the operations of one for those of the other.
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def check_batch_size(batch_size: int, replicas: int, *, paired: bool) -> None:
