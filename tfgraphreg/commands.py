@@ -55,6 +55,14 @@ examples:
   train.py --print_config > run.yaml; train.py --config run.yaml
 """
 
+_EVALUATE_EXAMPLES = """
+examples:
+  evaluate.py --run runs/NAME                            all numbers and figures
+  evaluate.py --run runs/NAME --probes                   also what simple classifiers read off it
+  evaluate.py --run runs/NAME --within all               each image among all the others
+  evaluate.py --run runs/NAME --distance euclidean       search by another distance
+"""
+
 _COMPARE_EXAMPLES = """
 examples:
   compare.py runs/one runs/two                           these runs
@@ -141,15 +149,48 @@ def _build_graph(args: Any) -> int:
 
 
 def _evaluate_parser(parser: ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument(
+        "--distance",
+        type=str,
+        default=None,
+        help="distance by which the embedding is searched. Default: the run's",
+    )
+    parser.add_argument(
+        "--within",
+        type=str,
+        default=None,
+        help="also search every image among the others of: train, test, all",
+    )
+    parser.add_argument(
+        "--probes",
+        action="store_true",
+        help="also train simple classifiers on the frozen embedding, three seeds each",
+    )
+    parser.add_argument("--no-figures", action="store_true", help="numbers only")
+
+
+def _add_run(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=str, required=True, help="run folder, such as runs/NAME")
 
 
 def _evaluate(args: Any) -> int:
-    _start_tensorflow()
-    from tfgraphreg.pipeline.evaluate import evaluate_run
+    from tfgraphreg.distances import DISTANCES
     from tfgraphreg.pipeline.runs import read_run
 
-    evaluate_run(read_run(args.run))
+    if args.distance is not None:
+        DISTANCES.get(args.distance)
+    run = read_run(args.run)
+    _start_tensorflow()
+    from tfgraphreg.pipeline.evaluate import evaluate_run
+
+    evaluate_run(
+        run,
+        distance=args.distance,
+        within=args.within,
+        probes=args.probes,
+        figures=not args.no_figures,
+    )
     return 0
 
 
@@ -252,7 +293,12 @@ COMMANDS = {
         _graph_parser,
         _build_graph,
     ),
-    "evaluate": Command("Measures the exported model of a run again.", _evaluate_parser, _evaluate),
+    "evaluate": Command(
+        "Measures the exported model of a run in every way, and draws figures.",
+        _evaluate_parser,
+        _evaluate,
+        _EVALUATE_EXAMPLES,
+    ),
     "predict": Command("Classifies image files with an exported model.", _predict_parser, _predict),
     "compare": Command(
         "Puts runs, or a sweep that it makes first, into one table and one page.",

@@ -50,7 +50,8 @@ def faithfulness_report(
         k: Neighbors for trustworthiness and continuity.
         sample: Items from which these two are estimated; None for all.
         seed: Of the random pairs and the sample.
-        progress: Called with (nodes done, N) during the first number.
+        progress: Called with (steps done, steps in all): nodes for the first number, then the
+            items that the last two are estimated from.
 
     Raises:
         DataError: If graph and arrays have different numbers of items.
@@ -63,9 +64,15 @@ def faithfulness_report(
         )
     rng = np.random.default_rng(seed)
     edge, random = _pair_distances(graph, embedding, distance, rng)
+    items = min(sample or graph.num_nodes, graph.num_nodes) if features is not None else 0
+    steps = graph.num_nodes + 2 * items
+
+    def tell(start: int) -> Progress | None:
+        return progress and (lambda done, _: progress(start + done, steps))
+
     report = {
         "edge_neighbor_share": edge_neighbor_share(
-            graph, embedding, distance=distance, progress=progress
+            graph, embedding, distance=distance, progress=tell(0)
         ),
         "mean_edge_distance": edge,
         "mean_random_distance": random,
@@ -74,8 +81,14 @@ def faithfulness_report(
     if features is not None:
         options = {"k": k, "sample": sample, "seed": seed}
         names = {"feature_distance": feature_distance, "distance": distance}
-        report["trustworthiness"] = trustworthiness(features, embedding, **names, **options)
-        report["continuity"] = continuity(features, embedding, **names, **options)
+        for start, function in ((0, trustworthiness), (items, continuity)):
+            report[function.__name__] = function(
+                features,
+                embedding,
+                **names,
+                **options,
+                progress=tell(graph.num_nodes + start),
+            )
     return report
 
 
@@ -112,6 +125,7 @@ def trustworthiness(
     distance: str = "cosine",
     sample: int | None = 1000,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> float:
     """In [0, 1]: 1 if the embedding makes no items neighbors that were far apart.
 
@@ -149,6 +163,8 @@ def trustworthiness(
         np.put_along_axis(ranks, order, np.arange(1, n)[None], axis=1)
         beyond = np.take_along_axis(ranks, near[part], axis=1) - k
         penalty += int(beyond[beyond > 0].sum())
+        if progress is not None:
+            progress(part.stop, len(items))
     return float(1 - 2 * penalty / (len(items) * k * (2 * n - 3 * k - 1)))
 
 
@@ -161,6 +177,7 @@ def continuity(
     distance: str = "cosine",
     sample: int | None = 1000,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> float:
     """In [0, 1]: 1 if the embedding tears no neighbors apart.
 
@@ -174,6 +191,7 @@ def continuity(
         distance=feature_distance,
         sample=sample,
         seed=seed,
+        progress=progress,
     )
 
 

@@ -1,19 +1,48 @@
-"""What a trained or exported model is worth."""
+"""What a trained or exported model is worth, in numbers and figures."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tfgraphreg import storage
-from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.data.dataset import Dataset, Split
+from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.evaluation.classification import classification_report
-from tfgraphreg.evaluation.retrieval import retrieval_report
+from tfgraphreg.evaluation.retrieval import full_retrieval_report, retrieval_report
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.pipeline.outputs import RunOutputs, ask, run_outputs, within_budget
 from tfgraphreg.pipeline.runs import RunFolder
 from tfgraphreg.pipeline.terminal import progress_bars, say
 
+EVALUATION = "evaluation.json"
+WITHIN = ("train", "test", "all")
 _SHOWN = ("recall_at_1", "recall_at_5", "recall_at_10", "precision_at_10", "mean_average_precision")
+_PRINTED = {
+    None: ("test_accuracy", "test_mean_average_precision"),
+    "classification": (
+        "top_5_accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "micro_f1",
+        "roc_auc",
+        "log_loss",
+        "expected_calibration_error",
+        "cohen_kappa",
+    ),
+    "retrieval": (*_SHOWN, "map_at_r", "r_precision", "ndcg", "mean_reciprocal_rank"),
+    "retrieval_within": ("recall_at_1", "precision_at_10", "mean_average_precision"),
+    "faithfulness": (
+        "edge_neighbor_share",
+        "distance_ratio",
+        "trustworthiness",
+        "continuity",
+    ),
+}
+_PROBE_ITEMS = 10_000
 
 
 def measure(
@@ -31,36 +60,92 @@ def measure(
     Returns:
         The values of metrics.json that depend on the model.
     """
-    test = dataset.test
-    outputs = _embed(model, test.images, dataset.multilabel, "embedding test images", progress)
-    found = _classification(dataset, outputs["probabilities"])
-    train = _embed(
+    test = ask(model, dataset.test.images, dataset.multilabel, "embedding test images", progress)
+    train = ask(
         model, dataset.train.images, dataset.multilabel, "embedding training images", progress
     )
-    retrieved = retrieval_report(
-        outputs["embedding"],
-        test.labels,
-        train["embedding"],
-        true_labels,
-        distance=distance,
-        progress=lambda done, total: progress("searching", done, total),
-    )
-    found.update({name: retrieved[name] for name in _SHOWN})
-    found["retrieval_distance"] = distance
+    found = _classification(dataset, test["probabilities"])
+    retrieved = _retrieved(retrieval_report, dataset, true_labels, train, test, distance, progress)
+    return {**found, **_summary(retrieved)}
+
+
+def evaluate_run(
+    run: RunFolder,
+    *,
+    distance: str | None = None,
+    within: str | None = None,
+    probes: bool = False,
+    figures: bool = True,
+) -> dict[str, Any]:
+    """Measures a run's SavedModel; writes evaluation.json and figures/ into the run folder.
+
+    Args:
+        run: The run, whose graph is taken, or built where it was trained without one.
+        distance: Registered distance of the embedding; the run's own if None.
+        within: Also search every image of `train`, `test` or `all` among the others of it.
+        probes: Also train simple classifiers on the embedding, with three seeds, each on at
+            most 10,000 random images.
+        figures: Whether to draw.
+
+    Raises:
+        ConfigError: If `within` is unknown, or probes are asked of several labels an image.
+        ModelError: If the run has no usable SavedModel.
+        DataError: If its data cannot be loaded.
+    """
+    if within is not None and within not in WITHIN:
+        raise ConfigError(f"`--within` must be one of {', '.join(WITHIN)}.", received=within)
+    distance = distance or run.config.distance
+    with progress_bars() as progress:
+        seen = run_outputs(run, progress)
+        dataset = seen.dataset
+        if probes and dataset.multilabel:
+            raise ConfigError(
+                "Probes need one class an image.", received=f"the dataset {dataset.name}"
+            )
+        found = _classification(dataset, seen.test["probabilities"])
+        retrieved = _retrieved(
+            full_retrieval_report,
+            dataset,
+            dataset.train.labels,
+            seen.train,
+            seen.test,
+            distance,
+            progress,
+        )
+        found.update(_summary(retrieved), retrieval=retrieved)
+        if within:
+            found["retrieval_within"] = _within(seen, within, distance, progress)
+        graph = _graph(seen, progress)
+        found["faithfulness"] = _faithfulness(seen, graph, distance, progress) if graph else None
+        if probes:
+            found["probes"] = _probes(seen, progress)
+        storage.write_json(run.path / EVALUATION, found)
+        if figures:
+            from tfgraphreg.pipeline.figures import draw_figures
+
+            drawn = draw_figures(seen, found, graph, distance, progress)
+            say(f"Figures: {run.path / 'figures'}: {', '.join(drawn)}")
+    _print(found)
+    say(f"All numbers: {run.path / EVALUATION}")
     return found
 
 
-def _embed(model: Any, images: Any, multilabel: bool, what: str, progress: Any) -> dict:
-    def tell(done: int, *_: int) -> None:
-        progress(what, done, len(images))
+def read_evaluation(folder: Any) -> dict[str, Any] | None:
+    """The content of a run folder's evaluation.json, or None if there is none.
 
-    from tfgraphreg.export import Predictor
-
-    if isinstance(model, Predictor):
-        return model(images, progress=tell)
-    from tfgraphreg.model.classifier import infer
-
-    return infer(model, images, multilabel=multilabel, progress=tell)
+    Raises:
+        DataError: If it is no JSON object.
+    """
+    path = folder / EVALUATION
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is broken ({error}).", cure="Run scripts/evaluate.py.") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is broken: no JSON object.", cure="Run scripts/evaluate.py.")
+    return values
 
 
 def _classification(dataset: Dataset, probabilities: np.ndarray) -> dict[str, Any]:
@@ -87,33 +172,113 @@ def _classification(dataset: Dataset, probabilities: np.ndarray) -> dict[str, An
     }
 
 
-def evaluate_run(run: RunFolder) -> dict[str, Any]:
-    """Measures a run's SavedModel again and writes evaluation.json into the run folder.
+def _retrieved(
+    report: Callable[..., dict[str, Any]],
+    dataset: Dataset,
+    true_labels: np.ndarray,
+    train: dict[str, np.ndarray],
+    test: dict[str, np.ndarray],
+    distance: str,
+    progress: Any,
+) -> dict[str, Any]:
+    return report(
+        test["embedding"],
+        dataset.test.labels,
+        train["embedding"],
+        true_labels,
+        distance=distance,
+        progress=lambda done, total: progress("searching", done, total),
+    )
 
-    Raises:
-        ModelError: If the run has no usable SavedModel.
-        DataError: If its data cannot be loaded.
-    """
-    from tfgraphreg.data.catalog import load
-    from tfgraphreg.export import Predictor
 
-    config = run.config
-    predictor = Predictor(run.export_path)
-    with progress_bars() as progress:
-        dataset = load(
-            config.dataset,
-            data_dir=config.data_dir,
-            seed=config.seed,
-            validation_fraction=config.validation_fraction,
-            limit=config.limit,
-            image_size=config.image_size,
-            on_bad_image=config.on_bad_image,
-            progress=progress,
-        )
-        found = measure(predictor, dataset, dataset.train.labels, config.distance, progress)
-    path = run.path / "evaluation.json"
-    storage.write_json(path, found)
-    for name in ("test_accuracy", *_SHOWN):
-        say(f"{name.replace('_', ' '):<24} {found[name]:.4f}")
-    say(f"All numbers: {path}")
-    return found
+def _summary(retrieved: dict[str, Any]) -> dict[str, Any]:
+    found = {name: retrieved[name] for name in _SHOWN}
+    return {**found, "retrieval_distance": retrieved["distance"]}
+
+
+def _within(seen: RunOutputs, which: str, distance: str, progress: Any) -> dict[str, Any]:
+    """Every image of a split, or of both, searched among all others of it."""
+    parts: list[tuple[Split, np.ndarray]] = []
+    if which in ("train", "all"):
+        parts.append((seen.dataset.train, seen.train["embedding"]))
+    if which in ("test", "all"):
+        parts.append((seen.dataset.test, seen.test["embedding"]))
+    embedding = np.concatenate([rows for _, rows in parts])
+    labels = np.concatenate([split.labels for split, _ in parts])
+    ids = np.arange(len(labels))
+    found = retrieval_report(
+        embedding,
+        labels,
+        embedding,
+        labels,
+        distance=distance,
+        query_ids=ids,
+        gallery_ids=ids,
+        progress=lambda done, total: progress("searching within the set", done, total),
+    )
+    return {"set": which, **found}
+
+
+def _graph(seen: RunOutputs, progress: Any) -> SimilarityGraph | None:
+    """The run's training graph; for a run without a graph term, the one its settings describe."""
+    from tfgraphreg.pipeline.graphs import training_graph
+
+    config = seen.run.config
+    try:
+        return training_graph(config, within_budget(config, seen.dataset), progress)
+    except TFGraphRegError as error:
+        say(f"Nothing can be said of the graph: {error}")
+        return None
+
+
+def _faithfulness(
+    seen: RunOutputs, graph: SimilarityGraph, distance: str, progress: Any
+) -> dict[str, Any]:
+    from tfgraphreg.evaluation.faithfulness import faithfulness_report
+    from tfgraphreg.pipeline.features import graph_features
+
+    config, count = seen.run.config, graph.num_nodes
+    dataset = within_budget(config, seen.dataset)
+    k = min(10, (count - 1) // 2)
+    features = None
+    if k:
+        features = graph_features(config, dataset.train.images, dataset.checksum, progress)
+    found = faithfulness_report(
+        graph,
+        seen.train["embedding"],
+        features=features,
+        distance=distance,
+        feature_distance=config.graph_metric,
+        k=max(k, 1),
+        seed=config.seed,
+        progress=lambda done, total: progress("comparing with the graph", done, total),
+    )
+    return {"distance": distance, "features": config.graph_features, "k": k, **found}
+
+
+def _probes(seen: RunOutputs, progress: Any) -> dict[str, Any]:
+    from tfgraphreg.evaluation.probes import probe_report
+
+    return probe_report(
+        seen.train["embedding"],
+        seen.dataset.train.labels,
+        seen.test["embedding"],
+        seen.dataset.test.labels,
+        limit=_PROBE_ITEMS,
+        progress=lambda done, total: progress("training probes", done, total),
+    )
+
+
+def _print(found: dict[str, Any]) -> None:
+    for group, names in _PRINTED.items():
+        values = found if group is None else found.get(group) or {}
+        shown = [name for name in names if values.get(name) is not None]
+        if shown and group is not None:
+            what = f" ({values['set']})" if group == "retrieval_within" else ""
+            say(f"{group.replace('_', ' ')}{what}:")
+        for name in shown:
+            say(f"  {name.replace('_', ' '):<28} {values[name]:.4f}")
+    if found.get("probes"):
+        say("probes on the frozen embedding:")
+        for name, row in found["probes"].items():
+            say(f"  {name.replace('_', ' '):<28} {row['accuracy']:.4f} ± {row['std']:.4f}")
