@@ -1,89 +1,165 @@
-"""Measures which features and distances join images of one class; writes docs/graph_features.md.
+"""Measures which features and distances join images of one class; fills the table in docs.
 
-python scripts/measure_graph_features.py [--limit 10000] [--data-dir FOLDER] [--out FILE]
+python scripts/measure_graph_features.py                    everything, then the table
+python scripts/measure_graph_features.py --features pca sgt only these; other rows stay
+python scripts/measure_graph_features.py --sgt              how much faster than package sgt
 """
 
 import argparse
-import gzip
+import csv
+import io
 import os
 import pathlib
 import platform
+import subprocess
 import time
 
 import numpy as np
 
+from tfgraphreg.data.catalog import load
 from tfgraphreg.features import extract
 from tfgraphreg.graph.diagnostics import diagnose
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.storage import write_text
 
 K = 10
-GEOMETRIC = ("cosine", "euclidean", "manhattan", "mahalanobis")
-HISTOGRAMS = ("cosine", "manhattan", "histogram_intersection", "kl", "js")
+LENGTHS = ("cosine", "euclidean", "manhattan", "mahalanobis")
+SHARES = ("cosine", "euclidean", "histogram_intersection", "kl", "js")
 PAIRS = {
-    "pixels": ("cosine", "euclidean", "histogram_intersection"),
-    "pca": GEOMETRIC,
-    "color": HISTOGRAMS,
-    "texture": GEOMETRIC,
-    "shape": GEOMETRIC,
-    "global": ("cosine", "euclidean"),
-    "sgt": HISTOGRAMS,
+    "pixels": (*SHARES, "manhattan"),
+    "pca": LENGTHS,
+    "color": SHARES,
+    "texture": LENGTHS,
+    "shape": LENGTHS,
+    "global": LENGTHS,
+    "sgt": SHARES,
 }
+COLUMNS = (
+    "feature",
+    "width",
+    "metric",
+    "agreement",
+    "feature_seconds",
+    "graph_seconds",
+    "search",
+    "images",
+    "commit",
+)
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
-def read_idx(path, offset):
-    with gzip.open(path) as file:
-        return np.frombuffer(file.read(), np.uint8, offset=offset)
+def measure(feature, split, commit):
+    """Rows of the table for one feature."""
+    start = time.perf_counter()
+    features = extract(feature, split.images)
+    feature_seconds = time.perf_counter() - start
+    for metric in PAIRS[feature]:
+        start = time.perf_counter()
+        graph = knn_graph(features, k=K, metric=metric, weighting="binary")
+        seconds = time.perf_counter() - start
+        search = graph.about["method"]
+        if search != "exact":
+            search += f" (recall {graph.about['recall']:.3f})"
+        agreement = diagnose(graph, split.labels)["edge_label_agreement"]
+        row = (
+            feature,
+            features.shape[1],
+            metric,
+            f"{agreement:.4f}",
+            f"{feature_seconds:.1f}",
+            f"{seconds:.1f}",
+            search,
+            len(split),
+            commit,
+        )
+        print(*row, flush=True)
+        yield dict(zip(COLUMNS, map(str, row)))
+
+
+def read_rows(path):
+    """The rows measured before, or none."""
+    return list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
+
+
+def save_rows(path, rows):
+    """The CSV, best pairs first."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: -float(row["agreement"])))
+    write_text(path, text.getvalue())
+
+
+def fill_table(page, rows):
+    """Replaces what stands between the two marks in `page`."""
+    shown = COLUMNS[:7]
+    rows = sorted(rows, key=lambda row: -float(row["agreement"]))
+    head = [" | ".join(name.replace("_", " ") for name in shown), " | ".join("---" for _ in shown)]
+    lines = [f"| {line} |" for line in head + [" | ".join(row[n] for n in shown) for row in rows]]
+    counts, commits = ({row[n] for row in rows} for n in ("images", "commit"))
+    lines += [
+        "",
+        f"Provenance: {' or '.join(sorted(counts))} training images of Fashion-MNIST, k={K}, one "
+        "run each (exact searches are not random), default settings of each feature; "
+        f"{os.cpu_count()} cores ({platform.machine()}), no GPU, shared with other work, so only "
+        f"large differences of seconds mean anything; Python {platform.python_version()}, NumPy "
+        f"{np.__version__}; commit {' or '.join(sorted(commits))}. Made by "
+        "`python scripts/measure_graph_features.py`.",
+    ]
+    text = page.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    write_text(page, f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
+
+
+def compare_sgt(split):
+    """Seconds an image here and in the package sgt, of the same 784 gray levels."""
+    import sgt.sgt
+
+    from tfgraphreg.features.sequence import LEVELS, sequence_graph_transform
+    from tfgraphreg.features.texture import quantized
+
+    images = split.images[:5000, ..., 0] / 255.0
+    sequences = quantized(images, LEVELS).reshape(len(images), -1)
+    start = time.perf_counter()
+    mine = sequence_graph_transform(sequences, LEVELS)
+    here = (time.perf_counter() - start) / len(sequences)
+    package, times = sgt.sgt.SGT(alphabets=list(range(LEVELS)), kappa=1), []
+    for row, sequence in zip(mine, sequences[:5]):
+        start = time.perf_counter()
+        theirs = package.fit(sequence)
+        times.append(time.perf_counter() - start)
+        gap = np.abs(row - np.asarray(theirs)).max()
+        assert gap < 1e-6, gap
+    there = float(np.median(times))
+    print(
+        f"sgt, {sequences.shape[1]} gray levels of {LEVELS}: {here * 1e3:.3f} ms an image here "
+        f"(mean of {len(sequences)}), {there * 1e3:.0f} ms in the package (median of "
+        f"{len(times)}): {there / here:.0f} times faster, equal to 1e-6"
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit", type=int, help="use only the first N training images")
-    parser.add_argument("--data-dir", default="/usr/share/datasets/fashion-mnist")
-    parser.add_argument("--out", default="docs/graph_features.md")
-    options = parser.parse_args()
-    folder = pathlib.Path(options.data_dir)
-    images = read_idx(folder / "train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1)
-    labels = read_idx(folder / "train-labels-idx1-ubyte.gz", 8).astype(np.int64)
-    images, labels = images[: options.limit], labels[: options.limit]
-    lines = []
-    for name, metrics in PAIRS.items():
-        start = time.perf_counter()
-        rows = extract(name, images)
-        feature_seconds = time.perf_counter() - start
-        for metric in metrics:
-            start = time.perf_counter()
-            graph = knn_graph(rows, k=K, metric=metric, weighting="binary")
-            seconds = time.perf_counter() - start
-            agreement = diagnose(graph, labels)["edge_label_agreement"]
-            method = graph.about["method"]
-            if method != "exact":
-                method += f", recall {graph.about['recall']:.3f}"
-            lines.append(
-                f"| {name} | {rows.shape[1]} | {metric} | {agreement:.3f} | "
-                f"{feature_seconds:.1f} | {seconds:.1f} | {method} |"
-            )
-            print(lines[-1], flush=True)
-    write_text(
-        options.out,
-        f"""# Which features and distances join images of one class
-
-Edge label agreement: the share of the edges of the k={K} nearest-neighbor graph that join two
-images of one class. One class in ten at random would be 0.1.
-
-| feature | width | metric | agreement | feature seconds | graph seconds | search |
-| --- | --- | --- | --- | --- | --- | --- |
-"""
-        + "\n".join(lines)
-        + f"""
-
-Provenance: the first {len(images):,} of the 60,000 training images of Fashion-MNIST; one run
-each, with default settings and no randomness in exact searches; {os.cpu_count()} cores
-({platform.machine()}), Python {platform.python_version()}, NumPy {np.__version__}. Seconds
-are those of a machine that other work shared, so only large differences mean anything. Made by
-`python scripts/measure_graph_features.py{f" --limit {options.limit}" if options.limit else ""}`.
-""",
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--features", nargs="*", choices=PAIRS, default=list(PAIRS))
+    parser.add_argument("--limit", type=int, help="use only the first N training images")
+    parser.add_argument("--data-dir", help="folder with the files of Fashion-MNIST")
+    parser.add_argument("--csv", type=pathlib.Path, default=pathlib.Path("docs/graph_features.csv"))
+    parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/graphs.md"))
+    parser.add_argument("--sgt", action="store_true", help="only compare with the package sgt")
+    options = parser.parse_args()
+    train = load("fashion_mnist", data_dir=options.data_dir, limit=options.limit).train
+    if options.sgt:
+        return compare_sgt(train)
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
+    for feature in options.features:
+        found = list(measure(feature, train, commit))
+        rows = [row for row in read_rows(options.csv) if row["feature"] != feature] + found
+        save_rows(options.csv, rows)
+    if options.page.exists():
+        fill_table(options.page, read_rows(options.csv))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,12 @@ METHODS = ("auto", "exact", "hnsw")
 
 _SPARE = 4  # candidates beyond k and the item itself
 _QUERIES = 8192
-_EXACT_WORK = 1e13  # N * N * D up to which "auto" is exact: about three minutes on two cores
+# N * N * D up to which "auto" is exact: about three minutes on two cores. FAISS compares by L2
+# and inner products with a matrix product, by L1 number by number.
+_EXACT_WORK = {"METRIC_L2": 1e13, "METRIC_INNER_PRODUCT": 1e13, "METRIC_L1": 1e12}
 _BRUTE_WORK = 2e9  # the same where FAISS has no index and NumPy must do it
 _RECALL_SAMPLE = 500
+_SMALLEST_SAMPLE = 50  # where NumPy must find the true neighbors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +95,8 @@ def nearest(
 
 def _choose(measured: Measured) -> str:
     n, width = measured.features.shape
-    brute = exact_space(measured) is None
-    if n * n * width <= (_BRUTE_WORK if brute else _EXACT_WORK):
+    space = exact_space(measured)
+    if n * n * width <= (_BRUTE_WORK if space is None else _EXACT_WORK[space.metric]):
         return "exact"
     return "hnsw" if approximate_space(measured) is not None else "exact"
 
@@ -209,7 +212,11 @@ def _brute(
 def _recall(measured: Measured, indices: np.ndarray, seed: int) -> float:
     """Share of true neighbors found, over a random sample; equally near ones count as found."""
     n, k = indices.shape
-    sample = np.random.default_rng(seed).choice(n, min(_RECALL_SAMPLE, n), replace=False)
+    size = _RECALL_SAMPLE
+    if exact_space(measured) is None:
+        affordable = int(_BRUTE_WORK / measured.features.size)
+        size = min(size, max(_SMALLEST_SAMPLE, affordable))
+    sample = np.random.default_rng(seed).choice(n, min(size, n), replace=False)
     _, truth = _exact(measured, sample, k, None)
     mine = measured.between(np.repeat(sample, k), indices[sample].ravel()).reshape(-1, k)
     return float(np.mean(mine <= truth[:, -1:] * (1 + 1e-9)))

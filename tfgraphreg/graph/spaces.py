@@ -60,35 +60,38 @@ _EXACT: dict[str, Callable[[Measured], Space]] = {
     "sqeuclidean": lambda m: _one(_centered(m.features), "METRIC_L2"),
     "cosine": lambda m: _directions(m.features),
     "manhattan": lambda m: _one(_centered(m.features), "METRIC_L1"),
-    # min(a, b) = (a + b - |a - b|) / 2, summed over rows that sum to one: 1 - |x - y|_1 / 2. So
-    # the distance 1 - sum min(x, y) is |x - y|_1 / 2, and its order is that of L1.
-    "histogram_intersection": lambda m: _one(m.features, "METRIC_L1"),
-    "mahalanobis": lambda m: _whitened(m),
+    "histogram_intersection": lambda m: _histograms(m.features),
     "kl": lambda m: _cross_entropy(m.features),
 }
 
 
-def _whitened(measured: Measured) -> Space:
-    """Rows times W with W W^T the inverse covariance: Euclid there is Mahalanobis here.
+def _histograms(shares: np.ndarray) -> Space:
+    """L1 has the order of the histogram intersection distance 1 - sum_i min(x_i, y_i).
 
-    W follows from the distance alone: its squares between 0, the axes and their sums are the
-    entries of the inverse covariance (polarization), so a fitted record needs no extra field.
+    Proof: min(a, b) = (a + b - |a - b|) / 2 for all numbers a and b. Summed over the bins of two
+    rows that each sum to one, sum_i min(x_i, y_i) = (1 + 1 - |x - y|_1) / 2, so the distance is
+    |x - y|_1 / 2: half the Manhattan distance, which grows with it. Whoever is nearest by one is
+    nearest by the other.
     """
-    width = measured.features.shape[1]
-    axes = np.eye(width)
-    zero = np.zeros((width, width))
-    diagonal = np.square(measured.distance.array(axes, zero))
-    inverse = np.empty((width, width))
-    for i in range(width):
-        sums = np.square(measured.distance.array(axes + axes[i], zero))
-        inverse[i] = (sums - diagonal - diagonal[i]) / 2
-    white = np.linalg.cholesky((inverse + inverse.T) / 2)
+    return _one(shares, "METRIC_L1")
+
+
+def _whitened(measured: Measured) -> Space:
+    """Rows times W, where W W^T is the inverse covariance: Euclid there is Mahalanobis here.
+
+    |x W - y W|^2 = (x - y) W W^T (x - y)^T, the square of the Mahalanobis distance.
+    """
     centered = measured.features - measured.features.mean(axis=0, dtype=np.float64)
-    return _one(_centered((centered @ white).astype(np.float32)), "METRIC_L2")
+    white = centered @ measured.distance.linear
+    return _one(_centered(white.astype(np.float32)), "METRIC_L2")
 
 
 def _cross_entropy(shares: np.ndarray) -> Space:
-    """KL(x | y) = sum x log x - x . log y: for a given x nearest is the largest x . log y."""
+    """KL(x | y) = sum x log x - x . log y: for a given x nearest is the largest x . log y.
+
+    So the search by KL divergence from an item to its neighbors is one for the largest inner
+    product, which a flat index of FAISS answers exactly.
+    """
     logs = np.log(shares.astype(np.float64) + 1e-7).astype(np.float32)
     return Space(logs, shares, "METRIC_INNER_PRODUCT")
 
@@ -100,12 +103,16 @@ def _roots(shares: np.ndarray) -> Space:
 
 def exact_space(measured: Measured) -> Space | None:
     """Vectors in which a flat index is exact, or None where FAISS has no such index."""
+    if measured.distance.linear is not None:
+        return _whitened(measured)
+    if measured.distance.own:
+        return None
     build = _EXACT.get(measured.distance.name)
     return build(measured) if build else None
 
 
 def approximate_space(measured: Measured) -> Space | None:
     """Vectors in which a graph index finds good candidates, or None."""
-    if measured.distance.name in ("kl", "js"):
+    if measured.distance.name in ("kl", "js") and not measured.distance.own:
         return _roots(measured.features)
     return exact_space(measured)
