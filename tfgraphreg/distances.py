@@ -37,6 +37,8 @@ class Distance:
             length then take the root.
         fit: For a distance that learns from data: function of `[N, D]` features that gives the
             record to use with them.
+        running: For a distance that learns while a model trains: function of the width D that
+            gives an object with `update` and `tensor`, such as `RunningMahalanobis`.
         linear: `[D, D]` matrix W where the distance is |x W - y W|, so that a search for
             Euclidean neighbors can serve it; None for all others.
         own: Whether a user registered it, so that its name says nothing of what it computes.
@@ -49,6 +51,7 @@ class Distance:
     distributions: bool = False
     squared: bool = False
     fit: Callable[[np.ndarray], Distance] | None = None
+    running: Callable[[int], Any] | None = None
     linear: np.ndarray | None = None
     own: bool = False
 
@@ -285,7 +288,7 @@ def mahalanobis(covariance: np.ndarray) -> Distance:
 def _unfitted(x: Any, y: Any) -> Any:
     raise ConfigError(
         "The distance mahalanobis needs a covariance.",
-        cure="Use distances.mahalanobis(covariance), or RunningMahalanobis while training.",
+        cure="Use distances.mahalanobis(covariance), its fit, or RunningMahalanobis.",
     )
 
 
@@ -296,6 +299,7 @@ DISTANCES.register(
         _unfitted,
         _unfitted,
         fit=lambda features: mahalanobis(shrunk_covariance(features)),
+        running=lambda width: RunningMahalanobis(width),
     ),
 )
 

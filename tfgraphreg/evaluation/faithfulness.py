@@ -12,7 +12,7 @@ import numpy as np
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.evaluation.arrays import as_matrix
-from tfgraphreg.evaluation.nearest import nearest, prepare, without_own
+from tfgraphreg.evaluation.nearest import fitted, nearest, prepare, without_own
 from tfgraphreg.evaluation.retrieval import Progress
 from tfgraphreg.graph.similarity import SimilarityGraph
 
@@ -203,7 +203,7 @@ def _pair_distances(graph, embedding, distance: str, rng) -> tuple[float, float]
     sources = np.repeat(np.arange(n), np.diff(graph.indptr))[edges]
     first = rng.integers(0, n, _PAIRS)
     second = (first + rng.integers(1, n, _PAIRS)) % n
-    record = DISTANCES.get(distance)
+    record = fitted(DISTANCES.get(distance), embedding)
     rows = prepare(embedding, record)
     return (
         float(np.mean(record.array(rows[sources], rows[graph.indices[edges]]))),

@@ -39,8 +39,8 @@ def nearest(
 
     FAISS searches where it knows the distance; every other registered distance is computed
     for all pairs in blocks. Distances between distributions see the softmax of the rows, as
-    the graph regularizer does. A row of zeros has cosine distance 0 to another one and 1 to
-    everything else.
+    the graph regularizer does. Mahalanobis' covariance is the shrunk one of the gallery. A row of
+    zeros has cosine distance 0 to another one and 1 to everything else.
 
     Args:
         queries: `[Q, D]`.
@@ -64,14 +64,23 @@ def nearest(
             received=f"{queries.shape[1]} and {gallery.shape[1]}",
         )
     k = min(k, len(gallery))
-    known = None if distance in FAISS_DISTANCES else DISTANCES.get(distance)
+    record = DISTANCES.get(distance)
     if not len(queries) or not k:
         return
-    if known is None:
+    rows = max(1, min(1024, chunk_entries // k))
+    record = fitted(record, gallery)
+    if distance in FAISS_DISTANCES and not record.own:
         search = _faiss_search(gallery, distance)
-        rows = max(1, min(1024, chunk_entries // k))
+    elif record.linear is not None:
+        # Euclidean neighbors of the mapped rows are the neighbors of the rows.
+        gallery, queries = (_mapped(v, record.linear) for v in (gallery, queries))
+        search = _faiss_search(gallery, "euclidean")
+    elif distance == "histogram_intersection" and not record.own:
+        # Half the Manhattan distance of rows that sum to one.
+        gallery, queries = (prepare(v, record).astype(np.float32) / 2 for v in (gallery, queries))
+        search = _faiss_search(gallery, "manhattan")
     else:
-        search = _block_search(gallery, known)
+        search = _block_search(gallery, record)
         rows = max(1, min(64, _CHUNK_ENTRIES // len(gallery)))
     for start in range(0, len(queries), rows):
         part = slice(start, min(start + rows, len(queries)))
@@ -96,6 +105,15 @@ def without_own(positions: np.ndarray, own: np.ndarray) -> np.ndarray:
     is_own = positions == own[:, None]
     is_own[:, -1] |= ~is_own.any(axis=1)
     return positions[~is_own].reshape(len(positions), -1)
+
+
+def fitted(distance: Distance, gallery: np.ndarray) -> Distance:
+    """The record that measures distances to `[G, D]` gallery rows, learned from them if it must."""
+    return distance.fit(gallery) if distance.fit is not None and len(gallery) else distance
+
+
+def _mapped(values: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values.astype(np.float64) @ linear, np.float32)
 
 
 def prepare(values: np.ndarray, distance: Distance) -> np.ndarray:

@@ -84,22 +84,32 @@ def extract(
     """
     feature = FEATURES.get(name)
     _check(images)
-    cached = None
-    if cache_dir is not None and fingerprint_key is not None:
-        parts = [name, feature.version, seed, fingerprint_key, list(images.shape)]
-        parts.append(None if fit is None else list(fit.shape))
-        cached = pathlib.Path(cache_dir) / f"features-{name}-{fingerprint(parts)}.npy"
-        found = _load(cached, len(images))
-        if found is not None:
-            return found
-    state = None
-    if feature.fit is not None:
-        if fit is not None:
-            _check(fit)
-        state = feature.fit(images if fit is None else fit, seed)
-    rows = _rows(feature, images, state, progress, workers)
-    if cached is not None:
-        with atomic_path(cached) as part, part.open("wb") as out:
+
+    def compute() -> np.ndarray:
+        state = None
+        if feature.fit is not None:
+            if fit is not None:
+                _check(fit)
+            state = feature.fit(images if fit is None else fit, seed)
+        return _rows(feature, images, state, progress, workers)
+
+    if cache_dir is None or fingerprint_key is None:
+        return compute()
+    parts = [name, feature.version, seed, fingerprint_key, list(images.shape)]
+    parts.append(None if fit is None else list(fit.shape))
+    file = pathlib.Path(cache_dir) / f"features-{name}-{fingerprint(parts)}.npy"
+    return cached_rows(file, len(images), compute)
+
+
+def cached_rows(
+    path: os.PathLike[str] | str, count: int, compute: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """The `[count, D]` float32 rows in the file `path`, or those of `compute`, kept there."""
+    path = pathlib.Path(path)
+    rows = _load(path, count)
+    if rows is None:
+        rows = compute()
+        with atomic_path(path) as part, part.open("wb") as out:
             np.save(out, rows)
     return rows
 

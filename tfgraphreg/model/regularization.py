@@ -51,7 +51,9 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         base_model: Of `build_classifier`.
         alpha: Weight of the graph term, finite and >= 0.
         distance: See `tfgraphreg.distances`. For a distance between distributions the
-            softmax of the rows is compared.
+            softmax of the rows is compared. `mahalanobis` uses a running covariance of what is
+            compared, updated once a step with the images of all replicas after the step's loss;
+            `tfgraphreg.distances.mahalanobis(covariance)` a given one.
         regularize: `"embedding"` or `"logits"`.
         max_neighbors: Neighbors of an image in a packed or gathered batch.
         multilabel: Whether labels are multi-hot rows.
@@ -100,6 +102,9 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         if bank_size is not None and alpha > 0:
             width = base_model.output_shape[regularize][-1]
             self.bank = EmbeddingBank(bank_size, width)
+        self.running = None
+        if distance.running is not None and alpha > 0:
+            self.running = distance.running(base_model.output_shape[regularize][-1])
         self._tracked = {
             name: keras.metrics.Mean(name=name)
             for name in ("loss", "supervised_loss", "graph_loss", "accuracy")
@@ -173,7 +178,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         if self.distance.distributions:
             sources, targets = tf.nn.softmax(sources), tf.nn.softmax(targets)
         weights = tf.cast(edges.weights, sources.dtype)
-        distances = self.distance.tensor(sources, targets)
+        distances = (self.running or self.distance).tensor(sources, targets)
         return tf.reduce_sum(weights * distances), tf.reduce_sum(tf.cast(weights > 0, tf.float32))
 
     def train_step(self, data):
@@ -197,6 +202,8 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             penalty = tf.add_n(self.base_model.losses) if self.base_model.losses else 0.0
             loss = supervised + self.alpha * graph + penalty / replicas
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+        if self.running is not None:
+            self.running.update(_of_all_replicas(outputs[self.regularize]))
         self._track(loss, supervised, graph, labels, outputs[LOGITS], row_weight)
         return {name: metric.result() for name, metric in self._tracked.items()}
 
@@ -241,6 +248,13 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         else:
             hits = tf.cast(tf.equal(tf.argmax(logits, -1), tf.cast(labels, tf.int64)), tf.float32)
         self._tracked["accuracy"].update_state(hits, sample_weight=row_weight)
+
+
+def _of_all_replicas(rows: tf.Tensor) -> tf.Tensor:
+    """The rows of every replica, one after the other; no gradient passes."""
+    rows = tf.stop_gradient(rows)
+    context = tf.distribute.get_replica_context()
+    return rows if context.num_replicas_in_sync == 1 else context.all_gather(rows, axis=0)
 
 
 def _global_sum(value: tf.Tensor) -> tf.Tensor:

@@ -2,53 +2,164 @@
 
 from __future__ import annotations
 
+import hashlib
+import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
+from tfgraphreg.errors import ConfigError, ModelError
+
+_BATCH = 128
+
+
+def check_features(name: str) -> None:
+    """Refuses features that cannot be, before anything is loaded.
+
+    Raises:
+        UnknownNameError: If there is no such descriptor or backbone.
+        ModelError: If there is no such SavedModel.
+        ConfigError: If nothing is named.
+    """
+    kind, network = _network(name)
+    if kind == "model":
+        if not (pathlib.Path(network) / "saved_model.pb").is_file():
+            raise ModelError(
+                "There is no SavedModel in this folder.",
+                received=f"graph_features={name}",
+                cure="Name a folder that a training run exported, such as saved_models/NAME.",
+            )
+    elif kind == "backbone":
+        from tfgraphreg.backbones.catalog import BACKBONES
+
+        backbone, weights = _backbone(network)
+        BACKBONES.get(backbone)
+        if weights not in ("imagenet", "none") and not _weights_file(weights).is_file():
+            raise ConfigError(
+                "The file with the weights of the backbone does not exist.",
+                received=f"graph_features={name}",
+                cure="Use backbone:NAME for ImageNet weights, or backbone:NAME=FILE.",
+            )
+    else:
+        from tfgraphreg.features import FEATURES
+
+        FEATURES.get(name)
+
+
+def features_mark(config: TrainConfig) -> Any:
+    """What the features depend on beyond their name and the images: the content of a network."""
+    kind, name = _network(config.graph_features)
+    if kind == "model":
+        folder = pathlib.Path(name)
+        files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".json")
+        # The graph's file differs from save to save; the variables and the meta data tell.
+        return [_digest(path) for path in files if path.parent.name == "variables"]
+    if kind == "backbone":
+        from importlib.metadata import version
+
+        backbone, weights = _backbone(name)
+        mark = [backbone, weights, config.image_size, version("tensorflow")]
+        if weights == "none":
+            mark.append(config.seed)
+        elif weights != "imagenet":
+            mark.append(_digest(_weights_file(weights)))
+        return mark
+    return None
 
 
 def graph_features(config: TrainConfig, images: Any, checksum: str, progress: Any) -> np.ndarray:
-    """Features `[N, D]` of the config's `graph_features`.
+    """Features `[N, D]` of the config's `graph_features`, kept in the cache.
 
-    `model:PATH` is the embedding of a SavedModel that this project exported; `backbone:NAME`
-    a network of the registry with its published weights; all others come from the features
-    room.
+    `model:PATH` is the embedding of a SavedModel that this project exported. `backbone:NAME` is a
+    network of the registry with its ImageNet weights, `backbone:NAME=FILE` with weights of one's
+    own, `backbone:NAME=none` with random ones. All others come from the features room.
+
+    Args:
+        config: Names the features and the seed.
+        images: `[N, H, W, C]` uint8, in memory or read by slices.
+        checksum: Names the content of `images`.
+        progress: Called as ``progress(what, done, total)``.
     """
-    kind, _, name = config.graph_features.partition(":")
-    if kind == "model":
-        from tfgraphreg.export import Predictor
-
-        return Predictor(name)(
-            images, progress=lambda done, total: progress("embedding", done, total)
-        )["embedding"]
-    if kind == "backbone":
-        return _backbone_features(name, images, config, progress)
     from tfgraphreg.features import extract
+    from tfgraphreg.features.registry import cached_rows
 
-    return extract(
-        config.graph_features,
-        images,
-        seed=config.seed,
-        progress=progress,
-        cache_dir=storage.cache_folder() / "features",
-        fingerprint_key=checksum,
-    )
+    folder = storage.cache_folder() / "features"
+    kind, name = _network(config.graph_features)
+    if kind is None:
+        return extract(
+            config.graph_features,
+            images,
+            seed=config.seed,
+            progress=progress,
+            cache_dir=folder,
+            fingerprint_key=checksum,
+        )
+
+    def compute() -> np.ndarray:
+        embed = _model(name) if kind == "model" else _with_backbone(name, images, config)
+        return embed(images, lambda done, *_: progress("embedding", done, len(images)))
+
+    key = storage.fingerprint([kind, features_mark(config), checksum, list(images.shape)])
+    return cached_rows(folder / f"features-{kind}-{key}.npy", len(images), compute)
 
 
-def _backbone_features(name: str, images: Any, config: TrainConfig, progress: Any) -> np.ndarray:
+def _network(name: str) -> tuple[str | None, str]:
+    kind, colon, rest = name.partition(":")
+    if kind not in ("model", "backbone"):
+        return None, name
+    if not colon or not rest:
+        raise ConfigError(
+            f"`--graph-features {kind}:` must name a network.",
+            received=f"graph_features={name}",
+            cure="Try model:saved_models/NAME or backbone:mobilenet.",
+        )
+    return kind, rest
+
+
+def _backbone(name: str) -> tuple[str, str]:
+    backbone, _, weights = name.partition("=")
+    return backbone, weights or "imagenet"
+
+
+def _weights_file(weights: str) -> pathlib.Path:
+    return pathlib.Path(weights.removeprefix("timm:"))
+
+
+def _digest(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _model(folder: str) -> Callable[..., np.ndarray]:
+    from tfgraphreg.export import Predictor
+
+    predictor = Predictor(folder)
+    return lambda images, tell: predictor(images, progress=tell)["embedding"].astype(np.float32)
+
+
+def _with_backbone(name: str, images: Any, config: TrainConfig) -> Callable[..., np.ndarray]:
     from tfgraphreg.backbones.build import build_backbone
-    from tfgraphreg.compat import tf
+    from tfgraphreg.compat import keras, tf
 
-    weights = "imagenet" if config.weights == "none" else config.weights
+    backbone, weights = _backbone(name)
+    keras.utils.set_random_seed(config.seed)
     model = build_backbone(
-        name, input_shape=images.shape[1:], weights=weights, image_size=config.image_size
+        backbone, input_shape=images.shape[1:], weights=weights, image_size=config.image_size
     )
     forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
-    parts = []
-    for start in range(0, len(images), 128):
-        parts.append(forward(tf.convert_to_tensor(images[start : start + 128])).numpy())
-        progress("embedding", min(start + 128, len(images)), len(images))
-    return np.concatenate(parts).astype(np.float32)
+
+    def embed(images: Any, tell: Callable[[int], None]) -> np.ndarray:
+        rows = np.empty((len(images), model.output_shape[-1]), np.float32)
+        for start in range(0, len(images), _BATCH):
+            batch = tf.convert_to_tensor(np.asarray(images[start : start + _BATCH]))
+            rows[start : start + _BATCH] = forward(batch).numpy()
+            tell(min(start + _BATCH, len(images)))
+        return rows
+
+    return embed

@@ -10,12 +10,13 @@ import numpy as np
 from tfgraphreg import __version__, storage
 from tfgraphreg.config import GRAPH_KINDS, TrainConfig
 from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.build import build, union
 from tfgraphreg.graph.npz import read_npz, write_npz
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import read_tsv
-from tfgraphreg.pipeline.features import graph_features
+from tfgraphreg.pipeline.features import check_features, features_mark, graph_features
 from tfgraphreg.pipeline.terminal import say
 
 _KEYS = (
@@ -53,11 +54,11 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
     if _is_file(config.graph):
         graph = read_tsv(config.graph, dataset.train.ids, progress=progress)
         return _kept_edges(config, dataset, graph.symmetrized() if config.symmetrize else graph)
-    key = graph_key(config, dataset)
-    if config.graph_features.startswith("model:"):
-        key["model"] = _model_mark(config.graph_features)
+    key = {**graph_key(config, dataset), "network": features_mark(config)}
     path = storage.cache_folder() / "graphs" / f"{storage.fingerprint(key)}.npz"
-    if path.exists():
+    # A function of the user's own may change under its name.
+    kept = not DISTANCES.get(config.graph_metric).own
+    if kept and path.exists():
         try:
             graph, _ = read_npz(path)
             say(f"Graph: the one built before from the same data and settings ({path})")
@@ -65,8 +66,33 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
         except (GraphError, OSError, ValueError):
             say("Graph: the cached file is damaged and is built again")
     graph = _kept_edges(config, dataset, _build(config, dataset, progress))
-    write_npz(graph, dataset.train.ids, path)
+    if kept:
+        write_npz(graph, dataset.train.ids, path)
     return graph
+
+
+def check_graph(config: TrainConfig) -> None:
+    """Refuses a graph that cannot be built, before anything is loaded.
+
+    Raises:
+        UnknownNameError: If the features are unknown.
+        ConfigError: If the kind of graph is unknown.
+        ModelError: If the features come from a SavedModel that is not there.
+    """
+    if not _is_file(config.graph) and set(config.graph.split(",")) != {"class"}:
+        check_features(config.graph_features)
+
+
+def search_note(graph: SimilarityGraph) -> str | None:
+    """A sentence if neighbors were searched approximately, with the recall that was measured."""
+    parts = graph.about.get("parts") or [graph.about]
+    recalls = [part["recall"] for part in parts if part.get("method") == "hnsw"]
+    if not recalls:
+        return None
+    return (
+        f"Neighbors were searched approximately (HNSW): {min(recalls):.1%} of the true ones were "
+        "found, measured on a sample."
+    )
 
 
 def _is_file(graph: str) -> bool:
@@ -117,9 +143,3 @@ def _kept_edges(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph) -
     return SimilarityGraph.from_edges(
         sources[keep], graph.indices[keep], graph.weights[keep], graph.num_nodes, about=graph.about
     )
-
-
-def _model_mark(name: str) -> str:
-    folder = pathlib.Path(name.partition(":")[2])
-    file = folder / "variables" / "variables.index"
-    return storage.fingerprint([str(folder), file.stat().st_mtime_ns if file.exists() else 0])

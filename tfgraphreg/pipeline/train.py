@@ -69,7 +69,7 @@ def prepare(config: TrainConfig, progress: Any) -> Material:
         say(f"  {note}")
     graph = None
     if config.regularized:
-        from tfgraphreg.pipeline.graphs import training_graph
+        from tfgraphreg.pipeline.graphs import search_note, training_graph
 
         graph = training_graph(config, dataset, progress)
         about = describe_graph(graph, true_labels)
@@ -78,7 +78,7 @@ def prepare(config: TrainConfig, progress: Any) -> Material:
             f"Graph: {about['nodes']} nodes, {about['edges']} edges"
             + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
         )
-        for sentence in about.pop("warnings"):
+        for sentence in filter(None, [search_note(graph), *about.pop("warnings")]):
             say(f"  {sentence}")
     return Material(dataset, true_labels, graph)
 
@@ -99,6 +99,10 @@ def check_names(config: TrainConfig) -> None:
     DISTANCES.get(config.distance)
     DISTANCES.get(config.graph_metric)
     find_loader(config.dataset)
+    if config.regularized:
+        from tfgraphreg.pipeline.graphs import check_graph
+
+        check_graph(config)
 
 
 def _measure_and_export(

@@ -30,6 +30,10 @@ class Checkpoints:
         }
         if model.bank is not None:
             parts["bank"] = model.bank
+        if model.running is not None:
+            parts["running"] = tf.train.Checkpoint(
+                mean=model.running.mean, covariance=model.running.covariance
+            )
         if model.augmenter is not None:
             parts["augmenter"] = model.augmenter
         self._checkpoint = tf.train.Checkpoint(**parts)
