@@ -19,6 +19,7 @@ from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.evaluation.arrays import as_matrix
 from tfgraphreg.evaluation.nearest import unit_rows
 from tfgraphreg.storage import atomic_folder, write_json
+from tfgraphreg.visualize.thumbnails import thumbnails
 
 FOLDER = "search"
 METHODS = ("exact", "hnsw")
@@ -37,11 +38,13 @@ class Found:
 
     Attributes:
         ids: `[Q, K]` strings, nearest first; "" where the index has fewer than K items.
+        labels: `[Q, K]` strings, "" where there is none.
         distances: `[Q, K]` float32, infinite where there is no item.
         positions: `[Q, K]` int64 places in the index, -1 where there is no item.
     """
 
     ids: np.ndarray
+    labels: np.ndarray
     distances: np.ndarray
     positions: np.ndarray
 
@@ -103,6 +106,7 @@ class Searcher:
         self.recall = 1.0
         self._index = self._empty_index()
         self._ids: list[str] = []
+        self._labels: list[str] = []
         self._known: set[str] = set()
         self._thumbnails: list[np.ndarray] = []
 
@@ -125,6 +129,7 @@ class Searcher:
         *,
         embeddings: np.ndarray | None = None,
         images: np.ndarray | None = None,
+        labels: Sequence[str] | None = None,
     ) -> None:
         """Adds items to the index as it is, without building it again.
 
@@ -134,6 +139,7 @@ class Searcher:
             images: `[N, height, width, channels]` uint8. They are kept as thumbnails, halved
                 until no side is above 128 pixels. Either all items of an index have one or
                 none.
+            labels: N strings, such as class names, which a search gives back.
 
         Raises:
             DataError: If an id is there already or arrays do not fit; nothing is added then.
@@ -144,16 +150,23 @@ class Searcher:
             raise DataError(
                 "Every item needs an id.", received=f"{len(embeddings)} items, {len(ids)} ids"
             )
+        labels = [""] * len(ids) if labels is None else [str(label) for label in labels]
+        if len(labels) != len(ids):
+            raise DataError(
+                "Every item needs a label, or none has one.",
+                received=f"{len(labels)} labels, {len(ids)} items",
+            )
         new = set(ids)
         if len(new) < len(ids) or new & self._known:
             twice = sorted(new & self._known) or sorted(i for i in new if ids.count(i) > 1)
             raise DataError("Ids in an index must differ.", received=f"{twice[0]!r} more than once")
-        small = None if images is None else _thumbnails(images, len(ids))
+        small = None if images is None else _small(images, len(ids))
         self._check_thumbnails(small)
         if not ids:
             return
         self._index.add(self._rows(embeddings))
         self._ids += ids
+        self._labels += labels
         self._known |= new
         if small is not None:
             self._thumbnails.append(small)
@@ -179,20 +192,23 @@ class Searcher:
         queries = self._embeddings(embeddings, images, "queries")
         if not len(queries):
             empty = np.empty((0, k))
-            return Found(empty.astype(str), empty.astype(np.float32), empty.astype(np.int64))
+            words = empty.astype(str)
+            return Found(words, words, empty.astype(np.float32), empty.astype(np.int64))
         values, positions = self._index.search(self._rows(queries), k)
         missing = positions < 0
         values = np.maximum(values, 0)
         # Between rows of length one the squared distance is twice the cosine distance.
         values = values / 2 if self.distance == "cosine" else np.sqrt(values)
-        ids = np.array([*self._ids, ""], dtype=str)[positions]
-        return Found(ids, np.where(missing, np.inf, values).astype(np.float32), positions)
+        # The -1 of a missing item takes the empty string at the end.
+        ids, labels = (np.array([*v, ""], dtype=str)[positions] for v in (self._ids, self._labels))
+        values = np.where(missing, np.inf, values).astype(np.float32)
+        return Found(ids, labels, values, positions)
 
     def save(self, model_folder: os.PathLike[str] | str) -> pathlib.Path:
         """Writes the index into `<model_folder>/search`, whole or not at all.
 
-        The folder holds index.faiss, items.npz (ids and thumbnails) and meta.json, which names
-        the model that the index belongs to. Gives the folder.
+        The folder holds index.faiss, items.npz (ids, labels and thumbnails) and meta.json, which
+        names the model that the index belongs to. Gives the folder.
         """
         import faiss
 
@@ -209,7 +225,7 @@ class Searcher:
         folder = pathlib.Path(model_folder) / FOLDER
         with atomic_folder(folder) as part:
             faiss.write_index(self._index, str(part / "index.faiss"))
-            arrays = {"ids": self.ids}
+            arrays = {"ids": self.ids, "labels": np.array(self._labels, dtype=str)}
             if self._thumbnails:
                 arrays["thumbnails"] = self.thumbnails
             np.savez(part / "items.npz", **arrays)
@@ -231,13 +247,14 @@ class Searcher:
             raise DataError(
                 "The search index does not belong to this model.",
                 received=f"an index of model {meta['model']} in {folder}",
-                cure="Build the index again with this model.",
+                cure="Build the index again with this model: scripts/search.py --rebuild.",
             )
         try:
             made = cls(meta["dim"], method=meta["method"], distance=meta["distance"], embed=embed)
             made._index = faiss.read_index(str(folder / "index.faiss"))
             with np.load(folder / "items.npz", allow_pickle=False) as items:
                 made._ids = [str(identity) for identity in items["ids"]]
+                made._labels = [str(label) for label in items["labels"]]
                 if meta["thumbnails"]:
                     made._thumbnails = [items["thumbnails"]]
             made.recall = float(meta["recall"])
@@ -245,6 +262,7 @@ class Searcher:
             raise _damaged(folder, str(error).splitlines()[0][:200]) from error
         made._known = set(made._ids)
         sizes = {made._index.ntotal, len(made._ids), len(made._known), meta["items"]}
+        sizes.add(len(made._labels))
         sizes |= {len(t) for t in made._thumbnails}
         if len(sizes) > 1 or made._index.d != made._empty_index().d:
             raise _damaged(folder, "its files do not fit together")
@@ -307,18 +325,11 @@ class Searcher:
         return hits / truth.size
 
 
-def _thumbnails(images: np.ndarray, count: int) -> np.ndarray:
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count:
-        raise DataError(
-            f"`images` must be {count} uint8 images [items, height, width, channels].",
-            received=f"dtype={images.dtype}, shape={images.shape}",
-        )
-    while max(images.shape[1:3]) > MAX_THUMBNAIL:
-        even = images[:, : images.shape[1] // 2 * 2, : images.shape[2] // 2 * 2].astype(np.uint16)
-        corners = [even[:, y::2, x::2] for y in (0, 1) for x in (0, 1)]
-        images = ((sum(corners) + 2) // 4).astype(np.uint8)
-    return np.array(images)
+def _small(images: np.ndarray, count: int) -> np.ndarray:
+    small = thumbnails(np.asarray(images), most=MAX_THUMBNAIL)
+    if len(small) != count:
+        raise DataError("Every item needs an image.", received=f"{len(small)} of {count}")
+    return small
 
 
 def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
@@ -327,7 +338,7 @@ def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
         raise DataError(
             "There is no search index beside this model.",
             received=str(folder),
-            cure="Build one first.",
+            cure="Build one: scripts/search.py --run RUN.",
         )
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
@@ -343,5 +354,7 @@ def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
 
 def _damaged(folder: pathlib.Path, why: str) -> DataError:
     return DataError(
-        "The search index is damaged.", received=f"{folder}: {why}", cure="Build it again."
+        "The search index is damaged.",
+        received=f"{folder}: {why}",
+        cure="Build it again: scripts/search.py --rebuild.",
     )
