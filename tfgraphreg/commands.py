@@ -32,6 +32,7 @@ _GRAPH_FIELDS = (
     "labels_per_class",
     "validation_fraction",
     "on_bad_image",
+    "cache_images",
     "image_size",
     "graph",
     "graph_features",
@@ -61,6 +62,21 @@ examples:
   evaluate.py --run runs/NAME --probes                   also what simple classifiers read off it
   evaluate.py --run runs/NAME --within all               each image among all the others
   evaluate.py --run runs/NAME --distance euclidean       search by another distance
+"""
+
+_EMBED_EXAMPLES = """
+examples:
+  embed.py --run runs/NAME                               test images, beside their raw pixels
+  embed.py --run runs/NAME --dim 3                       to turn in report.html
+  embed.py --run runs/NAME --source graph                the training graph itself
+  embed.py --run runs/NAME --onto-train                  where test images fall among training ones
+"""
+
+_SEARCH_EXAMPLES = """
+examples:
+  search.py --run runs/NAME shoe.png bag.jpg             the five nearest training images of each
+  search.py --run runs/NAME --add mine/1.png mine/2.png  more images, without building anew
+  search.py --run runs/NAME --method hnsw shoe.png       approximate, with its measured recall
 """
 
 _COMPARE_EXAMPLES = """
@@ -194,6 +210,77 @@ def _evaluate(args: Any) -> int:
     return 0
 
 
+def _embed_parser(parser: ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--dim", type=int, default=2, help="dimensions of the picture: 2 or 3")
+    parser.add_argument(
+        "--variant",
+        type=str,
+        default="neighbors",
+        help="kind of minimum-distortion embedding: neighbors, standardized, quadratic",
+    )
+    parser.add_argument(
+        "--source",
+        type=str,
+        default="embedding",
+        help="what is drawn: the neighbors in the embedding (beside those of raw pixels), or the "
+        "run's training graph",
+    )
+    parser.add_argument("--split", type=str, default="test", help="images drawn: test or train")
+    parser.add_argument("--limit", type=int, default=10_000, help="at most N images, by chance")
+    parser.add_argument(
+        "--onto-train",
+        action="store_true",
+        help="place test images among training images that stay where they are",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of choice and picture")
+
+
+def _embed(args: Any) -> int:
+    from tfgraphreg.pipeline.embed import EmbedOptions, embed_run
+    from tfgraphreg.pipeline.runs import read_run
+
+    names = [field.name for field in dataclasses.fields(EmbedOptions)]
+    options = EmbedOptions(**{name: getattr(args, name) for name in names})
+    run = read_run(args.run)
+    _start_tensorflow()
+    embed_run(run, options)
+    return 0
+
+
+def _search_parser(parser: ArgumentParser) -> None:
+    parser.add_argument("images", type=str, nargs="*", help="JPEG or PNG files to search with")
+    _add_run(parser)
+    parser.add_argument("--k", type=int, default=5, help="images found for each query")
+    parser.add_argument(
+        "--method", type=str, default=None, help="exact (default), or hnsw: fast, approximate"
+    )
+    parser.add_argument("--distance", type=str, default=None, help="cosine or euclidean")
+    parser.add_argument(
+        "--add", type=str, nargs="+", default=[], help="image files to add to the index first"
+    )
+    parser.add_argument("--rebuild", action="store_true", help="build the index again")
+
+
+def _search(args: Any) -> int:
+    from tfgraphreg.pipeline.runs import read_run
+
+    run = read_run(args.run)
+    _start_tensorflow()
+    from tfgraphreg.pipeline.find import search_run
+
+    problems = search_run(
+        run,
+        args.images,
+        k=args.k,
+        method=args.method,
+        distance=args.distance,
+        add=args.add,
+        rebuild=args.rebuild,
+    )
+    return 2 if problems else 0
+
+
 def _predict_parser(parser: ArgumentParser) -> None:
     parser.add_argument("images", type=str, nargs="+", help="JPEG or PNG files")
     parser.add_argument("--run", type=str, default=None, help="run folder whose model is asked")
@@ -271,6 +358,42 @@ def _compare(args: Any) -> int:
     return 2 if compare_runs(args.runs, sweep=args.sweep, out=args.out).problems else 0
 
 
+def _benchmark_parser(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "name",
+        type=str,
+        nargs="?",
+        default="all",
+        help="graph, packing, epoch, step, inference, startup, quality, or all",
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, under three minutes")
+    parser.add_argument("--json", type=str, default=None, help="file to merge the results into")
+    parser.add_argument(
+        "--check",
+        type=str,
+        default=None,
+        help="file of stored results; fails if a ratio is worse by more than 15%",
+    )
+    parser.add_argument(
+        "--page", type=str, default=None, help="Markdown page to make from the --json file"
+    )
+
+
+def _benchmark(args: Any) -> int:
+    from tfgraphreg.benchmark.run import benchmark, check_arguments
+
+    check_arguments(args.name, json_path=args.json, page=args.page)
+    _start_tensorflow()
+    worse = benchmark(
+        args.name, quick=args.quick, json_path=args.json, check=args.check, page=args.page
+    )
+    for sentence in worse:
+        print(f"worse: {sentence}")
+    if args.check and not worse:
+        print(f"No ratio is worse than in {args.check} by more than 15%.")
+    return 1 if worse else 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Command:
     """A command of the program."""
@@ -299,12 +422,27 @@ COMMANDS = {
         _evaluate,
         _EVALUATE_EXAMPLES,
     ),
+    "embed": Command(
+        "Draws a run's embedding in two or three dimensions (extra mde).",
+        _embed_parser,
+        _embed,
+        _EMBED_EXAMPLES,
+    ),
+    "search": Command(
+        "Finds the images that a run's model holds nearest to image files.",
+        _search_parser,
+        _search,
+        _SEARCH_EXAMPLES,
+    ),
     "predict": Command("Classifies image files with an exported model.", _predict_parser, _predict),
     "compare": Command(
         "Puts runs, or a sweep that it makes first, into one table and one page.",
         _compare_parser,
         _compare,
         _COMPARE_EXAMPLES,
+    ),
+    "benchmark": Command(
+        "Measures speed beside NSL and beside plain training.", _benchmark_parser, _benchmark
     ),
     "backbones": Command(
         "Lists the networks that --backbone takes.", _backbones_parser, _backbones

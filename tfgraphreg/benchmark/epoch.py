@@ -1,0 +1,232 @@
+"""An epoch of training with neighbors, against one of plain training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from tfgraphreg.benchmark.material import default_graphs, fashion_mnist
+from tfgraphreg.benchmark.results import Found, Table, seconds_text, times_text
+from tfgraphreg.benchmark.timing import Figure, Turn, in_process, ratio, take_turns
+from tfgraphreg.config import TrainConfig
+
+PLAIN = "plain training (alpha 0)"
+_BATCH = 128
+_MODES = ("paired", "gathered", "bank", "packed")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Size:
+    images: int | None
+    steps: int
+    rounds: int
+    growth_steps: int
+    growth_rounds: int
+    neighbors: tuple[int, ...]
+
+
+_FULL = _Size(None, 47, 20, 16, 4, (1, 2, 3, 5, 10, 20))
+_QUICK = _Size(12_000, 12, 6, 0, 0, ())
+
+
+def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
+    """Epochs at the sizes that matter, then how they grow with k and with replicas."""
+    size = _QUICK if quick else _FULL
+    dataset = fashion_mnist(size.images)
+    graphs = default_graphs(dataset, (1, 5, 10), progress)
+    images = len(dataset.train)
+    found = Found(
+        f"The default network `cnn` on {images:,} images of Fashion-MNIST (28x28), batches of "
+        f"{_BATCH}, alpha 0.1, graph of 10 nearest neighbors unless k says otherwise."
+    )
+    seconds = _main(found, dataset, graphs, size, progress)
+    _feeding(found, dataset, graphs, size, seconds, progress)
+    if size.growth_rounds:
+        _growth(found, dataset, graphs, size, progress)
+    _replicas(found, quick)
+    return found
+
+
+def _config(**settings: Any) -> TrainConfig:
+    from tfgraphreg.benchmark.trainers import EPOCHS
+
+    fixed = {"epochs": EPOCHS, "alpha": 0.1, "packer": "stream", "batch_size": _BATCH}
+    return TrainConfig(**{**fixed, **settings})
+
+
+def _main(found: Found, dataset: Any, graphs: Any, size: _Size, progress: Any) -> Any:
+    from tfgraphreg.benchmark import trainers as t
+
+    graph = graphs[10]
+    made = {
+        PLAIN: t.ours(_config(alpha=0), dataset, None),
+        "Keras' own fit step": t.plain_keras(_config(), dataset),
+        **{
+            f"paired, graph of k={k}": t.ours(_config(neighbors="paired"), dataset, graphs[k])
+            for k in (1, 5, 10)
+        },
+        "bank, k=10": t.ours(_config(neighbors="bank", max_neighbors=10), dataset, graph),
+    }
+    for k in (1, 3):
+        made[f"gathered, k={k}"] = t.ours(
+            _config(neighbors="gathered", max_neighbors=k), dataset, graph
+        )
+        made[f"packed, k={k}"] = t.ours(_config(max_neighbors=k), dataset, graph)
+        made[f"NSL, k={k}"] = t.nsl_wrapper(_config(max_neighbors=k), dataset, graph)
+    seconds = _turns(made, size.steps, size.rounds, progress)
+    steps = -(-len(dataset.train) // _BATCH)
+    table = Table(
+        "An epoch of training",
+        ["contender", "seconds an epoch", "times plain training"],
+        notes=[
+            f"Contenders take turns of {size.steps} steps, {size.rounds} rounds "
+            f"({size.rounds * size.steps / steps:.1f} epochs each); seconds are scaled to the "
+            f"{steps} steps of an epoch. Median, and smallest to largest, of the rounds.",
+        ],
+    )
+    for name in made:
+        epoch = Figure.of(s * steps / size.steps for s in seconds[name].values())
+        table.rows.append([name, seconds_text(epoch), times_text(ratio(seconds, name, PLAIN))])
+    found.tables.append(table)
+    for k in (1, 5, 10):
+        _keep(found, seconds, f"paired.k{k}", f"paired, graph of k={k}", 1.05)
+    _keep(found, seconds, "gathered.k1", "gathered, k=1", 1.85)
+    _keep(found, seconds, "bank.k10", "bank, k=10", 1.15)
+    against = ratio(seconds, "gathered, k=3", "NSL, k=3")
+    found.ratio("epoch.gathered.k3 / nsl.k3", against, better="lower", goal=0.9)
+    table.notes.append(f"gathered, k=3, took {times_text(against)} times as long as NSL, k=3.")
+    return seconds
+
+
+def _keep(found: Found, seconds: Any, key: str, name: str, goal: float) -> None:
+    figure = ratio(seconds, name, PLAIN)
+    found.ratio(f"epoch.{key} / plain", figure, better="lower", goal=goal)
+
+
+def _turns(made: Any, steps: int, rounds: int, progress: Any) -> Any:
+    for trainer in made.values():
+        trainer.run(2)  # Traces the step.
+    turns = {name: Turn(lambda t=trainer: t.run(steps)) for name, trainer in made.items()}
+    return take_turns(turns, rounds, progress)
+
+
+def _feeding(
+    found: Found, dataset: Any, graphs: Any, size: _Size, seconds: Any, progress: Any
+) -> None:
+    """The input pipelines by themselves, and the drawing of a matching."""
+    from tfgraphreg.benchmark import trainers as t
+    from tfgraphreg.neighbors import matching
+    from tfgraphreg.neighbors.order import epoch_draw, epoch_order
+    from tfgraphreg.pipeline.learn import batch_source
+
+    graph, images = graphs[10], len(dataset.train)
+    steps = -(-images // _BATCH)
+    plain = Figure.of(s * steps / size.steps for s in seconds[PLAIN].values())
+
+    def draw() -> None:
+        matched = matching.draw_matching(graph, seed=epoch_draw(0, 1))
+        matching.side_by_side(graph, matched, epoch_order(images, 0, 1))
+
+    turns = {"a matching drawn and laid out": Turn(draw)}
+    draw()
+    for mode, k in (("plain", 0), ("paired", 1), ("packed", 1), ("gathered", 1), ("bank", 10)):
+        config = _config(neighbors="packed" if mode == "plain" else mode, max_neighbors=max(k, 1))
+        batches = batch_source(config, dataset, None if mode == "plain" else graph)(0)
+        name = f"batches of {mode}" + (f", k={k}" if k else "")
+        turns[name] = Turn(t.batches_alone(batches, steps))
+        turns[name].work()
+    alone = take_turns(turns, 3 if steps < 200 else 5, progress)
+    table = Table(
+        "What feeds the network, by itself, for an epoch",
+        ["part", "seconds", "share of an epoch of plain training"],
+        notes=["Both run beside the training step, so an epoch does not wait for them."],
+    )
+    for name, taken in alone.items():
+        figure = Figure.of(taken.values())
+        share = Figure.of(value / plain.median for value in taken.values())
+        table.rows.append([name, seconds_text(figure), f"{share.median:.2%}"])
+        if name.startswith("batches"):
+            goal = 0.2 if "k=10" not in name else None
+            found.ratio(f"epoch.feeding {name[11:]} / plain", share, better="lower", goal=goal)
+        else:
+            found.ratio("epoch.matching / plain", share, better="lower", goal=0.01)
+    found.tables.append(table)
+
+
+def _growth(found: Found, dataset: Any, graphs: Any, size: _Size, progress: Any) -> None:
+    from tfgraphreg.benchmark import trainers as t
+
+    graphs = {**graphs, **default_graphs(dataset, (20,), progress)}
+    table = Table(
+        "How an epoch grows with k",
+        ["neighbors k", *_MODES, "NSL"],
+        notes=[
+            "Times plain training in the same rounds. For paired, k is the number of neighbors in "
+            "the graph; for all others, neighbors of each image in a batch. "
+            f"Turns of {size.growth_steps} steps, {size.growth_rounds} rounds for each k.",
+        ],
+    )
+    plain = t.ours(_config(alpha=0), dataset, None)
+    for k in size.neighbors:
+        graph = graphs[10 if k <= 10 else 20]
+        made = {PLAIN: plain}
+        for mode in _MODES:
+            own = graphs.get(k, graph) if mode == "paired" else graph
+            neighbors = 1 if mode == "paired" else k
+            config = _config(neighbors=mode, max_neighbors=neighbors)
+            made[mode] = t.ours(config, dataset, own)
+        made["NSL"] = t.nsl_wrapper(_config(max_neighbors=k), dataset, graph)
+        seconds = _turns(made, size.growth_steps, size.growth_rounds, progress)
+        cells = [times_text(ratio(seconds, name, PLAIN)) for name in (*_MODES, "NSL")]
+        table.rows.append([str(k), *cells])
+    found.tables.append(table)
+
+
+def _replicas(found: Found, quick: bool) -> None:
+    """One replica and two, in a process of its own: TensorFlow splits a CPU only at its start."""
+    answer, _, _ = in_process("epoch:two_replicas", rounds=3 if quick else 10)
+    table = Table(
+        "One replica and two logical devices on the same cores",
+        ["contender", "one replica, seconds an epoch", "two replicas", "times one replica"],
+        notes=[
+            "Two replicas on one processor share its cores: this shows what MirroredStrategy "
+            "itself costs, and that paired and bank cost no more under it than plain training.",
+        ],
+    )
+    for name, (one, two) in answer.items():
+        each = [Figure.of(one), Figure.of(two)]
+        times = Figure.of(b / a for a, b in zip(one, two))
+        table.rows.append([name, *map(seconds_text, each), times_text(times)])
+    plain, paired = answer["plain"][1], answer["paired"][1]
+    figure = Figure.of(b / a for a, b in zip(plain, paired))
+    found.ratio("epoch.paired / plain, two replicas", figure, better="lower")
+    found.tables.append(table)
+
+
+def two_replicas(rounds: int, steps: int = 12) -> dict[str, list[list[float]]]:
+    """Seconds of an epoch on one replica and on two, for each contender."""
+    from tfgraphreg.compat import load_nsl, tf
+
+    load_nsl()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    logical = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, logical)
+    from tfgraphreg.benchmark import trainers as t
+
+    dataset = fashion_mnist(12_000)
+    graph = default_graphs(dataset, (10,), lambda *_: None)[10]
+    strategies = [tf.distribute.OneDeviceStrategy("CPU:0")]
+    strategies.append(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    made: dict[Any, Any] = {}
+    for name in ("plain", "paired", "bank"):
+        config = _config(alpha=0) if name == "plain" else _config(neighbors=name)
+        for number, strategy in enumerate(strategies):
+            own = None if name == "plain" else graph
+            made[name, number] = t.ours(config, dataset, own, strategy=strategy)
+    seconds = _turns(made, steps, rounds, lambda *_: None)
+    scale = -(-60_000 // _BATCH) / steps
+    found: dict[str, list[list[float]]] = {}
+    for (name, _), taken in seconds.items():
+        found.setdefault(name, []).append([s * scale for s in taken.values()])
+    return found

@@ -1,0 +1,105 @@
+"""The tables of a benchmark, in the terminal and as a page of docs/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tfgraphreg import storage
+
+_HEAD = """# How fast it is
+
+Every table was measured by `scripts/benchmark.py`, and this page was made from its JSON file
+(`docs/benchmarks.json`); no number was written by hand. Contenders of one table take turns in one
+process, so that a busy machine slows all of them alike; shown are medians, and in brackets the
+smallest and the largest measurement.
+
+    python scripts/benchmark.py all                                  # every table, about an hour
+    python scripts/benchmark.py all --quick                          # small sizes, three minutes
+    python scripts/benchmark.py epoch                                # one of {names}
+    python scripts/benchmark.py all --json docs/benchmarks.json --page docs/benchmarks.md
+    python scripts/benchmark.py all --quick --check docs/benchmarks.json
+
+The last command is the regression guard: it fails, with exit status 1, when a ratio is worse than
+the stored one by more than 15%. It compares with results of the same mode and should run on a
+machine that does nothing else.
+"""
+
+
+def print_found(name: str, result: dict[str, Any]) -> None:
+    """Prints what one benchmark found."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(f"\n[bold]{name}[/bold]: {result['about']}")
+    for each in result["tables"]:
+        table = Table(title=each["title"])
+        for number, column in enumerate(each["columns"]):
+            table.add_column(column, justify="right" if number else "left")
+        for row in each["rows"]:
+            table.add_row(*row)
+        console.print(table)
+        for note in each["notes"]:
+            console.print(f"  {note}")
+    goals = Table(title="Ratios that the regression guard keeps")
+    for column in ("ratio", "value", "goal", "kept"):
+        goals.add_column(column, justify="left" if column == "ratio" else "right")
+    for cells in _ratio_rows(result["ratios"]):
+        goals.add_row(*cells)
+    console.print(goals)
+    console.print(f"  {_provenance(result)}")
+
+
+def write_page(path: str, kept: dict[str, Any]) -> None:
+    """Writes the page of the full results, or of the quick ones if there are no others."""
+    from tfgraphreg.benchmark.run import NAMES
+
+    results = kept.get("full") or kept.get("quick") or {}
+    lines = [_HEAD.replace("{names}", ", ".join(NAMES))]
+    for name in [n for n in NAMES if n in results]:
+        lines += _section(name, results[name])
+    storage.write_text(path, "\n".join(lines).rstrip() + "\n")
+
+
+def _section(name: str, result: dict[str, Any]) -> Iterator[str]:
+    yield f"\n## {name}\n\n{result['about']}"
+    for each in result["tables"]:
+        yield f"\n### {each['title']}\n"
+        yield from _markdown(each["columns"], each["rows"])
+        yield "".join(f"\n{note}" for note in each["notes"])
+    yield "\nRatios that the guard keeps:\n"
+    yield from _markdown(["ratio", "value", "goal", "kept"], _ratio_rows(result["ratios"]))
+    yield f"\n{_provenance(result)}"
+
+
+def _markdown(columns: list[str], rows: Any) -> Iterator[str]:
+    yield "| " + " | ".join(columns) + " |"
+    yield "| --- |" + " ---: |" * (len(columns) - 1)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _ratio_rows(ratios: dict[str, Any]) -> Iterator[list[str]]:
+    for name, ratio in ratios.items():
+        lower, goal = ratio["better"] == "lower", ratio["goal"]
+        kept = goal is not None and (ratio["value"] <= goal if lower else ratio["value"] >= goal)
+        yield [
+            name,
+            f"{ratio['value']:.4g} ({ratio['low']:.4g} to {ratio['high']:.4g})",
+            "" if goal is None else f"{'at most' if lower else 'at least'} {goal:g}",
+            "" if goal is None else ("yes" if kept else "no"),
+        ]
+
+
+def _provenance(result: dict[str, Any]) -> str:
+    machine, versions = result["machine"], result["versions"]
+    shown = ", ".join(f"{k} {v}" for k, v in versions.items() if k != "tfgraphreg")
+    gpus = f"{machine['gpus']} GPU" if machine["gpus"] else "no GPU"
+    return (
+        f"Measured in {result['seconds']:.0f} s on {machine['cores']} cores "
+        f"({machine['processor']}, {machine['memory_gib']} GiB), {gpus}; {machine['system']}; "
+        f"tfgraphreg {versions['tfgraphreg']} at commit {result['commit']}; {shown}."
+    )

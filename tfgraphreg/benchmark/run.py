@@ -1,0 +1,160 @@
+"""Runs benchmarks, prints their tables, keeps what they found, and guards against regressions.
+
+The JSON file holds `{"full": {...}, "quick": {...}}`, each by name of benchmark; a run replaces
+what it measured and leaves the rest, so that long measurements can be made in pieces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+from tfgraphreg import storage
+from tfgraphreg.benchmark.results import Found, commit, machine
+from tfgraphreg.errors import ConfigError, DataError
+
+NAMES = ("graph", "packing", "epoch", "step", "inference", "startup", "quality")
+# Of the quick mode's three minutes, training with several seeds would take more than one.
+_QUICK_ALL = NAMES[:-1]
+ALLOWED = 1.15
+"""A ratio may be worse than the stored one by this factor."""
+
+
+def benchmark(
+    name: str,
+    *,
+    quick: bool = False,
+    json_path: str | None = None,
+    check: str | None = None,
+    page: str | None = None,
+) -> list[str]:
+    """Measures, prints, and keeps.
+
+    Args:
+        name: One of `NAMES`, or `"all"`.
+        quick: Small sizes and few rounds: all of it in less than three minutes on two cores.
+        json_path: File that the results are merged into.
+        check: File of stored results to compare with.
+        page: Markdown file to write from the results in `json_path`.
+
+    Returns:
+        Ratios that are worse than stored by more than 15%, as sentences.
+
+    Raises:
+        ConfigError: If the name is unknown.
+        DataError: If a file of results cannot be read.
+    """
+    check_arguments(name, json_path=json_path, page=page)
+    stored = _read(check) if check else None
+    kept = _read(json_path) if json_path and pathlib.Path(json_path).exists() else {}
+    names = (_QUICK_ALL if quick else NAMES) if name == "all" else (name,)
+    mode = "quick" if quick else "full"
+    worse: list[str] = []
+    compared = 0
+    from tfgraphreg.benchmark.page import print_found, write_page
+
+    for one in names:
+        start = time.perf_counter()
+        found = _measure(one, quick)
+        result = {
+            **dataclasses.asdict(found),
+            "seconds": round(time.perf_counter() - start, 1),
+            "commit": commit(),
+            "machine": machine(),
+            "versions": _versions(),
+        }
+        print_found(one, result)
+        if json_path:
+            kept.setdefault(mode, {})[one] = result
+            storage.write_json(json_path, kept)
+        if stored is not None:
+            before = stored.get(mode, {}).get(one, {}).get("ratios", {})
+            compared += len(before.keys() & result["ratios"].keys())
+            worse += regressions(before, result["ratios"])
+    if page:
+        write_page(page, kept)
+    if stored is not None and not compared:
+        raise DataError(
+            f"{check} holds nothing to compare a {mode} run of {name} with.",
+            cure=f"Make it first: scripts/benchmark.py {name}"
+            + (" --quick" if quick else "")
+            + f" --json {check}.",
+        )
+    return worse
+
+
+def check_arguments(name: str, *, json_path: str | None, page: str | None) -> None:
+    """Refuses what cannot be measured or written.
+
+    Raises:
+        ConfigError: If the name is unknown, or a page is asked for without results to keep.
+    """
+    if name not in (*NAMES, "all"):
+        raise ConfigError(
+            "Unknown benchmark.", received=repr(name), cure=f"Use one of {', '.join(NAMES)} or all."
+        )
+    if page and not json_path:
+        raise ConfigError("`--page` needs `--json`.", cure="Name the results to make it from.")
+
+
+def regressions(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What became worse by more than 15%: a sentence each.
+
+    Args:
+        before: Stored ratios by name, see `Found`.
+        now: Those of this run. Names that only one side has are left out.
+    """
+    found = []
+    for name in sorted(before.keys() & now.keys()):
+        old, new = before[name]["value"], now[name]["value"]
+        higher = now[name]["better"] == "higher"
+        if (new * ALLOWED < old) if higher else (new > old * ALLOWED):
+            found.append(
+                f"{name}: {new:.4g}, stored {old:.4g} "
+                f"({now[name]['better']} is better, 15% are allowed)"
+            )
+    return found
+
+
+def _measure(name: str, quick: bool) -> Found:
+    from tfgraphreg.compat import load_nsl
+
+    load_nsl()
+    module = importlib.import_module(f"tfgraphreg.benchmark.{name}")
+    last = [0.0]
+
+    def progress(what: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if now - last[0] > 2:
+            last[0] = now
+            print(f"  {name}: {what}", file=sys.stderr, flush=True)
+
+    # What the recipes say of data and graphs would tear the tables apart.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return module.measure(quick=quick, progress=progress)
+
+
+def _versions() -> dict[str, str]:
+    from tfgraphreg.pipeline.train import versions
+
+    return versions()
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as results ({error}).") from error
+    if not isinstance(found, dict) or not set(found) <= {"full", "quick"}:
+        raise DataError(
+            f"{path} holds no results of a benchmark.",
+            cure="Make them: scripts/benchmark.py all --json FILE.",
+        )
+    return found
