@@ -15,6 +15,8 @@ from typing import Any
 
 from tfgraphreg.errors import ConfigError
 
+PAIRINGS = ("uniform", "weight")
+SAMPLINGS = ("top", "uniform", "weight")
 STRATEGIES = ("auto", "mirrored", "none")
 REGULARIZED = ("embedding", "logits")
 NEIGHBOR_MODES = ("packed", "gathered", "paired", "bank")
@@ -87,6 +89,20 @@ class TrainConfig:
         choices=NEIGHBOR_MODES,
     )
     max_neighbors: int = _field(1, "neighbors of an image in a batch")
+    neighbor_sampling: str = _field(
+        "uniform",
+        "which of its neighbors an image brings along, with gathered and bank: always the top "
+        "ones as packed does, or others each epoch",
+        choices=SAMPLINGS,
+    )
+    pairing: str = _field(
+        "uniform",
+        "how paired picks among free neighbors: all alike, or by weight",
+        choices=PAIRINGS,
+    )
+    pair_correction: bool = _field(
+        False, "with paired: weigh edges so that all count alike, however often they are drawn"
+    )
     packer: str = _field(
         "nsl", "who packs: nsl.tools.pack_nbrs, or the streaming packer", choices=PACKERS
     )
@@ -205,6 +221,14 @@ class TrainConfig:
                 "must be even with --neighbors paired",
                 self.batch_size,
                 f"Use {self.batch_size + 1}.",
+            )
+        paired_only = self.pair_correction or self.pairing != "uniform"
+        if self.alpha > 0 and self.neighbors != "paired" and paired_only:
+            raise ConfigError(
+                "--pairing and --pair-correction change how pairs are made, and only "
+                "--neighbors paired makes pairs.",
+                received=f"neighbors={self.neighbors}",
+                cure="Add --neighbors paired, or leave them out.",
             )
         if self.augment in LABEL_MIXING and self.labels_per_class is not None:
             raise ConfigError(
