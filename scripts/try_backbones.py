@@ -2,6 +2,7 @@
 
     python scripts/try_backbones.py --out runs/backbones          # goes on after a stop
     python scripts/try_backbones.py --only rexnet dla             # some families or networks
+    python scripts/try_backbones.py --limit 256                   # on fewer training images
 
 Writes results.json and results.md into --out as it goes. A network whose line is there already
 is not trained again.
@@ -28,9 +29,10 @@ from tfgraphreg.backbones.catalog import BACKBONES, smallest_networks  # noqa: E
 from tfgraphreg.storage import write_json, write_text  # noqa: E402
 
 
-def train(name: str, folder: pathlib.Path) -> dict[str, object]:
+def train(name: str, folder: pathlib.Path, limit: int | None) -> dict[str, object]:
     """Runs train.py in a process of its own; the figures of its metrics.json, or its error."""
     words = ["--dataset", "digits", "--backbone", name, "--epochs", "1"]
+    words += [] if limit is None else ["--limit", str(limit)]
     places = ["--run-dir", str(folder / name), "--export-dir", str(folder / f"{name}.model")]
     start = time.perf_counter()
     done = subprocess.run(
@@ -52,16 +54,17 @@ def train(name: str, folder: pathlib.Path) -> dict[str, object]:
 
 
 def page(results: dict[str, dict], about: dict[str, object]) -> str:
+    limited = "" if about["limit"] is None else f" --limit {about['limit']}"
     lines = [
         "# Every family on digits, one epoch",
         "",
-        "`python scripts/train.py --dataset digits --backbone NAME --epochs 1` for the smallest",
-        "network of each family, from random weights, with the graph term at its defaults. It",
-        "shows that each trains, exports and is measured; one epoch over 1,437 images of 8x8",
-        "pixels says nothing about which is best. Seconds are of the whole command.",
+        f"`python scripts/train.py --dataset digits --backbone NAME --epochs 1{limited}` for the",
+        "smallest network of each family, from random weights, with the graph term at its",
+        "defaults. It shows that each trains, exports and is measured; one epoch on so few images",
+        "of 8x8 pixels says nothing about which is best. Seconds are of the whole command.",
         "",
         "Made by `python scripts/try_backbones.py`: "
-        + ", ".join(f"{key} {value}" for key, value in about.items())
+        + ", ".join(f"{key} {value}" for key, value in about.items() if value is not None)
         + ".",
         "",
         "| family | network | test accuracy | recall@1 | seconds in training | seconds in all |",
@@ -77,7 +80,7 @@ def page(results: dict[str, dict], about: dict[str, object]) -> str:
     return "\n".join([*lines, ""])
 
 
-def provenance() -> dict[str, object]:
+def provenance(limit: int | None) -> dict[str, object]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
@@ -87,6 +90,7 @@ def provenance() -> dict[str, object]:
         "TensorFlow": version("tensorflow"),
         "Python": platform.python_version(),
         "CPU cores": os.cpu_count(),
+        "limit": limit,
         "seed": 0,
         "runs of each network": 1,
     }
@@ -97,6 +101,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/backbones"))
+    parser.add_argument("--limit", type=int, help="training images; default: all 1,437 or so")
     parser.add_argument("--only", nargs="*", help="names of families or networks; default: all")
     args = parser.parse_args()
     chosen = args.only or smallest_networks().values()
@@ -104,10 +109,10 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "results.json"
     results = json.loads(path.read_text())["results"] if path.exists() else {}
-    about = provenance()
+    about = provenance(args.limit)
     for name in names:
         if results.get(name, {"exit": 1})["exit"]:
-            results[name] = train(name, args.out)
+            results[name] = train(name, args.out, args.limit)
         print(name, results[name], flush=True)
         write_json(path, {"about": about, "results": results})
         write_text(args.out / "results.md", page(results, about))

@@ -22,10 +22,18 @@ REGULARIZED = ("embedding", "logits")
 NEIGHBOR_MODES = ("packed", "gathered", "paired", "bank")
 SCHEDULES = ("cosine", "fixed")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-PACKERS = ("nsl", "stream")
+PACKERS = ("auto", "nsl", "stream")
 AUGMENTATIONS = ("none", "flip", "flip_shift", "rand_augment", "mixup", "cutmix")
 LABEL_MIXING = ("mixup", "cutmix")
-OBJECTIVES = ("softmax", "triplet_semihard", "lifted_structured", "npairs", "contrastive")
+OBJECTIVES = (
+    "auto",
+    "softmax",
+    "sigmoid",
+    "triplet_semihard",
+    "lifted_structured",
+    "npairs",
+    "contrastive",
+)
 GRAPH_KINDS = ("knn", "mutual", "threshold", "class", "random")
 WEIGHTINGS = ("cosine", "gaussian", "binary")
 BAD_IMAGE = ("error", "skip")
@@ -60,6 +68,9 @@ class TrainConfig:
     on_bad_image: str = _field(
         "error", "what to do about files that are no usable image", choices=BAD_IMAGE
     )
+    cache_images: bool = _field(
+        False, "decode the images of a folder once into a file in the cache, not at every use"
+    )
     image_size: int | None = _field(
         None, "side in pixels that the backbone sees; the model resizes. Default: see `backbones`"
     )
@@ -68,12 +79,19 @@ class TrainConfig:
     weights: str = _field("none", "start weights: none, imagenet, a file, or timm:FILE.safetensors")
     embedding_dim: int = _field(64, "width of the embedding")
     freeze: str = _field(
-        "none", "what stays untrained: none, backbone, or a number of first stages"
+        "none",
+        "what keeps its start weights: none, backbone, or N: the first N of at most 5 stages, "
+        "counted from the pixels. Their batch normalization uses its stored statistics",
     )
     backbone_learning_rate: float = _field(
-        1.0, "learning rate of the backbone as a multiple of the head's"
+        1.0, "learning rate of the backbone's last stage as a multiple of the head's"
     )
-    warmup_epochs: int = _field(0, "epochs in which only the head is trained, at the start")
+    stage_decay: float = _field(
+        1.0, "learning rate of a stage as a multiple of that of the stage behind it, in (0, 1]"
+    )
+    warmup_epochs: int = _field(
+        0, "epochs at the start in which the head alone is trained and the backbone stays as it is"
+    )
 
     alpha: float = _field(0.1, "weight of the graph term; 0 is plain training")
     distance: str = _field(
@@ -104,7 +122,10 @@ class TrainConfig:
         False, "with paired: weigh edges so that all count alike, however often they are drawn"
     )
     packer: str = _field(
-        "nsl", "who packs: nsl.tools.pack_nbrs, or the streaming packer", choices=PACKERS
+        "auto",
+        "who packs: nsl.tools.pack_nbrs, which holds all images in memory, or the streaming packer, "
+        "which writes the same examples; auto: nsl up to 256 MB of images",
+        choices=PACKERS,
     )
     graph: str = _field(
         "knn", f"graph: one of {', '.join(GRAPH_KINDS)}, or a TSV file of your own edges"
@@ -124,7 +145,10 @@ class TrainConfig:
     )
 
     objective: str = _field(
-        "softmax", "supervised loss; all but softmax need the extra addons", choices=OBJECTIVES
+        "auto",
+        "supervised loss: softmax cross-entropy for one class an image, sigmoid cross-entropy for "
+        "several (auto: the one that the labels need), or one of the extra addons",
+        choices=OBJECTIVES,
     )
     augment: str = _field("none", "random changes of training images", choices=AUGMENTATIONS)
     epochs: int = _field(5, "passes over the training images")
@@ -188,6 +212,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 _refuse(name, "must be a finite number > 0", value, "Try 0.001.")
+        if not 0 < self.stage_decay <= 1:
+            _refuse("stage_decay", "must be in (0, 1]", self.stage_decay, "Try 0.7.")
         if not 0 <= self.validation_fraction < 1:
             _refuse(
                 "validation_fraction", "must be in [0, 1)", self.validation_fraction, "Try 0.1."
@@ -235,6 +261,13 @@ class TrainConfig:
                 f"--augment {self.augment} mixes labels, and unlabeled images have none.",
                 received=f"labels_per_class={self.labels_per_class}",
                 cure="Use all labels, or an augmentation that keeps labels.",
+            )
+        if self.warmup_epochs and self.freeze == "backbone":
+            raise ConfigError(
+                "`--warmup-epochs` trains the head alone at the start, and `--freeze backbone` to "
+                "the end.",
+                received=f"warmup_epochs={self.warmup_epochs}, freeze={self.freeze}",
+                cure="Leave one of them out.",
             )
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
             _refuse(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from typing import Any
 
@@ -95,28 +96,37 @@ def freeze(model: Any, what: str | int) -> list[str]:
     return names
 
 
-def learning_rate_factors(model: Any, *, decay: float) -> list[tuple[Any, float]]:
-    """Pairs every trainable weight with a factor for its learning rate.
+def learning_rate_factors(
+    model: Any, *, backbone: float = 1.0, decay: float = 1.0
+) -> list[tuple[Any, float]]:
+    """Pairs every trainable weight of the backbone with a factor for its learning rate.
 
-    What is not part of the backbone, such as the head, has factor 1; the last stage has `decay`,
-    the one before `decay` squared, and so on: layers near the pixels, whose features serve any
-    task, move least (Howard and Ruder 2018, arXiv:1801.06146).
+    The last stage learns at `backbone` times the head's rate, the one before at `decay` times
+    that, and so on: layers near the pixels, whose features serve any task, move least (Howard and
+    Ruder 2018, arXiv:1801.06146).
 
     Args:
         model: As in `stages`.
-        decay: Above 0, at most 1; 1 trains everything at one rate.
+        backbone: Above 0.
+        decay: Above 0, at most 1; 1 trains the whole backbone at one rate.
 
     Raises:
-        ModelError: If `decay` is out of range.
+        ModelError: If a number is out of range.
     """
+    if not (math.isfinite(backbone) and backbone > 0):
+        raise ModelError(
+            "`backbone`, a multiple of the learning rate, must be above 0.",
+            received=f"backbone={backbone}",
+        )
     if not 0 < decay <= 1:
         raise ModelError(
             "`decay` of the learning rate must be above 0 and at most 1.", received=f"decay={decay}"
         )
-    factors = {}
-    for distance, stage in enumerate(reversed(stages(model)), start=1):
-        factors.update({id(weight): decay**distance for weight in stage.trainable_weights})
-    return [(weight, factors.get(id(weight), 1.0)) for weight in model.trainable_weights]
+    return [
+        (weight, backbone * decay**distance)
+        for distance, stage in enumerate(reversed(stages(model)))
+        for weight in stage.trainable_weights
+    ]
 
 
 def network(model: Any) -> Any:

@@ -12,6 +12,7 @@ from tfgraphreg import __version__, storage
 from tfgraphreg.backbones.build import build_backbone
 from tfgraphreg.backbones.catalog import BACKBONES
 from tfgraphreg.backbones.records import plan_input
+from tfgraphreg.backbones.transfer import freeze, learning_rate_factors
 from tfgraphreg.compat import keras
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
@@ -28,10 +29,14 @@ from tfgraphreg.pipeline.graphs import graph_key
 from tfgraphreg.pipeline.runs import RunFolder
 from tfgraphreg.pipeline.terminal import progress_bars, say
 from tfgraphreg.training.augmentation import build_augmenter, build_label_mixer
-from tfgraphreg.training.fit import FitPlan, fit, make_optimizer, suit_batch_norm
+from tfgraphreg.training.fit import FitPlan, fit, suit_batch_norm
 from tfgraphreg.training.history import Row
+from tfgraphreg.training.optimizer import make_optimizer
 from tfgraphreg.training.strategy import check_batch_size, choose_strategy
 from tfgraphreg.training.tensorboard import TensorBoardLog, neighbor_sheet
+
+# Images that nsl.tools.pack_nbrs may hold in memory, at ten times their size and more.
+_NSL_BYTES = 256 << 20
 
 # Matchings drawn to measure how often each edge is: the error of a chance of 0.1 is then 0.02.
 _MATCHINGS = 200
@@ -66,6 +71,7 @@ def learn(config: TrainConfig, run: RunFolder, material: Any) -> Learned:
                 schedule=config.schedule,
                 steps=steps * config.epochs,
                 precision=config.precision,
+                **_transfer(config, model.base_model, steps),
             ),
             jit_compile=config.jit_compile,
         )
@@ -85,9 +91,31 @@ def learn(config: TrainConfig, run: RunFolder, material: Any) -> Learned:
             batches=source,
             validate=_validation(base, dataset),
             listener=_tensorboard(config, run, dataset, graph),
+            frozen=config.freeze,
+            warmup_epochs=config.warmup_epochs,
         ),
     )
     return Learned(base, rows, replicas, parameters(base))
+
+
+def _transfer(config: TrainConfig, base: keras.Model, steps: int) -> dict[str, Any]:
+    """Freezes what the config says; what the optimizer must know of the backbone."""
+    frozen = freeze(base, config.freeze)
+    if frozen:
+        say(f"  Frozen: {len(frozen)} layers, {frozen[0]} to {frozen[-1]}")
+    if config.warmup_epochs:
+        say(f"  Only the head is trained in the first {config.warmup_epochs} epoch(s)")
+    factors = learning_rate_factors(
+        base, backbone=config.backbone_learning_rate, decay=config.stage_decay
+    )
+    still = bool(frozen) or config.warmup_epochs > 0
+    if still and config.weights == "none":
+        say("  The backbone has random weights, and what is frozen keeps them: see --weights")
+    return {
+        "factors": factors,
+        "first_step": config.warmup_epochs * steps,
+        "bounded": still,
+    }
 
 
 def build_model(config: TrainConfig, dataset: Dataset) -> GraphRegularization:
@@ -163,6 +191,11 @@ def _correction(config: TrainConfig, graph: SimilarityGraph) -> np.ndarray:
 
 def _pack(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph):
     started = time.perf_counter()
+    packer = config.packer
+    if packer == "auto":
+        images = dataset.train.images
+        size = int(np.prod(images.shape))
+        packer = "nsl" if isinstance(images, np.ndarray) and size <= _NSL_BYTES else "stream"
     key = {**graph_key(config, dataset), "nsl": "1.4.0", "packer": __version__}
     with progress_bars() as progress:
         packed = pack(
@@ -171,12 +204,12 @@ def _pack(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph):
             max_neighbors=config.max_neighbors,
             folder=storage.cache_folder() / "packed",
             key=key,
-            packer=config.packer,
+            packer=packer,
             progress=lambda done, total: progress("packing", done, total),
         )
     say(
-        f"Packed: {packed.num_examples} images with up to {config.max_neighbors} neighbor(s), "
-        f"{packed.size / 1e6:.0f} MB, {time.perf_counter() - started:.1f} s"
+        f"Packed: {packed.num_examples} images with up to {config.max_neighbors} neighbor(s) by "
+        f"the packer {packer}, {packed.size / 1e6:.0f} MB, {time.perf_counter() - started:.1f} s"
     )
     return packed
 

@@ -7,6 +7,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
+from tfgraphreg.backbones.transfer import freeze
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import TrainingError
 from tfgraphreg.model.regularization import GraphRegularization
@@ -27,6 +28,8 @@ class FitPlan:
         batches: Of the first epoch to run; gives all batches from there to the last epoch.
         validate: Gives `val_*` values after each epoch, or None.
         listener: Called with each epoch's row.
+        frozen: What stays untrained to the end: `none`, `backbone` or a number of stages.
+        warmup_epochs: At the start, in which all of the backbone is frozen.
         verbose: Keras' progress bar: 0 none, 1 bar, 2 a line an epoch.
     """
 
@@ -37,20 +40,9 @@ class FitPlan:
     batches: Callable[[int], tf.data.Dataset]
     validate: Callable[[], Row] | None = None
     listener: Callable[[Row], None] | None = None
+    frozen: str = "none"
+    warmup_epochs: int = 0
     verbose: int | None = None
-
-
-def make_optimizer(
-    learning_rate: float, *, schedule: str, steps: int, precision: str
-) -> keras.optimizers.Optimizer:
-    """Adam with a fixed rate, or one that falls to zero as half a cosine over `steps`."""
-    rate = learning_rate
-    if schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(learning_rate, max(steps, 1))
-    optimizer = keras.optimizers.Adam(rate)
-    if precision == "mixed_float16":
-        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    return optimizer
 
 
 def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
@@ -65,7 +57,10 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
     Raises:
         TrainingError: If the loss stops being a number, or a batch does not fit in memory.
     """
-    # Adam's slots must exist before their values can be restored, one copy for each replica.
+    if plan.frozen != "none":
+        _set_frozen(model, plan.frozen)
+    # Adam's slots must exist before their values can be restored, one copy for each replica;
+    # those of a backbone that is still being warmed up too.
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(plan.folder / "checkpoints", model)
@@ -79,23 +74,40 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
         validate=plan.validate,
         listener=plan.listener,
     )
-    if done < plan.epochs:
-        try:
-            model.fit(
-                plan.batches(done),
-                initial_epoch=done,
-                epochs=plan.epochs,
-                steps_per_epoch=plan.steps,
-                callbacks=[StopOnNaN(), recorder],
-                verbose=_verbosity() if plan.verbose is None else plan.verbose,
-            )
-        except tf.errors.ResourceExhaustedError as error:
-            raise TrainingError(
-                "A batch does not fit in the memory of the device.",
-                cure="Use a smaller --batch-size, --image-size or --max-neighbors.",
-            ) from error
+    try:
+        if done < plan.warmup_epochs:
+            _set_frozen(model, "backbone")
+            _run(model, plan, recorder, start=done, end=plan.warmup_epochs)
+            _set_frozen(model, plan.frozen)
+        _run(model, plan, recorder, start=max(done, plan.warmup_epochs), end=plan.epochs)
+    except tf.errors.ResourceExhaustedError as error:
+        raise TrainingError(
+            "A batch does not fit in the memory of the device.",
+            cure="Use a smaller --batch-size, --image-size or --max-neighbors.",
+        ) from error
     checkpoints.restore_best()
     return recorder.rows
+
+
+def _set_frozen(model: GraphRegularization, what: str) -> None:
+    freeze(model.base_model, what)
+    # `fit` undoes what was frozen since the last compile.
+    model.compile(optimizer=model.optimizer, jit_compile=model.jit_compile)
+
+
+def _run(
+    model: GraphRegularization, plan: FitPlan, recorder: EpochRecorder, *, start: int, end: int
+) -> None:
+    if start >= end:
+        return
+    model.fit(
+        plan.batches(start),
+        initial_epoch=start,
+        epochs=end,
+        steps_per_epoch=plan.steps,
+        callbacks=[StopOnNaN(), recorder],
+        verbose=_verbosity() if plan.verbose is None else plan.verbose,
+    )
 
 
 def suit_batch_norm(model: keras.Model, *, steps: int) -> None:
