@@ -70,10 +70,15 @@ def test_freeze_refuses_what_it_cannot_do(classifier, what):
 
 
 def test_rates_fall_towards_the_pixels(classifier):
-    factors = {w.name: f for w, f in learning_rate_factors(classifier, decay=0.5)}
-    assert factors["logits/kernel:0"] == 1.0
-    assert factors["conv1/kernel:0"] == 0.5**5
-    assert sorted(set(factors.values())) == [0.5**n for n in range(5, -1, -1)]
+    factors = {w.name: f for w, f in learning_rate_factors(classifier, backbone=0.4, decay=0.5)}
+    # The head is not named: it learns at the rate itself.
+    assert set(factors) == {w.name for w in network(classifier).trainable_weights}
+    assert factors["conv1/kernel:0"] == 0.4 * 0.5**4
+    assert sorted(set(factors.values())) == [0.4 * 0.5**n for n in range(4, -1, -1)]
+    assert {f for _, f in learning_rate_factors(classifier)} == {1.0}
     for decay in (0, 1.1, float("nan")):
         with pytest.raises(ModelError, match="`decay` of the learning rate"):
             learning_rate_factors(classifier, decay=decay)
+    for multiple in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ModelError, match="`backbone`, a multiple of the learning rate"):
+            learning_rate_factors(classifier, backbone=multiple)
