@@ -36,25 +36,35 @@ def test_threshold_is_all_similar_pairs():
 
 
 def test_class_graph_joins_only_classes():
-    labels = np.repeat([0, 1, 2, -1], [40, 5, 1, 34])
+    labels = np.repeat([0, 1, 3, -1], [32, 7, 7, 34])
     graph = build("class", features(), k=6, labels=labels, weighting="binary")
     sources, targets = graph.sources(), graph.indices
     assert (labels[sources] == labels[targets]).all() and (labels[sources] >= 0).all()
-    assert graph.degrees().tolist() == [6] * 40 + [4] * 5 + [0] * 35
+    assert graph.degrees().tolist() == [6] * 46 + [0] * 34
+    assert graph.in_degrees().tolist() == [6] * 46 + [0] * 34
     multi = np.stack([labels == 0, np.arange(80) < 10], axis=1).astype(np.int8)
     graph = build("class", features(), k=3, labels=multi)
     assert ((multi[graph.sources()] & multi[graph.indices]).any(1)).all()
     with pytest.raises(ConfigError, match=r"one label for every item. Received: None labels"):
         build("class", features())
-    with pytest.raises(GraphError, match=r"No two labeled items share a class"):
-        build("class", features(3), labels=np.array([0, 1, -1]))
+    with pytest.raises(
+        ConfigError, match=r"k=7, and class number 1 has 7 labeled.*k <= 6 \(--graph-neighbors\)"
+    ):
+        build("class", features(), k=7, labels=labels)
+    with pytest.raises(ConfigError, match=r"class number 0 has 1 labeled.*label more"):
+        build("class", features(3), k=1, labels=np.array([0, 1, -1]))
+    with pytest.raises(GraphError, match=r"No item is labeled"):
+        build("class", features(3), labels=np.full(3, -1))
 
 
 def test_random_keeps_degrees_and_weights():
     knn = build("knn", features(), k=4)
     control = build("random", features(), k=4, seed=1)
     np.testing.assert_array_equal(knn.degrees(), control.degrees())
-    np.testing.assert_array_equal(np.sort(knn.weights), np.sort(control.weights))
+    np.testing.assert_array_equal(knn.in_degrees(), control.in_degrees())
+    for node in range(80):
+        mine, theirs = (np.sort(g.neighbors(node)[1]) for g in (knn, control))
+        np.testing.assert_array_equal(mine, theirs)
     assert (dense(knn) > 0)[dense(control) > 0].mean() < 0.3
     np.testing.assert_array_equal(dense(control), dense(rewired(knn, seed=1)))
     full = build("random", features(5), k=4)

@@ -131,10 +131,10 @@ def test_a_run_by_mahalanobis_resumes_as_if_it_never_stopped(monkeypatch):
         if epoch == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(EpochRecorder, "on_epoch_end", stop)
-    assert train(*words, run="runs/cut", epochs=3) == 130
-    monkeypatch.undo()
-    monkeypatch.setenv("TFGRAPHREG_CACHE", "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochRecorder, "on_epoch_end", stop)
+        assert train(*words, run="runs/cut", epochs=3) == 130
+    assert len(pathlib.Path("runs/cut/history.csv").read_text().splitlines()) == 3
     assert train(*words, "--resume", run="runs/cut", epochs=3) == 0
     cut = metrics("runs/cut")
     for name in ("final", "recall_at_1", "test_accuracy", "mean_average_precision"):

@@ -18,7 +18,7 @@ from tfgraphreg.data.known import KNOWN, KnownSet
 from tfgraphreg.data.options import LoadOptions
 from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.data.sources import find_files
-from tfgraphreg.data.splits import divide, keep_labels
+from tfgraphreg.data.splits import divide, keep_labels, stratified_choice
 from tfgraphreg.errors import DataError
 from tfgraphreg.registry import Registry
 from tfgraphreg.storage import fingerprint
@@ -75,8 +75,9 @@ def load(
         seed: Decides every random choice below.
         validation_fraction: Share of the (limited) training images that become the validation
             split, every class in its proportion; in [0, 1).
-        limit: Take only the first N training images; more than there are takes all. The test
-            split stays whole.
+        limit: Take only the first N training images; more than there are takes all. Where the
+            images lie class by class and the first N would miss some, N are drawn by the seed
+            from all classes instead. The test split stays whole.
         image_size: Height and width to which images are resized; None keeps their own.
         labels_per_class: Keep N labels a class in the training split; the other images stay,
             unlabeled (-1).
@@ -134,7 +135,7 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
         raise DataError(f"{dataset.name} has an empty training or test split.")
     notes = list(dataset.notes)
     if options.limit is not None and options.limit < len(train):
-        train = train.take(np.arange(options.limit))
+        train = _limited(train, options.limit, options.seed, notes)
     elif options.limit is not None:
         notes.append(f"All {len(train)} training images are used: limit is {options.limit}.")
     if options.validation_fraction > 0 and len(validation):
@@ -157,6 +158,19 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
         notes=tuple(notes),
         checksum=fingerprint([dataset.checksum, choices]),
     )
+
+
+def _limited(train: Split, limit: int, seed: int, notes: list[str]) -> Split:
+    """The first images, or, where these miss classes that `limit` has room for, some of each."""
+    first = np.arange(limit)
+    if train.multilabel:
+        return train.take(first)
+    classes = len(np.unique(train.labels))
+    if len(np.unique(train.labels[first])) >= min(limit, classes):
+        return train.take(first)
+    notes.append(f"The {limit} training images are drawn from all classes.")
+    chosen = stratified_choice(train.labels, limit / len(train), seed=seed)
+    return train.take(np.flatnonzero(chosen))
 
 
 def make_ids(name: str, split: str, count: int) -> np.ndarray:

@@ -12,6 +12,31 @@ from tfgraphreg.errors import DataError
 UNLABELED = -1
 
 
+def class_numbers(labels: np.ndarray) -> np.ndarray:
+    """`[N]` int64 class numbers of `[N, C]` one-hot rows; -1 where a row is unlabeled.
+
+    Rows of zeros and rows of -1 are unlabeled.
+
+    Raises:
+        DataError: If a row names several classes, or holds anything but 0, 1 and -1.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or not np.isin(labels, (-1, 0, 1)).all():
+        raise DataError(
+            "One-hot labels must have the shape [N, C] and hold zeros and ones.",
+            received=f"shape={labels.shape}",
+        )
+    several = (labels == 1).sum(axis=1) > 1
+    if several.any():
+        raise DataError(
+            "One-hot rows must name one class each.",
+            received=f"{int(several.sum())} rows with several, the first is row "
+            f"{int(np.argmax(several))}",
+            cure="Keep such labels as they are: they are multi-hot.",
+        )
+    return np.where((labels == 1).any(axis=1), labels.argmax(axis=1), UNLABELED)
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """N images with what is known of them.

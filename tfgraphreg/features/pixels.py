@@ -12,6 +12,8 @@ from tfgraphreg.features.registry import FEATURES, Feature, blocks
 _COMPONENTS = 100
 _WIDEST_COVARIANCE = 4096
 _SAMPLE = 10_000
+_SAMPLE_BYTES = 512 << 20
+_CHUNK = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,8 @@ def fit_pca(images: Any, seed: int, *, components: int = _COMPONENTS) -> Project
 
     Up to 4096 pixels the covariance of all images is summed block by block and decomposed, which
     is exact and needs memory for one block only. Wider images use a randomized SVD (Halko,
-    Martinsson and Tropp, 2011) of at most 10,000 images drawn with `seed`.
+    Martinsson and Tropp, 2011) of images drawn with `seed`: at most 10,000 of them, and no more
+    than take 512 MB (892 at 224 x 224 x 3), but at least twice the components.
     """
     pixels = int(np.prod(images.shape[1:]))
     components = max(1, min(components, pixels, len(images) - 1))
@@ -64,9 +67,13 @@ def _by_covariance(images: Any, pixels: int, components: int) -> tuple[np.ndarra
 def _by_sample(images: Any, components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.utils.extmath import randomized_svd
 
-    count = min(_SAMPLE, len(images))
+    affordable = _SAMPLE_BYTES // (4 * int(np.prod(images.shape[1:])))
+    count = min(_SAMPLE, len(images), max(affordable, 2 * components))
     chosen = np.sort(np.random.default_rng(seed).choice(len(images), count, replace=False))
-    rows = flat(np.asarray(images[chosen]))
+    rows = np.empty((count, int(np.prod(images.shape[1:]))), np.float32)
+    for start in range(0, count, _CHUNK):
+        part = chosen[start : start + _CHUNK]
+        rows[start : start + len(part)] = flat(np.asarray(images[part]))
     mean = rows.mean(axis=0, dtype=np.float64)
     rows -= mean.astype(np.float32)
     _, _, axes = randomized_svd(rows, min(components, count), random_state=seed)

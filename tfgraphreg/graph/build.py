@@ -19,6 +19,7 @@ from tfgraphreg.graph.weights import edge_weights
 KINDS = ("knn", "mutual", "threshold", "class", "random")
 _BLOCK = 2048
 _MOST_EDGES = 200_000_000
+_EXCHANGES = 30
 
 
 def build(
@@ -41,9 +42,9 @@ def build(
         kind: ``"knn"``: the `k` nearest of each item. ``"mutual"``: those knn edges that exist in
             both directions; nodes may stay alone. ``"threshold"``: all pairs with a cosine
             similarity of at least `threshold`, whatever the metric, found exactly. ``"class"``:
-            `k` random items of the same label for each labeled one, all of them where the class
-            is no larger. ``"random"``: the control: each item keeps its `k` edges, to items drawn
-            at random, with the weights of the knn graph.
+            `k` random items of the same label for each labeled one; every class must have more
+            than `k`. ``"random"``: the control: the knn graph with every edge's end exchanged at
+            random, see `rewired`.
         features: `[N, D]`.
         k: Neighbors; at least 1.
         metric: Of knn, mutual and random, and of gaussian weights.
@@ -56,7 +57,7 @@ def build(
         progress: Called as ``progress(what, done, total)``.
 
     Raises:
-        ConfigError: If an argument cannot be.
+        ConfigError: If an argument cannot be, also a `k` as large as a class or larger.
         GraphError: If the graph would have no edge, or too many.
     """
     if kind not in KINDS:
@@ -76,7 +77,7 @@ def build(
         if kind == "mutual":
             graph = mutual(graph)
         elif kind == "random":
-            graph = rewired(graph, seed=seed)
+            graph = rewired(graph, seed=seed, progress=progress)
     else:
         measured = Measured.of(features, metric)
         if kind == "threshold":
@@ -101,23 +102,32 @@ def mutual(graph: SimilarityGraph) -> SimilarityGraph:
     return SimilarityGraph.from_edges(sources[kept], targets[kept], weights, n, about=about)
 
 
-def rewired(graph: SimilarityGraph, *, seed: int = 0) -> SimilarityGraph:
-    """A control: every node keeps its number of out-edges and their weights, to random others.
+def rewired(
+    graph: SimilarityGraph, *, seed: int = 0, progress: Progress | None = None
+) -> SimilarityGraph:
+    """A control: a random graph in which every node keeps its in-degree and its out-degree.
 
-    Targets of a node are drawn uniformly without repetition, never the node itself.
+    Pairs of edges a -> b and c -> d are drawn at random and become a -> d and c -> b, unless that
+    makes a self loop or an edge that is there already; every edge has 30 chances (Maslov and
+    Sneppen, Science 296, 2002). Weights stay with the node that an edge leaves.
     """
     rng = np.random.default_rng(seed)
     n, sources = graph.num_nodes, graph.sources()
-    targets = np.empty(graph.num_edges, np.int64)
-    open_ = np.arange(graph.num_edges)
-    while len(open_):  # draw again only what was taken already
-        targets[open_] = rng.integers(0, n - 1, len(open_))
-        targets[open_] += targets[open_] >= sources[open_]
-        keys = sources * n + targets
-        _, first = np.unique(keys, return_index=True)
-        taken = np.ones(len(keys), bool)
-        taken[first] = False
-        open_ = np.flatnonzero(taken)
+    targets, half = graph.indices.astype(np.int64), graph.num_edges // 2
+    for turn in range(_EXCHANGES):
+        if progress:
+            progress("exchanging edges", turn, _EXCHANGES)
+        order = rng.permutation(graph.num_edges)
+        one, other = order[:half], order[half : 2 * half]
+        new = np.concatenate([sources[one] * n + targets[other], sources[other] * n + targets[one]])
+        fine = ~np.isin(new, sources * n + targets)
+        fine &= new // n != new % n
+        # Of two exchanges that make the same edge neither is done.
+        _, place, counts = np.unique(new, return_inverse=True, return_counts=True)
+        fine &= counts[place] == 1
+        done = fine[:half] & fine[half:]
+        one, other = one[done], other[done]
+        targets[one], targets[other] = targets[other], targets[one]
     about = {**graph.about, "kind": "random"}
     return SimilarityGraph.from_edges(sources, targets, graph.weights, n, about=about)
 
@@ -180,7 +190,7 @@ def _similar_pairs(
 def _class_pairs(
     labels: np.ndarray | None, n: int, k: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most `k` random others with a label in common for every labeled item."""
+    """`k` random others with a label in common, for each label of every labeled item."""
     if labels is None or len(labels) != n:
         raise ConfigError(
             "A class graph needs one label for every item.",
@@ -193,19 +203,24 @@ def _class_pairs(
     for c in range(classes):
         members = np.flatnonzero(labels[:, c] > 0 if labels.ndim == 2 else labels == c)
         size = len(members)
-        if size < 2:
+        if not size:
             continue
-        steps = np.arange(1, min(k, size - 1) + 1)
+        if size <= k:
+            raise ConfigError(
+                "`k` must be smaller than every class in a class graph.",
+                received=f"k={k}, and class number {c} has {size} labeled image(s)",
+                cure=f"Use k <= {size - 1} (--graph-neighbors)."
+                if size > 1
+                else "Leave that class out, or label more of its images.",
+            )
         # Fixed steps around one random circle: distinct, never the item itself, and k a node.
         circle = rng.permutation(members)
-        if size - 1 > k:
-            steps = rng.choice(np.arange(1, size), k, replace=False)
+        steps = rng.choice(np.arange(1, size), k, replace=False)
         places = (np.arange(size)[:, None] + steps) % size
         sources.append(np.repeat(circle, len(steps)))
         targets.append(circle[places].ravel())
     if not sources:
         raise GraphError(
-            "No two labeled items share a class: a class graph would have no edge.",
-            received=f"{classes} classes, {n} items",
+            "No item is labeled: a class graph would have no edge.", received=f"{n} items"
         )
     return np.concatenate(sources), np.concatenate(targets)

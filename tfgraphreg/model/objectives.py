@@ -6,23 +6,32 @@ from tfgraphreg.compat import load_addons, tf
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
 
+# Losses on the logits, which need no further package.
+BASIC = ("auto", "softmax", "sigmoid")
+
 
 def check_objective(objective: str, *, multilabel: bool) -> None:
     """Refuses an objective that this stack or these labels cannot have.
 
     Raises:
-        ConfigError: If it needs one class an image and labels are multi-hot.
+        ConfigError: If it needs one class an image and labels are multi-hot, or the reverse.
         MissingExtraError: If tensorflow-addons is not installed.
     """
-    if objective == "softmax":
-        return
-    if multilabel:
+    if multilabel and objective not in ("auto", "sigmoid"):
+        what = "A softmax loss" if objective == "softmax" else "A metric-learning objective"
         raise ConfigError(
-            "A metric-learning objective needs one class an image.",
-            received=f"objective={objective} on a multi-label dataset",
-            cure="Use --objective softmax, which is a sigmoid for each class there.",
+            f"{what} needs one class an image, and these labels are multi-hot.",
+            received=f"objective={objective}",
+            cure="Use the objective sigmoid, or auto.",
         )
-    load_addons()
+    if not multilabel and objective == "sigmoid":
+        raise ConfigError(
+            "A sigmoid loss needs multi-hot labels, and these are class numbers.",
+            received=f"objective={objective}",
+            cure="Use the objective softmax, or auto.",
+        )
+    if objective not in BASIC:
+        load_addons()
 
 
 def supervised_rows(
@@ -31,10 +40,10 @@ def supervised_rows(
     """Loss and weight of each row.
 
     Args:
-        objective: `softmax` (for multi-hot labels: a sigmoid for each class, mean over the
-            classes), or a metric-learning loss on the embedding from tensorflow-addons. With
-            the latter the classifier is trained on the embedding without passing a gradient
-            to it, so that accuracy can be reported.
+        objective: `softmax`, or for multi-hot labels `sigmoid`, one for each class, mean over the
+            classes (`auto`: the one that the labels need); or a metric-learning loss on the
+            embedding from tensorflow-addons. With the latter the classifier is trained on the
+            embedding without passing a gradient to it, so that accuracy can be reported.
         labels: `[B]` class numbers or `[B, C]` multi-hot rows, -1 marks an unlabeled row; or
             `[B, C]` shares of classes where one image has one class but was mixed.
         outputs: `embedding` `[B, D]` and `logits` `[B, C]`.
@@ -42,8 +51,18 @@ def supervised_rows(
 
     Returns:
         `[B]` losses, finite also for unlabeled rows, and `[B]` weights: 1, or 0 if unlabeled.
+
+    Raises:
+        ConfigError: If labels are rows of whole numbers and `multilabel` is false.
     """
     logits = outputs[LOGITS]
+    if not multilabel and labels.shape.rank == 2 and not labels.dtype.is_floating:
+        raise ConfigError(
+            "A softmax loss needs one class an image.",
+            received=f"labels of shape {labels.shape}, one-hot or multi-hot",
+            cure="Turn one-hot rows into numbers (tfgraphreg.data.dataset.class_numbers), or pass "
+            "multilabel=True for several classes an image.",
+        )
     if multilabel:
         weight = tf.cast(labels[:, 0] >= 0, tf.float32)
         targets = tf.cast(tf.maximum(labels, 0), tf.float32)
@@ -54,7 +73,7 @@ def supervised_rows(
         return losses, tf.ones_like(losses)
     weight = tf.cast(labels >= 0, tf.float32)
     targets = tf.maximum(labels, 0)
-    if objective == "softmax":
+    if objective in BASIC:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits), weight
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
     return losses + _metric_learning(objective, labels, outputs[EMBEDDING]), weight

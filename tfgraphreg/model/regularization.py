@@ -10,7 +10,7 @@ from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.bank import EmbeddingBank
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
-from tfgraphreg.model.objectives import supervised_rows
+from tfgraphreg.model.objectives import BASIC, check_objective, supervised_rows
 
 IMAGE = "image"
 PAIR_WEIGHT = "pair_weight"
@@ -64,7 +64,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         bank_size: N, the number of training images, for batches that use a bank.
 
     Raises:
-        ConfigError: If alpha or max_neighbors cannot work.
+        ConfigError: If alpha, max_neighbors, or the objective with these labels, cannot work.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         regularize: str = EMBEDDING,
         max_neighbors: int = 1,
         multilabel: bool = False,
-        objective: str = "softmax",
+        objective: str = "auto",
         augmenter: Any = None,
         label_mixer: Any = None,
         bank_size: int | None = None,
@@ -87,6 +87,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
                 received=f"max_neighbors={max_neighbors}, alpha={alpha}",
                 cure="Use alpha=0 to train without neighbors.",
             )
+        check_objective(objective, multilabel=multilabel)
         config = nsl.configs.make_graph_reg_config(
             max_neighbors=max_neighbors if alpha > 0 else 0, multiplier=alpha
         )
@@ -146,7 +147,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             images = self.augmenter(tf.cast(images, tf.float32), training=True)
         outputs = self.base_model(images, training=training)
         own = {name: value[:rows] for name, value in outputs.items()}
-        if self.objective != "softmax":
+        if self.objective not in BASIC:
             # The classifier reads the embedding here, it does not shape it.
             head = self.base_model.get_layer(LOGITS)
             own[LOGITS] = head(tf.stop_gradient(own[EMBEDDING]))
@@ -216,9 +217,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         features, labels = data[:2]
         images = features[IMAGE] if isinstance(features, dict) else features
         outputs = self.base_model(images, training=False)
-        row_loss, row_weight = supervised_rows(
-            "softmax", labels, outputs, multilabel=self.multilabel
-        )
+        row_loss, row_weight = supervised_rows("auto", labels, outputs, multilabel=self.multilabel)
         count = _global_sum(tf.reduce_sum(row_weight))
         supervised = tf.math.divide_no_nan(tf.reduce_sum(row_loss * row_weight), count)
         zero = tf.constant(0.0)

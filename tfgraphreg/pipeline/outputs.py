@@ -46,6 +46,7 @@ def load_data(config: TrainConfig, progress: Any) -> Dataset:
         limit=config.limit,
         image_size=config.image_size,
         on_bad_image=config.on_bad_image,
+        cache_images=config.cache_images,
         progress=progress,
     )
 
