@@ -127,7 +127,7 @@ def plan_input(
     """
     height, width, channels = _checked_shape(input_shape)
     if image_size is not None:
-        size = _checked_size(record, image_size)
+        size = check_size(record, image_size)
         resized = size != (height, width)
         notes: list[str] = []
     else:
@@ -174,7 +174,12 @@ def _checked_shape(input_shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return shape
 
 
-def _checked_size(record: Backbone, image_size: int | tuple[int, int]) -> tuple[int, int]:
+def check_size(record: Backbone, image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """The height and width that `image_size` means.
+
+    Raises:
+        ModelError: If the network cannot work with them.
+    """
     size = (
         (image_size, image_size) if isinstance(image_size, numbers.Integral) else tuple(image_size)
     )

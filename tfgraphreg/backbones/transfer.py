@@ -77,15 +77,8 @@ def freeze(model: Any, what: str | int) -> list[str]:
     Raises:
         ModelError: If `what` is something else, or there are fewer stages.
     """
-    if isinstance(what, str) and re.fullmatch(r"\d+", what):
-        what = int(what)
     parts = stages(model)
-    frozen = {"none": 0, "backbone": len(parts)}.get(what, what)
-    if isinstance(frozen, bool) or not isinstance(frozen, int) or not 0 <= frozen <= len(parts):
-        raise ModelError(
-            f"`freeze` must be none, backbone or a number of stages from 0 to {len(parts)}.",
-            received=f"freeze={what!r}",
-        )
+    frozen = check_freeze(what, count=len(parts))
     body = network(model)
     body.trainable = True
     names = []
@@ -94,6 +87,23 @@ def freeze(model: Any, what: str | int) -> list[str]:
             layer.trainable = False
             names.append(layer.name)
     return names
+
+
+def check_freeze(what: str | int, *, count: int = STAGES) -> int:
+    """The number of stages, from 0 to `count`, that `what` means; see `freeze`.
+
+    Raises:
+        ModelError: If it means none.
+    """
+    number = {"none": 0, "backbone": count}.get(what, what)
+    if isinstance(number, str) and re.fullmatch(r"[0-9]+", number):
+        number = int(number)
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= count:
+        raise ModelError(
+            f"`freeze` must be none, backbone or a number of stages from 0 to {count}.",
+            received=f"freeze={what!r}",
+        )
+    return number
 
 
 def learning_rate_factors(

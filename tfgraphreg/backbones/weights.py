@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from tfgraphreg.backbones.families.timm_weights import check_file
 from tfgraphreg.backbones.own import load_timm
 from tfgraphreg.backbones.records import NETWORK, Backbone
 from tfgraphreg.errors import ModelError
@@ -27,6 +28,7 @@ def network_weights(record: Backbone, weights: str | os.PathLike[str]) -> str | 
     Raises:
         ModelError: If there are no such weights, or ImageNet's can be neither fetched nor
             found in the cache.
+        DataError: If a timm file cannot be read.
     """
     weights = os.fspath(weights)
     if weights == "imagenet":
@@ -50,8 +52,10 @@ def network_weights(record: Backbone, weights: str | os.PathLike[str]) -> str | 
             received=f"weights={weights!r}",
             cure="Only the families of tfgraphreg's own take them.",
         )
-    if weights != "none":
-        _checked_file(weights.removeprefix(_TIMM))
+    if weights.startswith(_TIMM):
+        check_file(weights.removeprefix(_TIMM))
+    elif weights != "none":
+        _checked_file(weights)
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg import __version__, storage
-from tfgraphreg.backbones.catalog import BACKBONES
+from tfgraphreg.backbones.check import check_backbone
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import find_loader
 from tfgraphreg.data.dataset import Dataset
@@ -95,7 +95,12 @@ def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]
 
 def check_names(config: TrainConfig) -> None:
     """Refuses unknown names before anything is loaded or written."""
-    BACKBONES.get(config.backbone)
+    check_backbone(
+        config.backbone,
+        weights=config.weights,
+        image_size=config.image_size,
+        freeze=config.freeze,
+    )
     DISTANCES.get(config.distance)
     DISTANCES.get(config.graph_metric)
     find_loader(config.dataset)

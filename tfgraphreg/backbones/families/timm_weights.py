@@ -8,13 +8,14 @@ can run code when it is opened.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfgraphreg.errors import DataError, MissingExtraError, ModelError
+from tfgraphreg.errors import DataError, ModelError
 
 # The last part of a Keras weight's name, and what PyTorch calls it.
 SUFFIXES = {
@@ -96,6 +97,19 @@ def load_timm_weights(
 def _read_state(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(source, Mapping):
         return source
+    path = check_file(source)
+    from safetensors.numpy import load_file
+
+    with _readable(path):
+        return load_file(path)
+
+
+def check_file(source: str | os.PathLike[str]) -> str:
+    """The path of a safetensors file whose table of contents can be read.
+
+    Raises:
+        DataError: If the file is missing or is not a safetensors file.
+    """
     path = os.fspath(source)
     if not path.endswith(".safetensors"):
         raise DataError(
@@ -105,13 +119,17 @@ def _read_state(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[s
         )
     if not os.path.isfile(path):
         raise DataError("The weight file does not exist.", received=path, cure="Check the path.")
+    from safetensors import safe_open
+
+    with _readable(path), safe_open(path, "np"):
+        return path
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
     try:
-        from safetensors.numpy import load_file
-    except ImportError as error:
-        raise MissingExtraError("safetensors", "all", "Loading timm weights") from error
-    try:
-        return load_file(path)
-    except Exception as error:
+        yield
+    except Exception as error:  # The library raises an error of its own and whatever it meets.
         raise DataError(
             f"The weight file cannot be read as safetensors ({error}).",
             received=path,
