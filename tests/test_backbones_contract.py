@@ -1,7 +1,8 @@
 """One contract for every backbone in the registry.
 
-The ordinary run builds the smallest variant of each family, trains those that take seconds and
-exports a few; `pytest -m slow` takes everything else.
+The ordinary run takes the smallest network of each family through one forward pass and two
+graph-regularized steps; those that take seconds also learn 16 images, meet another size and
+mixed precision, and a few are exported. `pytest -m slow` does everything for every network.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ import numpy as np
 import pytest
 
 from tfgraphreg.backbones.build import NETWORK, build_backbone
-from tfgraphreg.backbones.catalog import BACKBONES
+from tfgraphreg.backbones.catalog import BACKBONES, smallest_networks
+from tfgraphreg.backbones.transfer import freeze, stages
 from tfgraphreg.compat import keras, tf
+from tfgraphreg.distances import DISTANCES
+from tfgraphreg.model.classifier import build_classifier
+from tfgraphreg.model.regularization import GraphRegularization
 
 LEARNING_STEPS = 60
-# Families whose smallest network takes more than a few seconds on one core: to `-m slow`.
+# Families whose smallest network takes more than a few seconds on one core to learn something.
 DEEP = {
     "cait",
     "coat",
@@ -52,19 +57,9 @@ DEEP = {
 }
 
 
-def smallest_of_each_family() -> list[str]:
-    best: dict[str, str] = {}
-    for name in BACKBONES:
-        record = BACKBONES.get(name)
-        rival = best.get(record.family)
-        if rival is None or record.parameters < BACKBONES.get(rival).parameters:
-            best[record.family] = name
-    return sorted(best.values())
-
-
-SMALLEST = smallest_of_each_family()
+SMALLEST = list(smallest_networks().values())
 QUICK = [name for name in SMALLEST if BACKBONES.get(name).family not in DEEP]
-# Exported in the ordinary run: one network of each library.
+# Exported, and run in mixed precision, in the ordinary run.
 EXPORTED = ["cnn", "fcnn", "mobilenet_025", "vit_tiny_patch16"]
 
 
@@ -128,9 +123,9 @@ def model_of():
     return get
 
 
-@pytest.mark.parametrize("name", names(QUICK))
+@pytest.mark.parametrize("name", names(SMALLEST))
 def test_contract(name, model_of):
-    """Width, parameters, finite features, training against inference, gradients, learning."""
+    """Width, parameters, finite features, training against inference, graph-regularized steps."""
     record = BACKBONES.get(name)
     model = model_of(name)
     shape = (record.min_size, record.min_size, 3)
@@ -145,7 +140,13 @@ def test_contract(name, model_of):
 
     check_parameters(model, record)
     check_training_mode(model, batch)
-    check_learning(model, record)
+    check_stages(model)
+    check_graph_steps(model, record)
+
+
+@pytest.mark.parametrize("name", names(QUICK))
+def test_learns(name, model_of):
+    check_learning(model_of(name), BACKBONES.get(name))
 
 
 def check_parameters(model, record):
@@ -168,8 +169,52 @@ def check_training_mode(model, batch):
         )
 
 
+def check_stages(model):
+    """Freezing and thawing leaves the network as it was."""
+    before = [id(w) for w in model.trainable_weights]
+    assert len(stages(model)) > 1 or len(all_layers(model)) < 8
+    freeze(model, 1)
+    assert len(model.trainable_weights) < len(before)
+    freeze(model, "backbone")
+    assert model.trainable_weights == []
+    freeze(model, "none")
+    assert [id(w) for w in model.trainable_weights] == before
+
+
+class Listening(keras.optimizers.Adam):
+    """Adam that notes which weights had a gradient."""
+
+    def apply_gradients(self, grads_and_vars, *args, **kwargs):
+        pairs = list(grads_and_vars)
+        self.heard |= {id(w) for g, w in pairs if has_signal(g)}
+        return super().apply_gradients([p for p in pairs if p[0] is not None], *args, **kwargs)
+
+
+def check_graph_steps(model, record):
+    """Two steps of GraphRegularization: a finite loss, and a gradient for every weight."""
+    start = model.get_weights()
+    keras.utils.set_random_seed(2)
+    base = build_classifier(model, embedding_dim=8, num_classes=4)
+    wrapped = GraphRegularization(base, alpha=0.5, distance=DISTANCES.get("cosine"))
+    optimizer = Listening(record.learning_rate)
+    optimizer.heard = set()
+    wrapped.compile(optimizer=optimizer, run_eagerly=True)
+    shape = model.input_shape[1:]
+    features = {
+        "image": images(shape, 4, seed=3),
+        "NL_nbr_0_image": images(shape, 4, seed=4),
+        "NL_nbr_0_weight": np.full((4, 1), 0.7, np.float32),
+    }
+    for _ in range(2):
+        logs = wrapped.train_on_batch(features, np.arange(4), return_dict=True)
+        assert np.isfinite(logs["loss"]) and logs["graph_loss"] > 0, logs
+    silent = [w.name for w in base.trainable_weights if id(w) not in optimizer.heard]
+    assert not silent, f"no gradient in two steps: {silent[:10]}"
+    model.set_weights(start)
+
+
 def check_learning(model, record):
-    """Every weight has a gradient within two steps; the loss on 16 images falls by half."""
+    """The loss on 16 images falls by half within `LEARNING_STEPS` steps at the record's rate."""
     keras.utils.set_random_seed(2)
     batch = tf.constant(images(model.input_shape[1:], 16, seed=3), tf.float32)
     labels = tf.constant(np.arange(16) % 4)
@@ -177,30 +222,24 @@ def check_learning(model, record):
     optimizer = keras.optimizers.Adam(record.learning_rate)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    silent: set[str] | None = None
     first = None
     for step in range(LEARNING_STEPS):
         with tf.GradientTape() as tape:
             loss = loss_of(labels, head(model(batch, training=True)))
-        weights = model.trainable_weights + head.trainable_weights
-        gradients = tape.gradient(loss, weights)
         assert np.isfinite(loss.numpy()), f"the loss is {loss} in step {step}"
-        if step < 2:
-            quiet = {w.name for w, g in zip(weights, gradients) if not has_signal(g)}
-            silent = quiet if silent is None else silent & quiet
         first = loss if first is None else first
-        if step >= 2 and loss < first / 2:
-            break
-        optimizer.apply_gradients((g, w) for g, w in zip(gradients, weights) if g is not None)
-    assert not silent, f"no gradient in two steps: {sorted(silent)[:10]}"
-    assert loss < first / 2, f"the loss went from {first:.3f} to {loss:.3f} in {step + 1} steps"
+        if loss < first / 2:
+            return
+        weights = model.trainable_weights + head.trainable_weights
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+    pytest.fail(f"the loss went from {first:.3f} to {loss:.3f} in {step + 1} steps")
 
 
 def has_signal(gradient) -> bool:
     return gradient is not None and bool(tf.reduce_any(tf.not_equal(gradient, 0)))
 
 
-@pytest.mark.parametrize("name", names(SMALLEST))
+@pytest.mark.parametrize("name", names(QUICK))
 def test_builds_at_a_larger_odd_size(name):
     """Also one channel, and sides that differ."""
     record = BACKBONES.get(name)
@@ -213,7 +252,7 @@ def test_builds_at_a_larger_odd_size(name):
     assert np.isfinite(features).all()
 
 
-@pytest.mark.parametrize("name", names(["cnn", "fcnn", "mobilenet_025", "vit_tiny_patch16"]))
+@pytest.mark.parametrize("name", names(EXPORTED))
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(name, policy):
     """Features stay finite and near those of float32 with the same weights.

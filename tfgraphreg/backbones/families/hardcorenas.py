@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfgraphreg.backbones.families import blocks_conv as blocks
+from tfgraphreg.backbones.families import blocks_mobile as mobile
 from tfgraphreg.backbones.families.timm_weights import mechanical_names
 from tfgraphreg.backbones.families.variant import named_builder, tabulate
 from tfgraphreg.compat import keras
@@ -38,7 +39,7 @@ def _hardcorenas(
 ) -> Any:
     inputs = blocks.image_input(input_shape)
     x = blocks.conv_norm(inputs, _STEM, 3, "conv_stem", "bn1", stride=2, act="hard_swish")
-    x = blocks.depthwise_separable(x, _FIRST, 3, "blocks.0.0")
+    x = mobile.depthwise_separable(x, _FIRST, 3, "blocks.0.0")
     for number, words in enumerate(stages, start=1):
         for index, word in enumerate(words.split()):
             x = _block(x, word, number - 1, index == 0, f"blocks.{number}.{index}")
@@ -52,8 +53,8 @@ def _block(x: Any, word: str, stage: int, first: bool, path: str) -> Any:
     kernel, expand = int(word[0]), int(word[1])
     se_width = 0
     if word.endswith("s"):
-        se_width = blocks.make_divisible(x.shape[-1] * expand * _SE_RATIO)
-    return blocks.inverted_residual(
+        se_width = mobile.make_divisible(x.shape[-1] * expand * _SE_RATIO)
+    return mobile.inverted_residual(
         x,
         _WIDTHS[stage],
         kernel,

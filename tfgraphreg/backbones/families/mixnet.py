@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tfgraphreg.backbones.families import blocks_conv as blocks
+from tfgraphreg.backbones.families import blocks_mobile as mobile
 from tfgraphreg.backbones.families.timm_weights import mechanical_names
 from tfgraphreg.backbones.families.variant import named_builder, tabulate
 from tfgraphreg.compat import keras
@@ -78,13 +79,13 @@ def _mixnet(
     multiplier: float = 1.0,
 ) -> Any:
     inputs = blocks.image_input(input_shape)
-    stem = blocks.make_divisible(stem * multiplier)
+    stem = mobile.make_divisible(stem * multiplier)
     x = blocks.conv_norm(inputs, stem, 3, "conv_stem", "bn1", stride=2)
-    x = blocks.depthwise_separable(x, stem, 3, "blocks.0.0")
+    x = mobile.depthwise_separable(x, stem, 3, "blocks.0.0")
     for number, stage in enumerate(stages, start=1):
         rows = [row for row in stage for _ in range(row.repeats)]
         for index, row in enumerate(rows):
-            width = blocks.make_divisible(row.width * multiplier)
+            width = mobile.make_divisible(row.width * multiplier)
             x = _block(x, row, width, f"blocks.{number}.{index}")
     x = blocks.conv_norm(x, _LAST, 1, "conv_head", "bn2")
     return blocks.finish(inputs, x, pooling, name)
@@ -93,7 +94,7 @@ def _mixnet(
 def _block(x: Any, row: _Blocks, width: int, path: str) -> Any:
     """An inverted residual (arXiv:1801.04381) with mixed convolutions."""
     shortcut, inputs = x, x.shape[-1]
-    middle = blocks.make_divisible(inputs * row.expand)
+    middle = mobile.make_divisible(inputs * row.expand)
     before, after = ((1,) * cuts for cuts in row.cuts)
     x = _mixed_conv(x, middle, before, f"{path}.conv_pw")
     x = blocks.norm(x, f"{path}.bn1", act=row.act)

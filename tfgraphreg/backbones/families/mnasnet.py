@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tfgraphreg.backbones.families import blocks_conv as blocks
+from tfgraphreg.backbones.families import blocks_mobile as mobile
 from tfgraphreg.backbones.families.timm_weights import mechanical_names
 from tfgraphreg.backbones.families.variant import named_builder, tabulate
 
@@ -67,19 +68,19 @@ def _mnasnet(
     stem: int = 32,
 ) -> Any:
     inputs = blocks.image_input(input_shape)
-    stem = blocks.make_divisible(stem * multiplier)
+    stem = mobile.make_divisible(stem * multiplier)
     x = blocks.conv_norm(inputs, stem, 3, "conv_stem", "bn1", stride=2)
     for number, stage in enumerate(stages):
-        width = blocks.make_divisible(stage.width * multiplier)
+        width = mobile.make_divisible(stage.width * multiplier)
         for repeat in range(stage.repeats):
             settings = {"stride": stage.stride if repeat == 0 else 1, "skip": stage.skip}
             arguments = (x, width, stage.kernel, f"blocks.{number}.{repeat}")
             # The squeeze is counted from the block's input, before the expansion.
             settings["se_width"] = round(x.shape[-1] * stage.se_ratio)
             if stage.expand:
-                x = blocks.inverted_residual(*arguments, expand=stage.expand, **settings)
+                x = mobile.inverted_residual(*arguments, expand=stage.expand, **settings)
             else:
-                x = blocks.depthwise_separable(*arguments, **settings)
+                x = mobile.depthwise_separable(*arguments, **settings)
     x = blocks.conv_norm(x, _LAST, 1, "conv_head", "bn2")
     return blocks.finish(inputs, x, pooling, name)
 

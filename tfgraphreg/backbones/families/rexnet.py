@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfgraphreg.backbones.families import blocks_conv as blocks
+from tfgraphreg.backbones.families import blocks_mobile as mobile
 from tfgraphreg.backbones.families.timm_weights import mechanical_names
 from tfgraphreg.backbones.families.variant import named_builder, tabulate
 from tfgraphreg.compat import keras
@@ -23,7 +24,7 @@ _SE_RATIO = 1 / 12
 
 def _divisible(value: float, divisor: int) -> int:
     # Python rounds halves to even here, and the published widths depend on it.
-    return blocks.make_divisible(round(value), divisor)
+    return mobile.make_divisible(round(value), divisor)
 
 
 def _bottleneck(
@@ -38,7 +39,7 @@ def _bottleneck(
     names = f"{path}.conv_dw.conv", f"{path}.conv_dw.bn"
     x = blocks.conv_norm(x, middle, 3, *names, stride=stride, groups=middle, act=None)
     if squeeze:
-        reduced = blocks.make_divisible(int(middle * _SE_RATIO), divisor)
+        reduced = mobile.make_divisible(int(middle * _SE_RATIO), divisor)
         x = blocks.squeeze_excite(x, reduced, f"{path}.se", names=("fc1", "fc2"), norm_name="bn")
     x = blocks.activate(x, "relu6", f"{path}.act_dw")
     names = f"{path}.conv_pwl.conv", f"{path}.conv_pwl.bn"
@@ -77,7 +78,7 @@ def _rexnet(
             divisor=divisor,
         )
     path = f"features.{len(strides)}"
-    last = blocks.make_divisible(_LAST * multiplier, divisor)
+    last = mobile.make_divisible(_LAST * multiplier, divisor)
     x = blocks.conv_norm(x, last, 1, f"{path}.conv", f"{path}.bn", act="swish")
     return blocks.finish(inputs, x, pooling, name)
 
