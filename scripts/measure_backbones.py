@@ -1,11 +1,12 @@
-"""Measures how fast each backbone trains here and writes docs/backbones.md.
+"""Measures how fast backbones train here; writes docs/backbones_table.md and .json.
 
-    python scripts/measure_backbones.py                 # every network: some hours on 2 cores
-    python scripts/measure_backbones.py --quick         # the smallest of each family
-    python scripts/measure_backbones.py --only 'vit*'   # some; prints, writes only with --output
+    python scripts/measure_backbones.py                  # the smallest network of each family
+    python scripts/measure_backbones.py --only vit beit  # some families or networks
+    python scripts/measure_backbones.py --all            # every network: hours on 2 cores
 
 Speeds are training steps (forward, backward, Adam) on random images at the network's smallest
-size, compiled, relative to ResNet50 in the same run.
+size, compiled, relative to ResNet50, which every run measures first. Networks measured before
+keep their lines, so that the table can be made in parts.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
+import json
 import os
 import pathlib
 import platform
+import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tfgraphreg.backbones.catalog import BACKBONES, list_backbones  # noqa: E402
+from tfgraphreg.backbones.catalog import BACKBONES, smallest_networks  # noqa: E402
 from tfgraphreg.errors import TFGraphRegError  # noqa: E402
-from tfgraphreg.storage import write_text  # noqa: E402
+from tfgraphreg.storage import write_json, write_text  # noqa: E402
 
 BASELINE = "resnet50"
 
@@ -57,6 +61,7 @@ def images_per_second(name: str, *, batch: int, seconds: float) -> float:
         gradients = tape.gradient(losses, model.trainable_weights)
         optimizer.apply_gradients(zip(gradients, model.trainable_weights))
 
+    step()  # traces and compiles
     step()
     start, steps = time.perf_counter(), 0
     while time.perf_counter() - start < seconds or steps < 2:
@@ -65,58 +70,53 @@ def images_per_second(name: str, *, batch: int, seconds: float) -> float:
     return steps * batch / (time.perf_counter() - start)
 
 
-def smallest_of_each_family() -> list[str]:
-    best: dict[str, str] = {}
-    for name in sorted(BACKBONES, key=lambda name: BACKBONES.get(name).parameters):
-        best.setdefault(BACKBONES.get(name).family, name)
-    return list(best.values())
+def provenance(args: argparse.Namespace) -> dict[str, object]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        "commit": commit or "unknown",
+        "date": str(datetime.date.today()),
+        "tensorflow": version("tensorflow"),
+        "python": platform.python_version(),
+        "cpu_cores": os.cpu_count(),
+        "batch": args.batch,
+        "seconds": args.seconds,
+        "load_before": os.getloadavg()[0],
+    }
 
 
-def measure(names: list[str], *, batch: int, seconds: float) -> dict[str, float | str]:
-    from rich.progress import track
-
-    speeds: dict[str, float | str] = {}
-    for name in track([BASELINE, *(n for n in names if n != BASELINE)], "Measuring"):
-        try:
-            speeds[name] = images_per_second(name, batch=batch, seconds=seconds)
-        except TFGraphRegError as error:
-            speeds[name] = str(error)
-        except Exception as error:  # A network that fails must not end hours of measuring.
-            speeds[name] = f"failed: {type(error).__name__}"
-        print(name, speeds[name], flush=True)
-    return speeds
-
-
-def page(names: list[str], speeds: dict[str, float | str], args: argparse.Namespace) -> str:
-    import tensorflow as tf
-
-    base = float(speeds[BASELINE])
+def page(measured: dict[str, dict], about: dict[str, object]) -> str:
     lines = [
-        "# Backbones",
+        "# Backbones: sizes and speeds",
         "",
-        "Every name can be given to `--backbone`. Parameters are trainable ones without a",
-        "classifier, at the default size. The smallest size is in pixels a side; smaller images",
-        "are enlarged inside the model. Speed is training images per second at the smallest size,",
-        f"relative to `{BASELINE}` at {BACKBONES.get(BASELINE).min_size} pixels in the same run",
-        f"({base:.0f} images/s).",
+        "One network of each family; `tfgraphreg backbones` lists all. Parameters are trainable",
+        "ones without a classifier, at the default size. The smallest size is in pixels a side;",
+        "smaller images are enlarged inside the model. Speed is training images per second at the",
+        f"smallest size, relative to `{BASELINE}` at {BACKBONES.get(BASELINE).min_size} pixels in",
+        "the same run: below 1 is slower.",
         "",
-        f"Made by `python scripts/measure_backbones.py` on {datetime.date.today()}: TensorFlow "
-        f"{tf.__version__}, Python {platform.python_version()}, {os.cpu_count()} CPU cores, batch "
-        f"{args.batch}, {args.seconds:g} s each, one run.",
+        f"Made by `python scripts/measure_backbones.py`, last on {about['date']} at commit "
+        f"{about['commit']}: TensorFlow {about['tensorflow']}, Python {about['python']}, "
+        f"{about['cpu_cores']} CPU cores, no GPU, float32, batch {about['batch']}, random images, "
+        f"{about['seconds']:g} s each after two steps of warm-up, one run, so the second digit "
+        "is noise.",
         "",
         "| family | variant | library | parameters | features | smallest | default "
-        "| learning rate | speed |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|",
+        "| learning rate | images/s | relative |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for name in sorted(names, key=lambda n: (BACKBONES.get(n).family, BACKBONES.get(n).parameters)):
-        record, speed = BACKBONES.get(name), speeds[name]
-        shown = f"{speed / base:.2f}" if isinstance(speed, float) else speed
+    for name in sorted(measured, key=lambda n: (BACKBONES.get(n).family, n)):
+        record, row = BACKBONES.get(name), measured[name]
+        speed = row.get("error", "") + " |"
+        if "images_per_second" in row:
+            speed = f"{row['images_per_second']:.0f} | {row['relative']:.2f}"
         lines.append(
             f"| {record.family} | `{name}` | {record.library} | {record.parameters:,} "
             f"| {record.width} | {record.min_size} | {record.default_size} "
-            f"| {record.learning_rate:g} | {shown} |"
+            f"| {record.learning_rate:g} | {speed} |"
         )
-    papers = sorted({(BACKBONES.get(n).family, BACKBONES.get(n).paper) for n in names})
+    papers = sorted({(BACKBONES.get(n).family, BACKBONES.get(n).paper) for n in measured})
     lines += ["", "## Papers", "", *(f"- {family}: {paper}" for family, paper in papers), ""]
     return "\n".join(lines)
 
@@ -125,22 +125,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", help="a pattern or a text that the names must match")
-    parser.add_argument("--quick", action="store_true", help="the smallest of each family")
-    parser.add_argument("--max-parameters", type=int, help="leave out larger networks")
+    parser.add_argument("--only", nargs="*", help="names of families or networks")
+    parser.add_argument("--all", action="store_true", help="every network")
+    parser.add_argument("--missing", action="store_true", help="only those not measured yet")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each network")
-    parser.add_argument("--output", type=pathlib.Path, help="default: docs/backbones.md")
+    parser.add_argument("--most", type=float, default=1e9, help="stop after so many seconds")
+    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs" / "backbones_table")
     args = parser.parse_args()
-    names = list_backbones(args.only or "*", max_parameters=args.max_parameters)
-    if args.quick:
-        names = [name for name in smallest_of_each_family() if name in names]
-    text = page(names, measure(names, batch=args.batch, seconds=args.seconds), args)
-    partial = args.only or args.quick or args.max_parameters
-    if partial and args.output is None:
-        print(text)
-    else:
-        write_text(args.output or ROOT / "docs" / "backbones.md", text)
+    started = time.perf_counter()
+    path = args.output.with_suffix(".json")
+    measured = json.loads(path.read_text())["networks"] if path.exists() else {}
+    chosen = args.only or (list(BACKBONES) if args.all else smallest_networks().values())
+    names = [BACKBONES.get(name).name for name in chosen]
+    if args.missing:
+        names = [name for name in names if "images_per_second" not in measured.get(name, {})]
+    about = provenance(args)
+    base = None
+    for name in [BASELINE, *(n for n in names if n != BASELINE)]:
+        if time.perf_counter() - started > args.most:
+            break
+        row: dict[str, object] = {"commit": about["commit"], "date": about["date"]}
+        try:
+            row["images_per_second"] = images_per_second(
+                name, batch=args.batch, seconds=args.seconds
+            )
+            base = base or row["images_per_second"]
+            row["relative"] = row["images_per_second"] / base
+            row["baseline_images_per_second"] = base
+        except TFGraphRegError as error:
+            row["error"] = str(error)
+        except Exception as error:  # A network that fails must not end an hour of measuring.
+            row["error"] = f"{type(error).__name__}"
+        measured[name] = row
+        print(name, row, flush=True)
+        write_json(path, {"about": about, "networks": measured})
+        write_text(args.output.with_suffix(".md"), page(measured, about))
 
 
 if __name__ == "__main__":
