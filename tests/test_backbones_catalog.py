@@ -13,7 +13,13 @@ import pytest
 from references_timm import load_timm
 
 from tfgraphreg.backbones import own
-from tfgraphreg.backbones.catalog import BACKBONES, COLUMNS, backbone_table, list_backbones
+from tfgraphreg.backbones.catalog import (
+    BACKBONES,
+    COLUMNS,
+    backbone_table,
+    list_backbones,
+    smallest_networks,
+)
 from tfgraphreg.backbones.records import Backbone, plan_input
 from tfgraphreg.errors import ConfigError, ModelError, UnknownNameError
 
@@ -56,6 +62,69 @@ def test_names_are_lowercase_with_underscores_and_records_are_whole():
         assert 1e-5 <= record.learning_rate <= 1e-2
 
 
+FAMILIES = [
+    "fcnn",
+    "cnn",
+    "vgg",
+    "resnet",
+    "resnet_v2",
+    "resnet_rs",
+    "densenet",
+    "inception_v3",
+    "inception_resnet_v2",
+    "xception",
+    "nasnet",
+    "mobilenet",
+    "mobilenet_v2",
+    "mobilenet_v3",
+    "efficientnet",
+    "efficientnet_v2",
+    "regnet_x",
+    "regnet_y",
+    "convnext",
+    "resnext",
+    "resnest",
+    "vit",
+    "beit",
+    "coat",
+    "levit",
+    "swin_v2",
+    "mobilevit",
+    "resmlp",
+    "mlp_mixer",
+    "nfnet",
+    "rexnet",
+    "res2net",
+    "mnasnet",
+    "pnasnet",
+    "selecsls",
+    "dla",
+    "dpn",
+    "mixnet",
+    "hardcore_nas",
+    "cait",
+    "deit",
+    "deit_distilled",
+    "pit",
+    "convit",
+    "twins_pcpvt",
+    "twins_svt",
+]
+
+
+def test_every_family_has_a_name_that_stands_for_its_smallest_network():
+    smallest = smallest_networks()
+    assert set(FAMILIES) <= set(smallest)
+    for family in FAMILIES:
+        record = BACKBONES.get(family)
+        if family not in BACKBONES:  # such as mobilenet, which is a network of its own too
+            assert record.name == smallest[family]
+        assert record.family == family
+    rivals = [BACKBONES.get(name).parameters for name in list_backbones("rexnet*")]
+    assert BACKBONES.get("rexnet").parameters == min(rivals)
+    assert BACKBONES.get("nfnet").name == "nfnet_f0"
+
+
 def test_list_takes_patterns_text_and_size():
     assert list_backbones("mobilenet_0*") == ["mobilenet_025", "mobilenet_050", "mobilenet_075"]
     assert "levit_128s" in list_backbones("kecam")
@@ -65,6 +134,12 @@ def test_list_takes_patterns_text_and_size():
     assert tuple(row) == COLUMNS
     assert row["parameters"] == 23_534_592
     assert list_backbones("no such text") == []
+
+
+def test_a_pattern_may_have_capitals_and_brackets():
+    assert list_backbones("VGG*") == ["vgg16", "vgg19"]
+    assert list_backbones("vgg1[69]") == ["vgg16", "vgg19"]
+    assert list_backbones("res*") == sorted(list_backbones("res*"))
 
 
 def test_a_misspelled_name_meets_its_nearest():
