@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from tfgraphreg.backbones import transfer
 from tfgraphreg.backbones.build import build_backbone
-from tfgraphreg.backbones.transfer import freeze, learning_rate_factors, network, stages
+from tfgraphreg.backbones.transfer import freeze, learning_rate_factors, stages
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.distances import DISTANCES
@@ -32,13 +33,29 @@ def batches(first):
     return tf.data.Dataset.from_tensor_slices(examples()).batch(ROWS, drop_remainder=True).repeat()
 
 
-def compiled(*, first_step=0, backbone=1.0, decay=1.0, frozen="none", precision="float32", **kw):
+@pytest.fixture(autouse=True)
+def _fresh():
     keras.backend.clear_session()
+
+
+OPTIONS = {"cnn": {"filters": (4, 6, 8)}, "fcnn": {"units": (8, 6, 4)}}
+
+
+def compiled(
+    network="cnn",
+    *,
+    first_step=0,
+    backbone=1.0,
+    decay=1.0,
+    frozen="none",
+    precision="float32",
+    **kw,
+):
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_global_policy(precision)
     try:
         base = build_classifier(
-            build_backbone("cnn", input_shape=(SIDE, SIDE, 1), options={"filters": (4, 6, 8)}),
+            build_backbone(network, input_shape=(SIDE, SIDE, 1), options=OPTIONS[network]),
             embedding_dim=4,
             num_classes=CLASSES,
         )
@@ -72,7 +89,7 @@ def plan(folder, epochs, **changes):
 
 
 def backbone_weights(model):
-    return [w.numpy() for w in network(model.base_model).weights]
+    return [w.numpy() for w in transfer.network(model.base_model).weights]
 
 
 def equal(one, other):
@@ -126,7 +143,7 @@ def test_steps_are_scaled_by_the_factor_of_their_stage(jit_compile):
     part = {k: tf.constant(v[:ROWS]) for k, v in features.items()}
     moves = []
     for backbone, decay in ((1.0, 1.0), (0.1, 0.5)):
-        model = compiled(backbone=backbone, decay=decay, jit_compile=jit_compile)
+        model = compiled("fcnn", backbone=backbone, decay=decay, jit_compile=jit_compile)
         assert isinstance(model.optimizer, FineTuningAdam) == (backbone != 1)
         before = [w.numpy() for w in model.trainable_variables]
         model.train_on_batch(part, tf.constant(labels[:ROWS]))
