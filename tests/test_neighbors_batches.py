@@ -112,6 +112,15 @@ def test_taken_up_again_it_goes_on_as_if_it_had_not_stopped(way, ways):
     assert any((a["image"] != b["image"]).any() for (a, _), (b, _) in zip(whole, other))
 
 
+@pytest.mark.parametrize("seed", [0, 3])
+def test_records_on_disk_are_shuffled_by_the_seed_that_is_given_alone(packed, seed):
+    window = {**WINDOW, "seed": seed, "memory_bytes": 4000}
+    before = as_arrays(packed_batches(packed, **window))
+    for program_seed in (0, 5):
+        tf.random.set_seed(program_seed)
+        assert_same(as_arrays(packed_batches(packed, **window)), before)
+
+
 def test_gathered_equals_packed_bit_for_bit_and_plain_sees_the_same_images(ways):
     made = {way: as_arrays(ways[way](**WINDOW)) for way in ("plain", "packed", "gathered")}
     assert_same(made["packed"], made["gathered"])

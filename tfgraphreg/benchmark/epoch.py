@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,7 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     _feeding(found, dataset, graphs, size, seconds, progress)
     if size.growth_rounds:
         _growth(found, dataset, graphs, size, progress)
+        _matchings(found, (100_000, 1_000_000, 10_000_000))
     _replicas(found, quick)
     return found
 
@@ -202,6 +204,34 @@ def _replicas(found: Found, quick: bool) -> None:
     figure = Figure.of(b / a for a, b in zip(plain, paired))
     found.ratio("epoch.paired / plain, two replicas", figure, better="lower")
     found.tables.append(table)
+
+
+def _matchings(found: Found, sizes: tuple[int, ...]) -> None:
+    table = Table(
+        "How a matching grows with N (10 random neighbors each)",
+        ["nodes", "seconds to draw and lay out", "largest memory, the graph's included"],
+    )
+    for size in sizes:
+        seconds, _, memory = in_process("epoch:one_matching", size=size)
+        cells = [seconds_text(Figure.of([seconds])), f"{memory / 2**30:.2f} GiB"]
+        table.rows.append([f"{size:,}", *cells])
+    found.tables.append(table)
+
+
+def one_matching(size: int) -> float:
+    """Seconds of drawing a matching of so many nodes and laying it out."""
+    from tfgraphreg.benchmark.material import random_neighbors
+    from tfgraphreg.neighbors import matching
+    from tfgraphreg.neighbors.order import epoch_order
+
+    small, large = random_neighbors(100, 10), random_neighbors(size, 10)
+    taken = 0.0
+    for graph in (small, large):  # The small one loads the compiled code.
+        start = time.perf_counter()
+        matched = matching.draw_matching(graph, seed=1)
+        matching.side_by_side(graph, matched, epoch_order(graph.num_nodes, 0, 0))
+        taken = time.perf_counter() - start
+    return taken
 
 
 def two_replicas(rounds: int, steps: int = 12) -> dict[str, list[list[float]]]:

@@ -65,15 +65,14 @@ def components(images: np.ndarray, width: int, *, seed: int = 0) -> np.ndarray:
 def random_neighbors(size: int, k: int, *, seed: int = 0) -> SimilarityGraph:
     """A graph in which every node has k random neighbors: as hard to pack as any."""
     rng = np.random.default_rng(seed)
-    # Distinct offsets, none of them 0, so that no edge is a loop or comes twice.
-    steps = 1 + np.sort(rng.integers(0, size - k, (size, k)), axis=1) + np.arange(k)
-    targets = np.sort((np.arange(size)[:, None] + steps) % size, axis=1)
-    return SimilarityGraph(
-        np.arange(size + 1) * k,
-        targets.ravel().astype(np.int32),
-        rng.uniform(0.5, 1.0, size * k).astype(np.float32),
-        size,
-    )
+    targets = np.empty((size, k), np.int32)
+    for start in range(0, size, 1_000_000):
+        nodes = np.arange(start, min(start + 1_000_000, size))[:, None]
+        # Distinct offsets, none of them 0, so that no edge is a loop or comes twice.
+        steps = 1 + np.sort(rng.integers(0, size - k, (len(nodes), k)), axis=1) + np.arange(k)
+        targets[start : start + len(nodes)] = np.sort((nodes + steps) % size, axis=1)
+    weights = rng.random(size * k, np.float32)
+    return SimilarityGraph(np.arange(size + 1) * k, targets.ravel(), weights, size)
 
 
 def split_of(images: Any) -> Split:

@@ -142,8 +142,10 @@ def _growth(found: Found, sizes: tuple[int, ...], quick: bool, progress: Any) ->
 
 def one_packing(path: str, packer: str) -> float:
     """Seconds of packing the images in a file with random neighbors."""
+    from tfgraphreg.compat import load_nsl
     from tfgraphreg.neighbors.packing import pack
 
+    load_nsl()
     split = split_of(np.load(path, mmap_mode="r"))
     graph = random_neighbors(len(split), _K)
     with tempfile.TemporaryDirectory(dir=pathlib.Path(path).parent) as folder:

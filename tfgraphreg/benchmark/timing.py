@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
-import os
+import pathlib
+import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -85,25 +88,36 @@ def in_process(function: str, **arguments: Any) -> tuple[Any, float, int]:
         TFGraphRegError: If the process failed.
     """
     code = (
-        "import importlib, json, sys; file, name = sys.argv[1].split(':'); "
-        "found = getattr(importlib.import_module('tfgraphreg.benchmark.' + file), name)"
-        "(**json.loads(sys.argv[2])); json.dump(found, open(sys.argv[3], 'w'))"
+        "import json, sys; from tfgraphreg.benchmark import timing; "
+        "json.dump(timing.answer(sys.argv[1], json.loads(sys.argv[2])), open(sys.argv[3], 'w'))"
     )
-    with tempfile.NamedTemporaryFile("r", suffix=".json") as answer:
-        command = [sys.executable, "-c", code, function, json.dumps(arguments), answer.name]
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
+        command = [sys.executable, "-c", code, function, json.dumps(arguments), file.name]
         start = time.perf_counter()
-        with tempfile.TemporaryFile("w+") as log:
-            child = subprocess.Popen(command, stdout=log, stderr=log)
-            # wait4 gives the memory of this child alone.
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-            seconds = time.perf_counter() - start
-            if child.returncode:
-                log.seek(0)
-                last = log.read().strip().splitlines()[-1:]
-                raise TFGraphRegError(
-                    f"The measurement {function} failed.",
-                    received=f"exit status {child.returncode}: {' '.join(last)}",
-                )
+        done = subprocess.run(command, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            raise TFGraphRegError(
+                f"The measurement {function} failed.",
+                received=f"exit status {done.returncode}: "
+                + " ".join(done.stderr.strip().splitlines()[-1:]),
+            )
+        found = json.load(file)
+    return found["value"], seconds, found["memory"]
+
+
+def answer(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What the new process of `in_process` does: the value and the largest memory in bytes."""
+    file, _, name = function.partition(":")
+    module = importlib.import_module(f"tfgraphreg.benchmark.{file}")
+    return {"value": getattr(module, name)(**arguments), "memory": _largest_memory()}
+
+
+def _largest_memory() -> int:
+    # The system's ru_maxrss begins with that of the process before it became Python.
+    try:
+        status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024
+    except (OSError, AttributeError):
         scale = 1 if sys.platform == "darwin" else 1024
-        return json.load(answer), seconds, usage.ru_maxrss * scale
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
