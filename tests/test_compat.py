@@ -21,7 +21,7 @@ def run(code: str, **env: str) -> subprocess.CompletedProcess:
 
 def test_keras_is_keras_2():
     assert hasattr(compat.keras.Model, "add_metric")
-    assert compat.tf.keras is compat.keras
+    assert compat.tf.keras.Model is compat.keras.Model
 
 
 def test_import_loads_no_tensorflow():

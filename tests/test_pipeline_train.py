@@ -173,43 +173,49 @@ def start(run, *words):
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         command,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONPATH": paths},
     )
 
 
-@pytest.mark.parametrize("moment", ["Packed:|packing", "Epoch 2/", "Epoch 3/"])
-def test_a_killed_run_ends_as_if_it_never_was(moment):
-    words = ("--epochs", "3", "--backbone", "cnn", "--augment", "flip_shift")
-    assert train(*words, run="runs/whole") == 0
-    process = start("runs/killed", *words)
+LONG = ("--epochs", "3", "--backbone", "cnn", "--augment", "flip_shift", "--limit", "1400")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The metrics of an uninterrupted run."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("whole")
+        patch.chdir(folder)
+        patch.setenv("TFGRAPHREG_CACHE", str(folder / "cache"))
+        assert train(*LONG) == 0
+        return without_times(metrics())
+
+
+@pytest.mark.parametrize(
+    "moment", ["cache/packed/.*.part", "runs/r/checkpoints/last/checkpoint", "saved_models/.r.*"]
+)
+def test_a_killed_run_ends_as_if_it_never_was(moment, whole):
+    process = start("runs/r", *LONG)
     deadline = time.monotonic() + 240
-    for line in process.stdout:
-        if any(word in line for word in moment.split("|")) or time.monotonic() > deadline:
-            process.send_signal(signal.SIGKILL)
-            break
+    while not list(pathlib.Path().glob(moment)) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not pathlib.Path("runs/killed/metrics.json").exists()
-    assert train(*words, "--resume", run="runs/killed") == 0
-    assert without_times(metrics("runs/killed")) == without_times(metrics("runs/whole"))
+    assert list(pathlib.Path().glob(moment)) and not pathlib.Path("runs/r/metrics.json").exists()
+    assert not pathlib.Path("saved_models/r").exists()
+    assert train(*LONG, "--resume") == 0
+    assert without_times(metrics()) == whole
+    assert not list(pathlib.Path("saved_models").glob(".*"))
+    assert not list(pathlib.Path("cache/packed").glob(".*.part"))
 
 
-def test_a_kill_while_exporting_leaves_no_half_model(monkeypatch):
-    from tfgraphreg import export
+def test_two_processes_do_not_share_a_run(capsys):
+    from tfgraphreg.storage import hold
 
-    assert train(run="runs/whole") == 0
-    save = export.tf.saved_model.save
-
-    def die(*args, **kwargs):
-        save(*args, **kwargs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(export.tf.saved_model, "save", die)
-    assert train(run="runs/killed") == 130
-    assert not pathlib.Path("saved_models/killed").exists()
-    monkeypatch.undo()
-    os.environ["TFGRAPHREG_CACHE"] = "cache"
-    assert train("--resume", run="runs/killed") == 0
-    assert without_times(metrics("runs/killed")) == without_times(metrics("runs/whole"))
+    pathlib.Path("runs/r").mkdir(parents=True)
+    with hold("runs/r"):
+        assert train("--resume") == 2
+    assert "Another process is at work" in capsys.readouterr().err

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -122,6 +124,32 @@ def atomic_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
     finally:
         if part is not None and part.exists():
             shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_leftovers(path: os.PathLike[str] | str) -> None:
+    """Removes what killed processes left of `path` beside it; nobody may be writing it now."""
+    path = pathlib.Path(path)
+    for pattern in (f".{path.name[:100]}.*.part", f".{path.name[:100]}.old.*"):
+        for left in path.parent.glob(glob.escape(pattern).replace("[*]", "*")):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def hold(path: os.PathLike[str] | str) -> Iterator[None]:
+    """Keeps other processes out of the folder `path`; the system lets go when this one dies.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    handle = os.open(pathlib.Path(path) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(path: os.PathLike[str] | str, text: str) -> None:

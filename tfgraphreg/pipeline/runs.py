@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import re
 import time
+from collections.abc import Iterator
 
 from tfgraphreg import config as configs
+from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import RunError
 from tfgraphreg.storage import write_error, write_json
@@ -79,6 +82,25 @@ def open_run(config: TrainConfig) -> RunFolder:
     )
     write_json(saved, dataclasses.asdict(stored))
     return run
+
+
+@contextlib.contextmanager
+def working_on(run: RunFolder) -> Iterator[None]:
+    """Keeps a second process out of the run, and clears away what a killed one left.
+
+    Raises:
+        RunError: If another process is at work in the run folder.
+    """
+    try:
+        with storage.hold(run.path):
+            for path in (run.path / CONFIG, run.path / METRICS, run.export_path):
+                storage.remove_leftovers(path)
+            yield
+    except BlockingIOError as error:
+        raise RunError(
+            f"Another process is at work in the run folder {run.path}.",
+            cure="Wait until it ends, or name another --run-dir.",
+        ) from error
 
 
 def read_run(path: os.PathLike[str] | str) -> RunFolder:

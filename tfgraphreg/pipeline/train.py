@@ -16,8 +16,9 @@ from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.pipeline.outputs import load_data, within_budget
-from tfgraphreg.pipeline.runs import METRICS, RunFolder, open_run
+from tfgraphreg.pipeline.runs import METRICS, RunFolder, open_run, working_on
 from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.training.history import HISTORY, read_history
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,19 +39,22 @@ def train(config: TrainConfig) -> dict[str, Any]:
     started = time.perf_counter()
     check_names(config)
     run = open_run(config)
-    done = run.finished()
-    if done is not None and (run.export_path / "saved_model.pb").exists():
-        say(f"Run {run.path} is finished already.")
-        return done
-    say(f"Run: {run.path}")
-    with progress_bars() as progress:
-        material = prepare(config, progress)
-    from tfgraphreg.pipeline.learn import learn
+    with working_on(run):
+        done = run.finished()
+        if done is not None and (run.export_path / "saved_model.pb").exists():
+            say(f"Run {run.path} is finished already.")
+            return done
+        say(f"Run: {run.path}")
+        with progress_bars() as progress:
+            material = prepare(config, progress)
+        from tfgraphreg.pipeline.learn import learn
 
-    learned = learn(config, run, material)
-    metrics = _measure_and_export(config, run, material, learned)
-    metrics["total_seconds"] = time.perf_counter() - started
-    storage.write_json(run.path / METRICS, metrics)
+        # Epochs of an interrupted run count, as they do for train_seconds.
+        earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
+        learned = learn(config, run, material)
+        metrics = _measure_and_export(config, run, material, learned)
+        metrics["total_seconds"] = time.perf_counter() - started + earlier
+        storage.write_json(run.path / METRICS, metrics)
     _summarize(run, metrics)
     return metrics
 

@@ -1,4 +1,9 @@
-"""Random changes of training images, by KerasCV's preprocessing layers."""
+"""Random changes of training images, by KerasCV's preprocessing layers.
+
+The same seed gives the same draws. Those of `flip` and `flip_shift` also go on after --resume
+where they were; RandAugment, MixUp and CutMix draw in part from TensorFlow's own operations,
+whose state no checkpoint holds, and begin anew there.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +54,9 @@ def build_augmenter(name: str, *, seed: int) -> Augmenter | None:
         return None
     import keras_cv
 
+    seed += 1  # KerasCV takes the seed 0 for none.
     if name == "rand_augment":
-        return Augmenter([keras_cv.layers.RandAugment(value_range=_PIXELS, seed=seed)])
+        return Augmenter([_rand_augment(seed)])
     steps = [keras_cv.layers.RandomFlip("horizontal", seed=seed)]
     if name == "flip_shift":
         steps.append(
@@ -59,6 +65,17 @@ def build_augmenter(name: str, *, seed: int) -> Augmenter | None:
             )
         )
     return Augmenter(steps)
+
+
+def _rand_augment(seed: int) -> Any:
+    import keras_cv
+
+    class InOrder(keras_cv.layers.RandAugment):
+        def _map_fn(self, func, inputs):
+            # Images that are worked on side by side draw their numbers in a random order.
+            return tf.map_fn(func, inputs, parallel_iterations=1)
+
+    return InOrder(value_range=_PIXELS, seed=seed)
 
 
 def build_label_mixer(name: str, *, seed: int) -> Any:
@@ -73,4 +90,4 @@ def build_label_mixer(name: str, *, seed: int) -> Any:
     import keras_cv
 
     layer = {"mixup": keras_cv.layers.MixUp, "cutmix": keras_cv.layers.CutMix}[name]
-    return layer(seed=seed)
+    return layer(seed=seed + 1)  # KerasCV takes the seed 0 for none.

@@ -9,6 +9,7 @@ import pathlib
 from tfgraphreg.storage import write_text
 
 Row = dict[str, float]
+HISTORY = "history.csv"
 
 
 def read_history(path: pathlib.Path, *, epochs: int | None = None) -> list[Row]:
@@ -26,7 +27,8 @@ def write_history(path: pathlib.Path, rows: list[Row]) -> None:
     writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: f"{v:.9g}" for k, v in row.items()})
+        # In full: a resumed run takes its numbers from here.
+        writer.writerow({k: repr(v) for k, v in row.items()})
     write_text(path, out.getvalue())
 
 
