@@ -17,7 +17,7 @@ from tfgraphreg.pipeline.tables import print_tables, write_tables
 from tfgraphreg.pipeline.terminal import progress_bars, say
 from tfgraphreg.visualize import report
 
-EMBEDDING = "embedding.npz"
+EMBEDDINGS = ("embedding.npz", "embedding_3d.npz")
 # Each brings its pictures into the page.
 _MAX_EMBEDDINGS = 4
 _MAX_PICTURES = 24
@@ -85,7 +85,7 @@ def write_page(comparison: Comparison, path: os.PathLike[str] | str) -> pathlib.
     )
 
 
-def read_embedding(run: RunRecord) -> report.Embedding | None:
+def read_embedding(run: RunRecord, name: str = EMBEDDINGS[0]) -> report.Embedding | None:
     """The picture of a run's embedding, of embedding.npz in its folder; None if there is none.
 
     The file's arrays: `points [N, 2 or 3]`, `labels [N]` class numbers, and, if known,
@@ -97,7 +97,7 @@ def read_embedding(run: RunRecord) -> report.Embedding | None:
     Raises:
         DataError: If the file is damaged.
     """
-    path = run.path / EMBEDDING
+    path = run.path / name
     if not path.exists():
         return None
     try:
@@ -113,7 +113,7 @@ def read_embedding(run: RunRecord) -> report.Embedding | None:
         ) from error
     highest = int(labels.max(initial=-1)) + 1
     return report.Embedding(
-        name=run.name,
+        name=f"{run.name}: {arrays['title']}" if "title" in arrays else run.name,
         points=points,
         labels=labels,
         class_names=_class_names(run, arrays.get("class_names"), highest),
@@ -125,19 +125,19 @@ def read_embedding(run: RunRecord) -> report.Embedding | None:
 
 def _embeddings(runs: Sequence[RunRecord]) -> tuple[list[report.Embedding], list[str]]:
     found, problems = [], []
-    having = [run for run in runs if (run.path / EMBEDDING).exists()]
     # The best first; the page would grow too heavy with all of them.
-    having.sort(key=lambda run: (-run.metrics["test_accuracy"], run.name))
-    for run in having[:_MAX_EMBEDDINGS]:
+    order = sorted(runs, key=lambda run: (-run.metrics["test_accuracy"], run.name))
+    having = [(run, name) for run in order for name in EMBEDDINGS if (run.path / name).exists()]
+    for run, name in having[:_MAX_EMBEDDINGS]:
         try:
-            made = read_embedding(run)
+            made = read_embedding(run, name)
             report.check_embedding(made)
             found.append(made)
         except TFGraphRegError as error:
             problems.append(f"The embedding of {run.name} is not shown: {error}")
     if len(having) > _MAX_EMBEDDINGS:
         problems.append(
-            f"The embeddings of the {_MAX_EMBEDDINGS} best of {len(having)} runs are shown."
+            f"{_MAX_EMBEDDINGS} of {len(having)} embeddings are shown, those of the best runs."
         )
     return found, problems
 
@@ -161,7 +161,7 @@ def _thumbnails(run: RunRecord, arrays: dict[str, np.ndarray]) -> np.ndarray | N
     images = (data.train if str(arrays.get("split", "test")) == "train" else data.test).images
     indices = arrays["indices"].astype(np.int64)
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(images):
-        raise DataError(f"The indices in {run.path / EMBEDDING} do not belong to the dataset.")
+        raise DataError(f"The indices in the embedding of {run.name} do not belong to the dataset.")
     images = images[indices]
     return images if images.dtype == np.uint8 and images.shape[-1] in (1, 3) else None
 

@@ -11,7 +11,7 @@ import dataclasses
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ def layout(
     seed: int = 0,
     device: str = "cpu",
     max_iterations: int = 300,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Layout:
     """Places items so that neighbors are near each other and others are not.
 
@@ -81,6 +82,7 @@ def layout(
         seed: Same seed, same picture on a CPU.
         device: Of PyTorch.
         max_iterations: At most so many.
+        progress: Called with (iterations done, `max_iterations`), about once an iteration.
 
     Raises:
         MissingExtraError: If pymde is not installed.
@@ -97,7 +99,8 @@ def layout(
         constraint = _constraint(pymde, variant, items, dim, anchors, anchor_points)
         problem = _problem(pymde, variant, items, dim, edges, weights, constraint, device, seed)
         start = _start(pymde, problem, variant, constraint)
-        points = problem.embed(X=start, max_iter=max_iterations, verbose=False)
+        with _told(problem.distortion_function, max_iterations, progress):
+            points = problem.embed(X=start, max_iter=max_iterations, verbose=False)
         with torch.no_grad():
             distortions = problem.distortions(points).cpu().numpy().astype(np.float64)
             average = float(problem.average_distortion(points))
@@ -142,6 +145,26 @@ def _torchvision_or_stand_in() -> Iterator[None]:
     finally:
         if broken:
             del sys.modules["torchvision"]
+
+
+@contextlib.contextmanager
+def _told(function: Any, total: int, progress: Callable[[int, int], None] | None) -> Iterator[None]:
+    """Counts how often the distortions are computed, about once an iteration."""
+    calls = 0
+
+    def count(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        progress(min(calls, total), total)
+
+    if progress is None:
+        yield
+        return
+    hook = function.register_forward_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextlib.contextmanager

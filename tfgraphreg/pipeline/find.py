@@ -1,0 +1,190 @@
+"""Search by picture beside a run's model."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.errors import ConfigError, TFGraphRegError
+from tfgraphreg.export import Predictor, read_image_file
+from tfgraphreg.pipeline.figures import FOLDER
+from tfgraphreg.pipeline.outputs import ask, load_data
+from tfgraphreg.pipeline.runs import RunFolder
+from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.visualize import search
+from tfgraphreg.visualize.grids import retrieval_grid
+from tfgraphreg.visualize.search import Searcher
+from tfgraphreg.visualize.style import save
+
+# Rows of one figure.
+_MOST_DRAWN = 12
+
+
+def search_run(
+    run: RunFolder,
+    queries: Sequence[str],
+    *,
+    k: int = 5,
+    method: str | None = None,
+    distance: str | None = None,
+    add: Sequence[str] = (),
+    rebuild: bool = False,
+) -> list[str]:
+    """Finds the images that a run's model holds nearest to image files; prints and draws them.
+
+    The index lies beside the run's SavedModel. It is built from the training images if there
+    is none yet, if `rebuild` is set, or if it is of another method or distance than named.
+
+    Args:
+        run: The run.
+        queries: JPEG or PNG files.
+        k: Images for each query.
+        method: ``"exact"`` or ``"hnsw"``; that of the index, else exact, if None.
+        distance: ``"cosine"`` or ``"euclidean"``; that of the index, else that of the run where
+            it is one of these and else cosine, if None.
+        add: Image files to add to the index under their names.
+        rebuild: Whether to build the index anew.
+
+    Returns:
+        A sentence for each file that is no usable image; the others are searched all the same.
+
+    Raises:
+        ConfigError: If there is nothing to do, or an argument is wrong.
+        ModelError: If the run has no usable SavedModel.
+        DataError: If the index is damaged or belongs to another model, or an image to add is
+            unusable or known already.
+    """
+    if k < 1:
+        raise ConfigError("`--k` must be at least 1.", received=f"k={k}")
+    if not (queries or add or rebuild):
+        raise ConfigError("There is nothing to search.", cure="Name image files.")
+    predictor = Predictor(run.export_path)
+    searcher = _searcher(run, predictor, method, distance, rebuild)
+    if add:
+        _add(searcher, predictor, add)
+        searcher.save(run.export_path)
+        say(f"Added {len(add)} images; the index holds {len(searcher)}.")
+    return _answer(run, predictor, searcher, queries, k) if queries else []
+
+
+def _searcher(
+    run: RunFolder, predictor: Predictor, method: str | None, distance: str | None, rebuild: bool
+) -> Searcher:
+    if not rebuild and (run.export_path / search.FOLDER).exists():
+        found = Searcher.load(run.export_path)
+        if method in (None, found.method) and distance in (None, found.distance):
+            say(f"Index: {len(found)} images, {_how(found)}, beside {run.export_path}")
+            return found
+        say(f"The index is {found.method} by {found.distance} distance and is built again.")
+    own = run.config.distance
+    distance = distance or (own if own in search.DISTANCES else search.DISTANCES[0])
+    made = Searcher(predictor.embedding_dim, method=method or "exact", distance=distance)
+    with progress_bars() as progress:
+        data = load_data(run.config, progress)
+        train = data.train
+        what = "embedding training images"
+        embedding = ask(predictor, train.images, data.multilabel, what, progress)["embedding"]
+        words = [_words(label, data.class_names) for label in train.labels]
+        made.add(train.ids, embeddings=embedding, images=train.images, labels=words)
+    folder = made.save(run.export_path)
+    say(f"Index: {len(made)} training images, {_how(made)}, written to {folder}")
+    return made
+
+
+def _how(searcher: Searcher) -> str:
+    if searcher.method == "exact":
+        return f"exact search by {searcher.distance} distance"
+    return (
+        f"approximate search (HNSW) by {searcher.distance} distance, "
+        f"recall of the ten nearest {searcher.recall:.4f} as measured"
+    )
+
+
+def _words(label: np.ndarray, names: Sequence[str]) -> str:
+    if np.ndim(label):
+        return ", ".join(names[c] for c in np.flatnonzero(label > 0))
+    return names[int(label)] if label >= 0 else ""
+
+
+def _add(searcher: Searcher, predictor: Predictor, paths: Sequence[str]) -> None:
+    embeddings = predictor.embed_files(paths)
+    images = None
+    if searcher.thumbnails is not None:
+        images = np.stack([_pixels(read_image_file(p), predictor.image_shape) for p in paths])
+    searcher.add(list(paths), embeddings=embeddings, images=images)
+
+
+def _pixels(content: bytes, shape: Sequence[int]) -> np.ndarray:
+    """A file as a uint8 image of the model's shape, for a thumbnail."""
+    from PIL import Image
+
+    height, width, channels = shape
+    with Image.open(io.BytesIO(content)) as image:
+        fitted = image.convert("L" if channels == 1 else "RGB").resize((width, height))
+    return np.asarray(fitted).reshape(height, width, channels)
+
+
+def _answer(
+    run: RunFolder, predictor: Predictor, searcher: Searcher, queries: Sequence[str], k: int
+) -> list[str]:
+    problems, good, contents, guesses = [], [], [], []
+    for path in queries:
+        try:
+            contents.append(read_image_file(path))
+            guesses.append(_guess(predictor, path))
+            good.append(path)
+        except TFGraphRegError as error:
+            del contents[len(good) :]
+            problems.append(f"{path}: error: {error}")
+            say(problems[-1])
+    if not good:
+        return problems
+    found = searcher.search(predictor.embed_files(good), k=k)
+    for row, path in enumerate(good):
+        say(f"{path}: the model says {guesses[row]}; nearest:")
+        for identity, label, distance in zip(
+            found.ids[row], found.labels[row], found.distances[row]
+        ):
+            if identity:
+                say(f"  {distance:.4f}  {identity}" + (f"  ({label})" if label else ""))
+    if searcher.thumbnails is not None:
+        picture = _picture(predictor, searcher, contents, guesses, found)
+        written = save(picture, run.path / FOLDER / "search")
+        say(f"Picture: {written[0]}")
+    return problems
+
+
+def _guess(predictor: Predictor, path: str) -> str:
+    prediction = predictor.predict_files([path], top=1)[0]
+    return prediction.classes[0][0]
+
+
+def _picture(
+    predictor: Predictor,
+    searcher: Searcher,
+    contents: Sequence[bytes],
+    guesses: Sequence[str],
+    found: Any,
+) -> Any:
+    """The queries with what was found; right is what has the class that the model sees."""
+    drawn = contents[:_MOST_DRAWN]
+    names = list(dict.fromkeys([*guesses, *found.labels.ravel().tolist()]))
+    number = {name: place for place, name in enumerate(names)}
+    images = np.stack([_pixels(content, predictor.image_shape) for content in drawn])
+    near = found.positions[: len(drawn)]
+    near = near[:, (near >= 0).all(axis=0)]
+    used, places = np.unique(near, return_inverse=True)
+    labels = found.labels[: len(drawn), : near.shape[1]].ravel()
+    by_position = dict(zip(near.ravel().tolist(), labels.tolist()))
+    return retrieval_grid(
+        images,
+        np.array([number[guess] for guess in guesses[: len(drawn)]]),
+        searcher.thumbnails[used],
+        np.array([number[by_position[position]] for position in used.tolist()], np.int64),
+        places.reshape(near.shape),
+        names,
+        title="Queries with the class that the model sees, and the nearest images",
+    )
