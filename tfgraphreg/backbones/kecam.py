@@ -58,6 +58,7 @@ _ROWS: list[tuple[str, str, str, str, int, int, int]] = [
     ("resnest101", "resnest", "resnest.ResNest101", "imagenet", 2048, 46226016, 256),
     ("vit_tiny_patch16", "vit", "beit.ViTTinyPatch16", "imagenet21k-ft1k", 192, 5524416, 224),
     ("vit_base_patch16", "vit", "beit.ViTBasePatch16", "imagenet21k-ft1k", 768, 85798656, 224),
+    ("beit_tiny_patch16", "beit", "beit.Beit", "", 192, 5515248, 224),
     ("beit_base_patch16", "beit", "beit.BeitBasePatch16", "imagenet21k-ft1k", 768, 85761984, 224),
     (
         "beit_v2_base_patch16",
@@ -154,6 +155,11 @@ _ROWS: list[tuple[str, str, str, str, int, int, int]] = [
     ("convnext_v2_base", "convnext_v2", "convnext.ConvNeXtV2Base", "imagenet", 1024, 87690752, 224),
 ]
 
+# The library's smallest BeiT has 86 million parameters; this one has the sizes of ViT's tiny one.
+_SIZES: dict[str, dict[str, Any]] = {
+    "beit_tiny_patch16": {"depth": 12, "embed_dim": 192, "num_heads": 3}
+}
+
 
 def build(
     *,
@@ -226,13 +232,13 @@ RECORDS: tuple[Backbone, ...] = tuple(
         name=name,
         library="kecam",
         builder="tfgraphreg.backbones.kecam:build",
-        arguments={"network": network, "release": release},
+        arguments={"network": network, "release": release, **_SIZES.get(name, {})},
         width=width,
         parameters=parameters,
         default_size=size,
         family=family,
         paper=_PAPERS[family],
-        pretrained=True,
+        pretrained=name not in _SIZES,
         **_FAMILIES[family],
     )
     for name, family, network, release, width, parameters, size in _ROWS
