@@ -55,3 +55,22 @@ def test_json_has_no_nan(tmp_path):
     path = tmp_path / "x.json"
     storage.write_json(path, {"a": float("nan"), "b": np.float32(0.5), "c": np.arange(2)})
     assert json.loads(path.read_text()) == {"a": None, "b": 0.5, "c": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError("920 requested and 255 written")],
+    ids=["from the system", "from NumPy"],
+)
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, error):
+    with (
+        pytest.raises(DataError, match="The disk is full while writing"),
+        storage.atomic_path(tmp_path / "x.npy"),
+    ):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_is_told():
+    with pytest.raises(DataError, match="cannot be written"):
+        storage.write_text("/proc/nope/x.txt", "x")

@@ -37,7 +37,8 @@ def prepare_environment() -> None:
     Cheap, and safe to call many times: it imports nothing. A value that the user has set
     is left alone, except that the Keras 2 API is not optional.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What goes wrong reaches the user as an exception; the log repeats it at length.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow 2.15 with the variable set and no tf-keras fails on `tf.keras`.
     if importlib.util.find_spec("tf_keras") is not None:
         os.environ[_FLAG] = "1"

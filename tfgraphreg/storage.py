@@ -20,7 +20,16 @@ import numpy as np
 
 from tfgraphreg.errors import DataError
 
-_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+_UNWRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.ENAMETOOLONG,
+}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -61,7 +70,9 @@ def _describe(value: Any) -> Any:
 
 def write_error(error: OSError, path: os.PathLike[str] | str) -> DataError | OSError:
     """An error that says what a failed write to `path` was, or `error` itself if unknown."""
-    if error.errno in _FULL:
+    # NumPy tells of a write that was cut short without an error number.
+    cut_short = error.errno is None and "requested and" in str(error)
+    if error.errno in _FULL or cut_short:
         return DataError(
             f"The disk is full while writing {path}.",
             cure="Free some space or name another folder.",

@@ -190,4 +190,4 @@ def _summarize(run: RunFolder, metrics: dict[str, Any]) -> None:
     table.add_row(*(f"{metrics[name]:.4f}" for name in shown))
     Console().print(table)
     say(f"Trained {metrics['train_seconds']:.0f} s, {metrics['total_seconds']:.0f} s in all.")
-    say(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path}/tensorboard")
+    say(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path.parent}")
