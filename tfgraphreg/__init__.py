@@ -1,3 +1,53 @@
-"""Image embeddings by graph regularization, in Keras."""
+"""Image embeddings by graph regularization, in Keras.
+
+The names below are the public surface; each is loaded when it is first used, so that
+`import tfgraphreg` brings neither TensorFlow nor anything else that takes a while.
+"""
+
+import importlib
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    # settings, and the whole way from data to an exported model
+    "TrainConfig": "tfgraphreg.config",
+    "train": "tfgraphreg.pipeline.train",
+    # data, features, graphs
+    "load": "tfgraphreg.data.catalog",
+    "Dataset": "tfgraphreg.data.dataset",
+    "Split": "tfgraphreg.data.dataset",
+    "extract": "tfgraphreg.features",
+    "SimilarityGraph": "tfgraphreg.graph.similarity",
+    "build": "tfgraphreg.graph.build",
+    "knn_graph": "tfgraphreg.graph.knn",
+    "read_tsv": "tfgraphreg.graph.tsv",
+    "write_tsv": "tfgraphreg.graph.tsv",
+    "Distance": "tfgraphreg.distances",
+    "register_distance": "tfgraphreg.distances",
+    # networks and their training
+    "list_backbones": "tfgraphreg.backbones.catalog",
+    "build_backbone": "tfgraphreg.backbones.build",
+    "build_classifier": "tfgraphreg.model.classifier",
+    "GraphRegularization": "tfgraphreg.model.regularization",
+    "pack": "tfgraphreg.neighbors.packing",
+    # what was learned
+    "classification_report": "tfgraphreg.evaluation.classification",
+    "retrieval_report": "tfgraphreg.evaluation.retrieval",
+    "export": "tfgraphreg.export",
+    "Predictor": "tfgraphreg.export",
+    "Searcher": "tfgraphreg.visualize.search",
+    # errors
+    "TFGraphRegError": "tfgraphreg.errors",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

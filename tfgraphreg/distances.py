@@ -201,8 +201,8 @@ DISTANCES.register("js", Distance("js", _js_tensor, _js_array, distributions=Tru
 def register_distance(
     name: str,
     tensor: Callable[[Any, Any], Any],
-    array: Callable[[Any, Any], Any] | None = None,
     *,
+    array: Callable[[Any, Any], Any] | None = None,
     symmetric: bool = True,
     distributions: bool = False,
     squared: bool = False,
