@@ -5,6 +5,7 @@ from scipy.spatial import distance as scipy_distance
 
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError, GraphError, UnknownNameError
+from tfgraphreg.graph import search
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.graph.metrics import Measured
 from tfgraphreg.graph.search import nearest
@@ -22,8 +23,10 @@ def features(n=60, d=6, seed=0):
 
 
 @pytest.mark.parametrize("metric", sorted(SCIPY))
-@pytest.mark.parametrize("method", ["exact", "hnsw"])
+@pytest.mark.parametrize("method", ["exact", "ivf", "hnsw"])
 def test_neighbors_are_the_nearest(metric, method):
+    if method == "ivf" and metric == "manhattan":
+        pytest.skip("FAISS keeps no inverted lists by L1; what is said then is tested below")
     x = features()
     nodes, distances = knn(x, 5, SCIPY[metric])
     found = nearest(Measured.of(x, metric), 5, method=method)
@@ -98,14 +101,45 @@ def test_same_result_twice_and_symmetrized():
     assert (both != both.T).nnz == 0
 
 
-def test_progress_and_measured_recall():
+@pytest.mark.parametrize("method", ["ivf", "hnsw"])
+def test_progress_and_measured_recall(method):
     calls = []
     x = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
-    graph = knn_graph(x, k=10, method="hnsw", progress=lambda *a: calls.append(a))
+    graph = knn_graph(x, k=10, method=method, progress=lambda *a: calls.append(a))
     truth = knn_graph(x, k=10, method="exact")
     share = graph.to_scipy().multiply(truth.to_scipy() > 0).nnz / truth.num_edges
     assert graph.about["recall"] == pytest.approx(share, abs=0.02) and share > 0.5
     assert calls[-1] == ("neighbors", 3000, 3000) and ("index", 3000, 3000) in calls
+
+
+def clusters(n=6000, width=16):
+    rng = np.random.default_rng(3)
+    centers = rng.normal(size=(60, width)) * 4
+    return (centers[rng.integers(60, size=n)] + rng.normal(size=(n, width))).astype(np.float32)
+
+
+def test_lists_reach_as_far_as_the_neighbors_need(monkeypatch):
+    monkeypatch.setitem(search._EXACT_WORK, "METRIC_L2", 0)
+    for x, metric in ((clusters(), "cosine"), (clusters(), "euclidean")):
+        graph = knn_graph(x, k=10, metric=metric)
+        truth = knn_graph(x, k=10, metric=metric, method="exact")
+        share = graph.to_scipy().multiply(truth.to_scipy() > 0).nnz / truth.num_edges
+        assert graph.about["method"] == "ivf"
+        assert share > 0.99 and graph.about["recall"] == pytest.approx(share, abs=0.01)
+        same = knn_graph(x, k=10, metric=metric)
+        np.testing.assert_array_equal(graph.indices, same.indices)
+
+
+def test_where_lists_do_not_help_the_search_is_exact_while_it_can_be(monkeypatch):
+    monkeypatch.setitem(search._EXACT_WORK, "METRIC_L2", 0)
+    # Without any structure the neighbors of an item are in all lists.
+    x = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
+    assert knn_graph(x, k=10).about["method"] == "exact"
+    monkeypatch.setattr(search, "_HARD_WORK", 0)
+    about = knn_graph(x, k=10).about
+    assert about["method"] == "ivf" and about["recall"] < 0.99
+    with pytest.raises(GraphError, match=r"no inverted lists for the distance manhattan"):
+        knn_graph(x, k=10, metric="manhattan", method="ivf")
 
 
 def test_bad_input_says_what_to_do():
@@ -122,7 +156,7 @@ def test_bad_input_says_what_to_do():
         knn_graph(x, k=0)
     with pytest.raises(ConfigError, match=r"at least two items"):
         knn_graph(x[:1], k=1)
-    with pytest.raises(ConfigError, match=r"`method` must be one of auto, exact, hnsw"):
+    with pytest.raises(ConfigError, match=r"`method` must be one of auto, exact, ivf, hnsw"):
         knn_graph(x, k=2, method="fast")
     with pytest.raises(ConfigError, match=r"`weighting` must be one of cosine, gaussian, binary"):
         knn_graph(x, k=2, weighting="linear")
@@ -137,8 +171,10 @@ def test_bad_input_says_what_to_do():
 
 
 @pytest.mark.parametrize("metric", ["histogram_intersection", "kl", "js", "mahalanobis"])
-@pytest.mark.parametrize("method", ["exact", "hnsw"])
+@pytest.mark.parametrize("method", ["exact", "ivf", "hnsw"])
 def test_other_metrics_are_exact_too(metric, method):
+    if method == "ivf" and metric == "histogram_intersection":
+        pytest.skip("FAISS keeps no inverted lists by L1; what is said then is tested above")
     measured = Measured.of(features(), metric)
     one = measured.distance.array
     nodes, _ = knn(measured.features, 5, lambda a, b: one(a[None], b[None])[0])

@@ -37,7 +37,7 @@ def knn_graph(
         metric: A registered distance or a record of your own.
         weighting: See `edge_weights`; weights lie in (0, 1].
         symmetrize: Whether to add the reverse of every edge; nodes then have k or more neighbors.
-        method: ``"auto"``, ``"exact"`` or ``"hnsw"``; see `nearest`.
+        method: ``"auto"``, ``"exact"``, ``"ivf"`` or ``"hnsw"``; see `nearest`.
         seed: Chooses the sample on which the recall of an approximate search is measured.
         threads: Processor cores to use; all of them by default.
         progress: Called as ``progress(what, done, total)``.

@@ -9,7 +9,7 @@ import base64
 import html
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,25 @@ from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.storage import write_text
 
 _PAIRS = 12
+_PAIRS_A_ROW = 4
+_COLOR = "#33658a"
 _STYLE = """body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+h1{margin-bottom:.2rem}h2{margin:2rem 0 .4rem;font-size:1.15rem}p{max-width:46rem}
 table{border-collapse:collapse}
-td,th{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #ddd}
+td,th{padding:.25rem 1rem .25rem 0;text-align:left;border-bottom:1px solid #ddd;font-weight:normal}
+td{font-variant-numeric:tabular-nums}.note{color:#666;font-size:.9rem}
 img{max-width:100%}.warning{background:#fde8e8;padding:.6rem 1rem}"""
+# What the table calls a value of `diagnose`, and what it means.
+_SHOWN = (
+    ("nodes", "nodes", "images"),
+    ("edges", "edges", "directed, from an image to a neighbor"),
+    ("degree_mean", "neighbors of a node", None),
+    ("isolated", "isolated nodes", "without any edge"),
+    ("components", "components", None),
+    ("hubness_skew", "hubness", None),
+    ("weight_mean", "weight of an edge", None),
+    ("edge_label_agreement", "edge label agreement", "edges that join images of one class"),
+)
 
 
 def write_report(
@@ -61,6 +76,7 @@ def write_report(
     parts = [f"<h1>Similarity graph of {graph.num_nodes:,} images</h1>"]
     if facts["why_zero"]:
         parts.append(f'<p class="warning">{html.escape(facts["why_zero"])}</p>')
+    parts.append(f'<p class="note">{html.escape(_how(facts["about"]))}</p>')
     parts.append(_table(facts))
     parts.append(_section("How many neighbors", _histograms(graph)))
     per_class = facts.get("edge_label_agreement_per_class")
@@ -82,14 +98,41 @@ def write_report(
     return facts
 
 
+def _how(about: Mapping[str, Any]) -> str:
+    """How the graph was made, in a line."""
+    words = [
+        f"{str(name).replace('_', ' ')}: {_number(value)}"
+        for name, value in about.items()
+        if name != "parts" and not (name == "recall" and value == 1)
+    ]
+    parts = [f"({_how(part)})" for part in about.get("parts", ())]
+    return ", ".join(words + parts)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
 def _table(facts: dict[str, Any]) -> str:
+    notes = {
+        "degree_mean": f"on average; {facts['degree_min']:,} to {facts['degree_max']:,}",
+        "components": f"the largest has {facts['largest_component']:,} nodes",
+        "hubness_skew": f"skewness of how often a node is chosen; most often: "
+        f"{facts['largest_hub']:,} times",
+    }
+    if facts["weight_mean"] is not None:
+        low, high = facts["weight_min"], facts["weight_max"]
+        notes["weight_mean"] = f"on average; {low:.3g} to {high:.3g}"
     rows = []
-    shown = {k: v for k, v in facts.items() if k not in ("about", "why_zero")}
-    shown.pop("edge_label_agreement_per_class", None)
-    for name, value in {**shown, **facts["about"]}.items():
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        label = html.escape(str(name).replace("_", " "))
-        rows.append(f"<tr><th>{label}</th><td>{html.escape(text)}</td></tr>")
+    for name, label, note in _SHOWN:
+        value = facts.get(name)
+        if value is None:
+            continue
+        text = f"{value:.2%}" if name == "edge_label_agreement" else _number(value)
+        note = html.escape(notes.get(name) or note or "")
+        rows.append(f'<tr><th>{label}</th><td>{text}</td><td class="note">{note}</td></tr>')
     return f"<table>{''.join(rows)}</table>"
 
 
@@ -115,20 +158,39 @@ def _figure(*arguments, **options):
 
 def _histograms(graph: SimilarityGraph) -> str:
     figure, axes = _figure(1, 2, figsize=(10, 3))
-    kinds = (("out-neighbors of an image", graph.degrees()), ("times chosen", graph.in_degrees()))
+    kinds = (("neighbors", graph.degrees()), ("times chosen as a neighbor", graph.in_degrees()))
     for axis, (name, values) in zip(axes[0], kinds):
-        axis.hist(values, bins=min(50, int(values.max(initial=0)) + 1), color="#33658a")
-        axis.set(xlabel=name, ylabel="images", yscale="symlog")
+        most = int(values.max(initial=0))
+        # Whole numbers in the middle of their bars, few enough bars to see.
+        step = most // 50 + 1
+        axis.hist(values, bins=np.arange(-0.5, most + step + 0.5, step), color=_COLOR)
+        axis.set(xlabel=name, ylabel="images", yscale="symlog", xlim=(-0.5 - step, most + step))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        _plain(axis)
+    figure.tight_layout()
     return _png(figure)
 
 
 def _bars(values: Sequence[float | None], names: Sequence[str]) -> str:
     height = max(2.0, 0.3 * len(values))
     figure, axes = _figure(1, 1, figsize=(8, height))
-    axes[0, 0].barh(names, [v or 0 for v in values], color="#33658a")
-    axes[0, 0].set(xlim=(0, 1), xlabel="share of edges within the class")
-    axes[0, 0].invert_yaxis()
+    axis = axes[0, 0]
+    axis.barh(range(len(names)), [v or 0 for v in values], color=_COLOR)
+    for place, value in enumerate(values):
+        text = "no edges" if value is None else f"{value:.1%}"
+        inside = value is not None and value > 0.5
+        where, align = (value - 0.01, "right") if inside else ((value or 0) + 0.01, "left")
+        color = "white" if inside else "#222"
+        axis.text(where, place, text, va="center", ha=align, color=color, fontsize=9)
+    axis.set(xlim=(0, 1), xlabel="share of edges within the class")
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    _plain(axis)
     return _png(figure)
+
+
+def _plain(axis: Any) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _chosen_edges(
@@ -158,16 +220,29 @@ def _pairs(
     class_names: Sequence[str] | None,
     edges: np.ndarray,
 ) -> str:
+    """Two images side by side for every edge, with its weight above and its classes below."""
     sources = graph.sources()
-    figure, axes = _figure(2, len(edges), figsize=(1.2 * len(edges), 3))
-    for column, edge in enumerate(edges):
-        for row, node in enumerate((int(sources[edge]), int(graph.indices[edge]))):
-            axis = axes[row, column]
+    rows = -(-len(edges) // _PAIRS_A_ROW)
+    # Two images and a narrow gap for every pair.
+    shares = {"width_ratios": [1, 1, 0.3] * _PAIRS_A_ROW}
+    size = (10, 1.6 * rows + 0.2)
+    figure, axes = _figure(rows, 3 * _PAIRS_A_ROW, figsize=size, gridspec_kw=shares)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for place, edge in enumerate(edges):
+        row, column = divmod(place, _PAIRS_A_ROW)
+        nodes = (int(sources[edge]), int(graph.indices[edge]))
+        for side, node in enumerate(nodes):
+            axis = axes[row, 3 * column + side]
             image = np.asarray(images[node : node + 1])[0]
             axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray")
-            axis.set(xticks=[], yticks=[])
-            axis.set_xlabel(_class_of(node, labels, class_names)[:14], fontsize=7)
-        axes[0, column].set_title(f"{graph.weights[edge]:.3f}", fontsize=8)
+            name = _class_of(node, labels, class_names)
+            short = name if len(name) <= 13 else name[:12] + "\u2026"
+            axis.text(
+                0.5, -0.06, short, transform=axis.transAxes, ha="center", va="top", fontsize=7
+            )
+        axes[row, 3 * column].set_title(f"weight {graph.weights[edge]:.4f}", fontsize=8, loc="left")
+    figure.subplots_adjust(wspace=0.05, hspace=0.35)
     return _png(figure)
 
 

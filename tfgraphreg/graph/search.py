@@ -10,20 +10,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, GraphError
+from tfgraphreg.graph import inverted
 from tfgraphreg.graph.metrics import Measured, Progress
 from tfgraphreg.graph.spaces import Space, approximate_space, exact_space
 
-METHODS = ("auto", "exact", "hnsw")
+METHODS = ("auto", "exact", "ivf", "hnsw")
 
 _SPARE = 4  # candidates beyond k and the item itself
 _QUERIES = 8192
-# N * N * D up to which "auto" is exact: about three minutes on two cores. FAISS compares by L2
-# and inner products with a matrix product, by L1 number by number.
-_EXACT_WORK = {"METRIC_L2": 1e13, "METRIC_INNER_PRODUCT": 1e13, "METRIC_L1": 1e12}
+# N * N * D up to which "auto" is exact at once: some two seconds on two cores, below which nothing
+# is gained. FAISS compares by L2 and inner products with a matrix product, by L1 number by number.
+_EXACT_WORK = {"METRIC_L2": 1e11, "METRIC_INNER_PRODUCT": 1e11, "METRIC_L1": 1e12}
+# The same where inverted lists would have to be read almost whole: about three minutes.
+_HARD_WORK = 1e13
+# Beyond this share of the lists a matrix product with all items is faster.
+_LIMIT = 0.25
 _BRUTE_WORK = 2e9  # the same where FAISS has no index and NumPy must do it
 _RECALL_SAMPLE = 500
 _SMALLEST_SAMPLE = 50  # where NumPy must find the true neighbors
@@ -36,7 +42,7 @@ class Neighbors:
     Attributes:
         indices: `[N, K]` int64, nearest first, ties by the smaller number; never the item itself.
         distances: `[N, K]` float64.
-        method: ``"exact"`` or ``"hnsw"``.
+        method: ``"exact"``, ``"ivf"`` or ``"hnsw"``.
         recall: Share of the true K nearest that were found: 1.0 when exact, else measured on a
             sample.
     """
@@ -61,8 +67,12 @@ def nearest(
     Args:
         measured: Features and their distance.
         k: From 1 to N - 1.
-        method: ``"exact"``; ``"hnsw"`` (Malkov and Yashunin, 2018, arXiv:1603.09320), fast and
-            approximate; ``"auto"`` is exact up to about three minutes of work on two cores.
+        method: ``"exact"``; ``"ivf"``: inverted lists, as many of which are looked at as 99.5%
+            of a sample's neighbors need; ``"hnsw"`` (Malkov and Yashunin, 2018,
+            arXiv:1603.09320), for distances that have no such lists; ``"auto"``: exact up to about
+            two seconds of work on two cores (by L1: a minute), then lists or, by L1, HNSW. Where
+            a quarter of the lists is not enough it is exact up to three minutes, and beyond that
+            stays with a quarter.
         seed: Chooses the sample on which recall is measured.
         threads: Processor cores to use; all of them by default.
         progress: Called with ``"neighbors"``, items done, and N.
@@ -82,13 +92,20 @@ def nearest(
         )
     if method not in METHODS:
         raise ConfigError(f"`method` must be one of {', '.join(METHODS)}.", received=repr(method))
+    asked = method
     if method == "auto":
         method = _choose(measured)
     with _threads(threads):
-        if method == "exact":
+        index = None
+        if method == "ivf":
+            index = _lists(measured, k, seed, asked == "auto", progress)
+            method = "exact" if index is None else method
+        elif method == "hnsw":
+            index = _hnsw(measured, k, progress)
+        if index is None:
             indices, distances = _exact(measured, np.arange(n), k, progress)
             return Neighbors(indices, distances, method, 1.0)
-        indices, distances = _approximate(measured, k, progress)
+        indices, distances = _approximate(index, measured, k, progress)
         recall = _recall(measured, indices, seed)
     return Neighbors(indices, distances, method, recall)
 
@@ -98,7 +115,10 @@ def _choose(measured: Measured) -> str:
     space = exact_space(measured)
     if n * n * width <= (_BRUTE_WORK if space is None else _EXACT_WORK[space.metric]):
         return "exact"
-    return "hnsw" if approximate_space(measured) is not None else "exact"
+    space = approximate_space(measured)
+    if space is None:
+        return "exact"
+    return "ivf" if space.metric in inverted.METRICS else "hnsw"
 
 
 @contextlib.contextmanager
@@ -128,17 +148,36 @@ def _exact(
     return _search(index, space, measured, items, k, progress)
 
 
-def _approximate(
-    measured: Measured, k: int, progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _lists(
+    measured: Measured, k: int, seed: int, may_be_exact: bool, progress: Progress | None
+) -> Any:
+    """Inverted lists that reach far enough, or None where exact search is the better choice."""
+    space = _approximate_space(measured)
+    if space.metric not in inverted.METRICS:
+        raise GraphError(
+            f"There are no inverted lists for the distance {measured.distance.name}.",
+            cure='Use method="hnsw" or "exact".',
+        )
+    tell = None if progress is None else lambda done, total: progress("index", done, total)
+    index = inverted.build_lists(space, seed=seed, progress=tell)
+    # Another sample than that on which the recall is reported.
+    sample, truth = _sample(measured, k, seed + 1)
+
+    def recall() -> float:
+        _, found = _search(index, space, measured, sample, k, None)
+        return _found_share(found, truth)
+
+    reached = inverted.widen(index, recall, limit=_LIMIT if may_be_exact else 1.0)
+    n, width = measured.features.shape
+    if not reached and may_be_exact and exact_space(measured) and n * n * width <= _HARD_WORK:
+        return None
+    return index
+
+
+def _hnsw(measured: Measured, k: int, progress: Progress | None) -> Any:
     import faiss
 
-    space = approximate_space(measured)
-    if space is None:
-        raise GraphError(
-            f"There is no approximate search for the distance {measured.distance.name}.",
-            cure='Use method="exact".',
-        )
+    space = _approximate_space(measured)
     n = len(space.base)
     index = faiss.IndexHNSWFlat(space.base.shape[1], 32, getattr(faiss, space.metric))
     index.hnsw.efConstruction = 80
@@ -147,6 +186,24 @@ def _approximate(
         index.add(space.base[start : start + 8 * _QUERIES])
         if progress:
             progress("index", min(start + 8 * _QUERIES, n), n)
+    return index
+
+
+def _approximate_space(measured: Measured) -> Space:
+    space = approximate_space(measured)
+    if space is None:
+        raise GraphError(
+            f"There is no approximate search for the distance {measured.distance.name}.",
+            cure='Use method="exact".',
+        )
+    return space
+
+
+def _approximate(
+    index: Any, measured: Measured, k: int, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    space = _approximate_space(measured)
+    n = len(space.base)
     indices, distances = _search(index, space, measured, np.arange(n), k, progress)
     short = np.flatnonzero(~np.isfinite(distances[:, -1]))
     if len(short):  # a part of the index that search did not reach
@@ -209,14 +266,24 @@ def _brute(
     return indices, distances
 
 
-def _recall(measured: Measured, indices: np.ndarray, seed: int) -> float:
-    """Share of true neighbors found, over a random sample; equally near ones count as found."""
-    n, k = indices.shape
+def _sample(measured: Measured, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Some items and the distances of their true neighbors, `[S]` and `[S, K]`."""
+    n = len(measured.features)
     size = _RECALL_SAMPLE
     if exact_space(measured) is None:
         affordable = int(_BRUTE_WORK / measured.features.size)
         size = min(size, max(_SMALLEST_SAMPLE, affordable))
     sample = np.random.default_rng(seed).choice(n, min(size, n), replace=False)
-    _, truth = _exact(measured, sample, k, None)
-    mine = measured.between(np.repeat(sample, k), indices[sample].ravel()).reshape(-1, k)
+    return sample, _exact(measured, sample, k, None)[1]
+
+
+def _found_share(mine: np.ndarray, truth: np.ndarray) -> float:
+    """Share of true neighbors found, by distance; equally near ones count as found."""
     return float(np.mean(mine <= truth[:, -1:] * (1 + 1e-9)))
+
+
+def _recall(measured: Measured, indices: np.ndarray, seed: int) -> float:
+    k = indices.shape[1]
+    sample, truth = _sample(measured, k, seed)
+    mine = measured.between(np.repeat(sample, k), indices[sample].ravel()).reshape(-1, k)
+    return _found_share(mine, truth)

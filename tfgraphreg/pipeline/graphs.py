@@ -86,12 +86,14 @@ def check_graph(config: TrainConfig) -> None:
 def search_note(graph: SimilarityGraph) -> str | None:
     """A sentence if neighbors were searched approximately, with the recall that was measured."""
     parts = graph.about.get("parts") or [graph.about]
-    recalls = [part["recall"] for part in parts if part.get("method") == "hnsw"]
-    if not recalls:
+    found = [part for part in parts if part.get("method") in ("ivf", "hnsw")]
+    if not found:
         return None
+    recalls = [part["recall"] for part in found]
+    methods = " and ".join(sorted({part["method"] for part in found}))
     return (
-        f"Neighbors were searched approximately (HNSW): {min(recalls):.1%} of the true ones were "
-        "found, measured on a sample."
+        f"Neighbors were searched approximately ({methods}): {min(recalls):.1%} of the "
+        "true ones were found, measured on a sample."
     )
 
 
