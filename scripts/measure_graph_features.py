@@ -45,15 +45,16 @@ COLUMNS = (
     "images",
     "commit",
 )
+SAME = ("feature", "metric", "images")
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
-def measure(feature, split, commit):
+def measure(feature, split, commit, metrics):
     """Rows of the table for one feature."""
     start = time.perf_counter()
     features = extract(feature, split.images)
     feature_seconds = time.perf_counter() - start
-    for metric in PAIRS[feature]:
+    for metric in [m for m in PAIRS[feature] if not metrics or m in metrics]:
         start = time.perf_counter()
         graph = knn_graph(features, k=K, metric=metric, weighting="binary")
         seconds = time.perf_counter() - start
@@ -86,26 +87,31 @@ def save_rows(path, rows):
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: -float(row["agreement"])))
+    writer.writerows(sorted(rows, key=lambda r: (-int(r["images"]), -float(r["agreement"]))))
     write_text(path, text.getvalue())
 
 
 def fill_table(page, rows):
-    """Replaces what stands between the two marks in `page`."""
-    shown = COLUMNS[:7]
-    rows = sorted(rows, key=lambda row: -float(row["agreement"]))
-    head = [" | ".join(name.replace("_", " ") for name in shown), " | ".join("---" for _ in shown)]
-    lines = [f"| {line} |" for line in head + [" | ".join(row[n] for n in shown) for row in rows]]
-    counts, commits = ({row[n] for row in rows} for n in ("images", "commit"))
-    lines += [
-        "",
-        f"Provenance: {' or '.join(sorted(counts))} training images of Fashion-MNIST, k={K}, one "
-        "run each (exact searches are not random), default settings of each feature; "
-        f"{os.cpu_count()} cores ({platform.machine()}), no GPU, shared with other work, so only "
-        f"large differences of seconds mean anything; Python {platform.python_version()}, NumPy "
-        f"{np.__version__}; commit {' or '.join(sorted(commits))}. Made by "
-        "`python scripts/measure_graph_features.py`.",
-    ]
+    """Replaces what stands between the two marks in `page`: a table for each number of images."""
+    shown, lines = COLUMNS[:7], []
+    for count in sorted({int(row["images"]) for row in rows}, reverse=True):
+        these = [row for row in rows if row["images"] == str(count)]
+        lines += [
+            f"The k={K} graph of {count:,} training images:",
+            "",
+            "| " + " | ".join(name.replace("_", " ") for name in shown) + " |",
+            "|" + " --- |" * len(shown),
+            *("| " + " | ".join(row[name] for name in shown) + " |" for row in these),
+            "",
+        ]
+    commits = sorted({row["commit"] for row in rows})
+    lines.append(
+        "Provenance: Fashion-MNIST, one run a row (exact searches are not random), default "
+        f"settings of each feature; {os.cpu_count()} cores ({platform.machine()}), no GPU, "
+        "shared with much other work, so only large differences of seconds mean anything; Python "
+        f"{platform.python_version()}, NumPy {np.__version__}; commits {', '.join(commits)}. Made "
+        "by `python scripts/measure_graph_features.py`, the smaller table with `--limit`."
+    )
     text = page.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     write_text(page, f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
@@ -143,6 +149,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--features", nargs="*", choices=PAIRS, default=list(PAIRS))
+    parser.add_argument("--metrics", nargs="*", help="only these")
     parser.add_argument("--limit", type=int, help="use only the first N training images")
     parser.add_argument("--data-dir", help="folder with the files of Fashion-MNIST")
     parser.add_argument("--csv", type=pathlib.Path, default=pathlib.Path("docs/graph_features.csv"))
@@ -155,9 +162,9 @@ def main():
     git = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
     for feature in options.features:
-        found = list(measure(feature, train, commit))
-        rows = [row for row in read_rows(options.csv) if row["feature"] != feature] + found
-        save_rows(options.csv, rows)
+        for row in measure(feature, train, commit, options.metrics):
+            before = [r for r in read_rows(options.csv) if any(r[n] != row[n] for n in SAME)]
+            save_rows(options.csv, [*before, row])
     if options.page.exists():
         fill_table(options.page, read_rows(options.csv))
 

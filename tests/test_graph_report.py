@@ -33,7 +33,9 @@ def test_page_is_self_contained_with_pictures(tmp_path):
     for picture in pictures:
         values = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("L"))
         assert values.std() > 5 and min(values.shape) > 100
-    assert f"{facts['edge_label_agreement']:.4g}" in page and "<td>600</td>" in page
+    assert f"<td>{facts['edge_label_agreement']:.2%}</td>" in page and "<td>600</td>" in page
+    for said in ("isolated nodes", "components", "hubness", "metric: cosine", "most often: "):
+        assert said in page
     assert "heaviest between different classes" in page and "warning" not in page.split("<body>")[1]
 
 

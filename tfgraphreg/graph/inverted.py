@@ -27,12 +27,12 @@ _ADDED = 65_536
 
 
 def build_lists(space: Space, *, seed: int, progress: Callable[[int, int], None] | None) -> Any:
-    """An index of all items, in about as many lists as each has items."""
+    """An index of all items, in about 2 sqrt(N) lists."""
     import faiss
 
     n, width = space.base.shape
     metric = getattr(faiss, space.metric)
-    lists = 2 ** max(0, round(np.log2(np.sqrt(n))))
+    lists = 2 ** max(0, round(np.log2(2 * np.sqrt(n))))
     coarse = faiss.IndexFlat(width, metric)
     index = faiss.IndexIVFFlat(coarse, width, lists, metric)
     index.cp.niter = _TRAINING_ROUNDS
