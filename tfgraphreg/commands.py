@@ -39,6 +39,7 @@ _GRAPH_FIELDS = (
     "graph_features",
     "graph_metric",
     "graph_neighbors",
+    "graph_search",
     "graph_weights",
     "graph_threshold",
     "symmetrize",

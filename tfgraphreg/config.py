@@ -35,6 +35,7 @@ OBJECTIVES = (
     "contrastive",
 )
 GRAPH_KINDS = ("knn", "mutual", "threshold", "class", "random")
+SEARCHES = ("auto", "exact", "ivf", "hnsw")
 WEIGHTINGS = ("cosine", "gaussian", "binary")
 BAD_IMAGE = ("error", "skip")
 
@@ -137,6 +138,12 @@ class TrainConfig:
     )
     graph_metric: str = _field("cosine", "distance that makes the graph")
     graph_neighbors: int = _field(10, "neighbors of a node in the graph")
+    graph_search: str = _field(
+        "auto",
+        "how neighbors are found: exact, or by inverted lists (ivf) or HNSW with a stated recall; "
+        "auto: exact for small sets",
+        choices=SEARCHES,
+    )
     graph_weights: str = _field("cosine", "edge weights", choices=WEIGHTINGS)
     graph_threshold: float = _field(0.9, "smallest weight of an edge in a threshold graph")
     symmetrize: bool = _field(False, "add the reverse of every edge")

@@ -24,6 +24,7 @@ _KEYS = (
     "graph_features",
     "graph_metric",
     "graph_neighbors",
+    "graph_search",
     "graph_weights",
     "graph_threshold",
     "symmetrize",
@@ -93,7 +94,7 @@ def search_note(graph: SimilarityGraph) -> str | None:
     methods = " and ".join(sorted({part["method"] for part in found}))
     return (
         f"Neighbors were searched approximately ({methods}): {min(recalls):.1%} of the "
-        "true ones were found, measured on a sample."
+        "true ones were found, measured on a sample; --graph-search exact finds all."
     )
 
 
@@ -124,6 +125,7 @@ def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGr
             metric=config.graph_metric,
             weighting=config.graph_weights,
             threshold=config.graph_threshold,
+            method=config.graph_search,
             symmetrize=config.symmetrize,
             seed=config.seed,
             progress=progress,
