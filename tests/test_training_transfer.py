@@ -181,10 +181,11 @@ def test_without_factors_the_steps_are_adams():
 
 
 def test_two_replicas_fine_tune_like_one(two_replicas, tmp_path):
+    """Without batch normalization, whose statistics are those of a replica's own rows."""
     results = []
     for strategy in (tf.distribute.get_strategy(), two_replicas):
         with strategy.scope():
-            model = compiled(first_step=STEPS, backbone=0.1, decay=0.5, frozen=1)
+            model = compiled("fcnn", first_step=STEPS, backbone=0.1, decay=0.5, frozen=1)
             before = backbone_weights(model)
         folder = tmp_path / type(strategy).__name__
         fit(model, plan(folder, 1, warmup_epochs=1, frozen="1"))
