@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,17 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(argv[0], argv[1:])
 
 
-def run_command(name: str, argv: Sequence[str] | None = None) -> int:
-    """One command with its own flags; what the files in scripts/ call."""
-    command = COMMANDS[name]
-    argv = list(sys.argv[1:] if argv is None else argv)
-    from argparse import ArgumentError, RawDescriptionHelpFormatter
+def make_parser(name: str) -> ArgumentParser:
+    """The parser of one command."""
+    from argparse import RawDescriptionHelpFormatter
 
     from jsonargparse import DefaultHelpFormatter
 
     class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
         pass
 
+    command = COMMANDS[name]
     parser = ArgumentParser(
         prog=f"tfgraphreg {name}" if sys.argv[0].endswith("tfgraphreg") else None,
         description=command.help,
@@ -57,11 +57,15 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
         exit_on_error=False,
     )
     command.add_arguments(parser)
+    return parser
+
+
+def run_command(name: str, argv: Sequence[str] | None = None) -> int:
+    """One command with its own flags; what the files in scripts/ call."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return command.run(_parse(parser, argv))
-    except TFGraphRegError as error:
-        return _fail(error)
-    except ArgumentError as error:
+        return COMMANDS[name].run(_parse(make_parser(name), argv))
+    except (TFGraphRegError, ArgumentError) as error:
         return _fail(error)
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume goes on", file=sys.stderr)
