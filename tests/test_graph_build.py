@@ -6,6 +6,7 @@ from scipy.stats import skew
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.build import build, rewired, union
 from tfgraphreg.graph.diagnostics import diagnose
+from tfgraphreg.graph.metrics import Measured
 from tfgraphreg.graph.similarity import SimilarityGraph
 
 
@@ -33,6 +34,24 @@ def test_threshold_is_all_similar_pairs():
         build("threshold", x, threshold=1.0)
     with pytest.raises(ConfigError, match=r"`threshold` must be from -1 to 1"):
         build("threshold", x, threshold=2)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "mahalanobis", "js"])
+def test_radius_is_all_near_pairs(metric):
+    measured = Measured.of(np.abs(features()), metric)
+    apart = np.stack(
+        [measured.distance.array(x[None], measured.features) for x in measured.features]
+    )
+    np.fill_diagonal(apart, np.inf)
+    radius = float(np.median(apart))
+    graph = build("radius", np.abs(features()), metric=metric, radius=radius, weighting="binary")
+    np.testing.assert_array_equal(dense(graph) > 0, apart <= radius)
+    with pytest.raises(GraphError, match=r"No two items are that near.*radius=1e-09"):
+        build("radius", features() ** 2, metric=metric, radius=1e-9)
+    with pytest.raises(ConfigError, match=r"`radius` must be a finite number > 0"):
+        build("radius", features() ** 2, metric=metric, radius=0.0)
+    with pytest.raises(ConfigError, match=r"needs a `radius`"):
+        build("radius", features())
 
 
 def test_class_graph_joins_only_classes():

@@ -42,6 +42,7 @@ _GRAPH_FIELDS = (
     "graph_search",
     "graph_weights",
     "graph_threshold",
+    "graph_radius",
     "symmetrize",
     "edge_kinds",
     "seed",

@@ -34,7 +34,7 @@ OBJECTIVES = (
     "npairs",
     "contrastive",
 )
-GRAPH_KINDS = ("knn", "mutual", "threshold", "class", "random")
+GRAPH_KINDS = ("knn", "mutual", "threshold", "radius", "class", "random")
 SEARCHES = ("auto", "exact", "ivf", "hnsw")
 WEIGHTINGS = ("cosine", "gaussian", "binary")
 BAD_IMAGE = ("error", "skip")
@@ -124,8 +124,8 @@ class TrainConfig:
     )
     packer: str = _field(
         "auto",
-        "who packs: nsl.tools.pack_nbrs, which holds all images in memory, or the streaming packer, "
-        "which writes the same examples; auto: nsl up to 256 MB of images",
+        "who packs: nsl.tools.pack_nbrs, which holds all images in memory, or the streaming "
+        "packer, which writes the same examples; auto: nsl up to 256 MB of images",
         choices=PACKERS,
     )
     graph: str = _field(
@@ -146,6 +146,9 @@ class TrainConfig:
     )
     graph_weights: str = _field("cosine", "edge weights", choices=WEIGHTINGS)
     graph_threshold: float = _field(0.9, "smallest weight of an edge in a threshold graph")
+    graph_radius: float | None = _field(
+        None, "largest distance, by the metric, of an edge in a radius graph"
+    )
     symmetrize: bool = _field(False, "add the reverse of every edge")
     edge_kinds: str = _field(
         "ll,lu,uu", "edges kept, by their ends: labeled-labeled, labeled-unlabeled, both unlabeled"
@@ -225,6 +228,12 @@ class TrainConfig:
             _refuse(
                 "validation_fraction", "must be in [0, 1)", self.validation_fraction, "Try 0.1."
             )
+        if self.graph_radius is not None and not (
+            math.isfinite(self.graph_radius) and self.graph_radius > 0
+        ):
+            _refuse("graph_radius", "must be a finite number > 0", self.graph_radius, "Try 1.")
+        if "radius" in self.graph.split(",") and self.graph_radius is None:
+            _refuse("graph_radius", "must be given for a radius graph", None, "Try 1.")
         if not 0 < self.graph_threshold <= 1:
             _refuse("graph_threshold", "must be in (0, 1]", self.graph_threshold, "Try 0.9.")
 

@@ -13,10 +13,11 @@ from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.graph.metrics import Measured, Progress
+from tfgraphreg.graph.radius import pairs_within
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.weights import edge_weights
 
-KINDS = ("knn", "mutual", "threshold", "class", "random")
+KINDS = ("knn", "mutual", "threshold", "radius", "class", "random")
 _BLOCK = 2048
 _MOST_EDGES = 200_000_000
 _EXCHANGES = 30
@@ -30,6 +31,7 @@ def build(
     metric: str | Distance = "cosine",
     weighting: str = "cosine",
     threshold: float = 0.9,
+    radius: float | None = None,
     labels: np.ndarray | None = None,
     symmetrize: bool = False,
     method: str = "auto",
@@ -41,7 +43,8 @@ def build(
     Args:
         kind: ``"knn"``: the `k` nearest of each item. ``"mutual"``: those knn edges that exist in
             both directions; nodes may stay alone. ``"threshold"``: all pairs with a cosine
-            similarity of at least `threshold`, whatever the metric, found exactly. ``"class"``:
+            similarity of at least `threshold`, whatever the metric. ``"radius"``: all pairs at a
+            distance of at most `radius` by the metric. Both are found exactly. ``"class"``:
             `k` random items of the same label for each labeled one; every class must have more
             than `k`. ``"random"``: the control: the knn graph with every edge's end exchanged at
             random, see `rewired`.
@@ -50,6 +53,7 @@ def build(
         metric: Of knn, mutual and random, and of gaussian weights.
         weighting: ``"cosine"``, ``"gaussian"`` or ``"binary"``.
         threshold: From -1 to 1.
+        radius: Above 0; for ``"radius"`` only.
         labels: `[N]` class numbers (-1 unlabeled), or `[N, C]` multi-hot; for ``"class"``.
         symmetrize: Whether to add the reverse of every edge.
         method: See `nearest`.
@@ -80,13 +84,20 @@ def build(
             graph = rewired(graph, seed=seed, progress=progress)
     else:
         measured = Measured.of(features, metric)
+        about = {"kind": kind, "metric": measured.distance.name, "weighting": weighting}
+        distances = None
         if kind == "threshold":
             sources, targets = _similar_pairs(features, threshold, progress)
+            about["threshold"] = threshold
+        elif kind == "radius":
+            if radius is None:
+                raise ConfigError("A radius graph needs a `radius`.", cure="Try --graph-radius 1.")
+            sources, targets, distances = pairs_within(measured, radius, progress=progress)
+            about["radius"] = radius
         else:
             sources, targets = _class_pairs(labels, len(measured.features), k, seed)
-        weights = edge_weights(weighting, measured, sources, targets)
-        about = {"kind": kind, "metric": measured.distance.name, "weighting": weighting}
-        about.update({"threshold": threshold} if kind == "threshold" else {"k": k})
+            about["k"] = k
+        weights = edge_weights(weighting, measured, sources, targets, distances)
         graph = SimilarityGraph.from_edges(
             sources, targets, weights, len(measured.features), about=about
         )
