@@ -26,7 +26,8 @@ def trained_weights():
     from tfgraphreg.compat import tf
 
     reader = tf.train.load_checkpoint("run/checkpoints/last")
-    return [reader.get_tensor(name) for name in reader.get_variable_to_shape_map()]
+    values = (reader.get_tensor(name) for name in reader.get_variable_to_shape_map())
+    return [value for value in values if isinstance(value, np.ndarray)]
 
 
 def timm_file(name, path="weights.safetensors"):
