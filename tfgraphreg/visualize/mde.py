@@ -98,7 +98,7 @@ def layout(
         items, edges, weights = _edges(pymde, data, neighbors)
         constraint = _constraint(pymde, variant, items, dim, anchors, anchor_points)
         problem = _problem(pymde, variant, items, dim, edges, weights, constraint, device, seed)
-        start = _start(pymde, problem, variant, constraint)
+        start = _start(pymde, problem, variant, constraint, seed)
         with _told(problem.distortion_function, max_iterations, progress):
             points = problem.embed(X=start, max_iter=max_iterations, verbose=False)
         with torch.no_grad():
@@ -287,7 +287,7 @@ def _free(edges, constraint, items: int):
     return ~(fixed[edges[:, 0]] & fixed[edges[:, 1]])
 
 
-def _start(pymde, problem, variant: str, constraint):
+def _start(pymde, problem, variant: str, constraint, seed: int):
     """Random for `quadratic`, amid the neighbors for new items, else the spectral embedding."""
     import torch
 
@@ -299,7 +299,7 @@ def _start(pymde, problem, variant: str, constraint):
     if isinstance(constraint, pymde.Anchored):
         start = _amid_anchors(near, constraint, shape)
     else:
-        start = pymde.quadratic.spectral(*shape, near, weights[weights > 0], max_iter=1000)
+        start = _spectral(near.numpy(), weights[weights > 0].numpy(), shape, seed)
     # Items at one place have no gradient that could part them.
     start = start + 1e-4 * start.std() * torch.randn(shape)
     if isinstance(constraint, pymde.Anchored):
@@ -307,6 +307,39 @@ def _start(pymde, problem, variant: str, constraint):
     elif variant == "standardized":
         start = constraint.project_onto_constraint(start, inplace=False)
     return start.to(problem.device)
+
+
+def _spectral(pairs: np.ndarray, weights: np.ndarray, shape: tuple[int, int], seed: int):
+    """`[N, M]` first eigenvectors of the graph's Laplacian, of covariance one.
+
+    PyMDE's own starts from a vector that no seed decides.
+    """
+    import scipy.sparse.csgraph
+    import scipy.sparse.linalg
+    import torch
+
+    items, dim = map(int, shape)
+    half = scipy.sparse.csr_matrix((weights.astype(np.float64), pairs.T), shape=(items, items))
+    laplacian = scipy.sparse.csgraph.laplacian(half + half.T)
+    rng = np.random.default_rng(seed)
+    if items < 100:
+        values, vectors = np.linalg.eigh(laplacian.toarray())
+    else:
+        try:
+            values, vectors = scipy.sparse.linalg.eigsh(
+                laplacian,
+                k=dim + 1,
+                which="SM",
+                ncv=max(2 * dim + 3, int(items**0.5)),
+                tol=1e-4,
+                maxiter=5 * items,
+                v0=rng.normal(size=items),
+            )
+        except scipy.sparse.linalg.ArpackNoConvergence:
+            values, vectors = np.arange(dim + 1), rng.normal(size=(items, dim + 1))
+    found = vectors[:, np.argsort(values)[1 : dim + 1]]
+    basis, _ = np.linalg.qr(found - found.mean(axis=0))
+    return torch.from_numpy((basis * items**0.5).astype(np.float32))
 
 
 def _amid_anchors(near, constraint, shape):
