@@ -34,15 +34,15 @@ SMALLEST = (
 )
 # PCPVT has attention that SVT lacks, and a plain DeiT and a distilled PiT have other heads.
 COMPARED = (*SMALLEST, "twins_pcpvt_small", "deit_tiny", "pit_ti_distilled")
+# Built several times over, or trained, in the ordinary run.
+SHORT = ("deit_tiny_distilled", "pit_ti", "mixnet_s")
 QUICK = {name for name, record in RECORDS.items() if record.parameters_with_classifier < 12e6}
 CONVOLUTIONAL = ("MixNet", "HardCoRe-NAS")
 LEARNING_STEPS = 30
 
 
-def chosen(ordinary):
-    return [
-        pytest.param(name, marks=[] if name in ordinary else [pytest.mark.slow]) for name in RECORDS
-    ]
+def chosen(ordinary, names=tuple(RECORDS)):
+    return [pytest.param(n, marks=[] if n in ordinary else [pytest.mark.slow]) for n in names]
 
 
 def noise(size, count=2, seed=0):
@@ -125,7 +125,7 @@ def may_stay_silent(path):
     return path.endswith(blocks_attention.SOFTMAX_INVARIANT)
 
 
-@pytest.mark.parametrize("name", chosen(SMALLEST))
+@pytest.mark.parametrize("name", chosen(SHORT))
 def test_every_weight_has_a_gradient_and_16_images_are_learned(name):
     """At the recommended rate the loss falls by half within `LEARNING_STEPS` steps."""
     record = RECORDS[name]
@@ -158,7 +158,7 @@ def test_every_weight_has_a_gradient_and_16_images_are_learned(name):
     assert losses[-1] < losses[0] / 2, losses
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", chosen(SHORT, SMALLEST))
 def test_mixed_precision_gives_finite_features_near_the_float32_ones(name):
     record = RECORDS[name]
     side = record.min_size
@@ -189,9 +189,7 @@ assert "tfgraphreg" not in sys.modules
 """
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n == "pit_ti" else [pytest.mark.slow]) for n in SMALLEST]
-)
+@pytest.mark.parametrize("name", chosen(("pit_ti",), SMALLEST))
 def test_saved_model_agrees_where_only_tensorflow_is_loaded(name, tmp_path):
     record = RECORDS[name]
     model = record.builder((record.min_size, record.min_size, 3))
@@ -229,7 +227,7 @@ def test_a_network_without_a_distillation_token_says_so():
         blocks_attention.distillation_features(RECORDS["deit_tiny"].builder((32, 32, 3)))
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", chosen(("pit_ti", "mixnet_s"), SMALLEST))
 def test_other_poolings(name):
     record = RECORDS[name]
     side = record.min_size
