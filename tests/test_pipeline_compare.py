@@ -4,6 +4,12 @@ import csv
 import dataclasses
 import io
 import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -59,6 +65,30 @@ def test_mean_spread_and_paired_interval_equal_scipy(runs):
     assert plain["test_accuracy_difference"] is None
     same = scipy.stats.ttest_rel(GRAPH, PLAIN).confidence_interval(0.95)
     assert compare.paired_interval(pairs) == pytest.approx((same.low, same.high))
+
+
+def test_numbers_of_the_reports_come_into_the_csv(runs):
+    for number, path in enumerate(sorted(runs.glob("run*"))):
+        values = json.loads((path / "metrics.json").read_text())
+        values["classification"] = {"log_loss": 0.1 * number, "cohen_kappa": None}
+        (path / "metrics.json").write_text(json.dumps(values))
+        if number < 2:
+            distance = ("cosine", "euclidean")[number]
+            faith = {"trustworthiness": 0.75 + number}
+            evaluation = {"retrieval_distance": distance, "faithfulness": faith}
+            evaluation["probes"] = {"knn": {"accuracy": 0.9}}
+            (path / "evaluation.json").write_text(json.dumps(evaluation))
+    found = table_of(runs)
+    assert found.more == ["log_loss", "trustworthiness", "knn_probe"]
+    plain, graph = found.rows
+    assert plain["log_loss_mean"] == pytest.approx(0.2)
+    assert graph["log_loss_difference"] == pytest.approx(0.1)
+    # Searched by another distance than the run's own, it does not belong beside the others.
+    assert (plain["trustworthiness_mean"], graph["trustworthiness_mean"]) == (0.75, None)
+    assert "log_loss_mean" in tables.csv_table(found).splitlines()[0]
+    assert "log loss" not in tables.markdown_table(found)
+    (runs / "run0" / "evaluation.json").write_text("{")
+    assert "evaluation.json is broken" in table_of(runs).problems[0]
 
 
 def test_one_seed_has_no_spread_and_no_interval(tmp_path):
@@ -247,3 +277,37 @@ def test_a_sweep_skips_the_finished_and_goes_on_past_failures(tmp_path, monkeypa
 
 def _settings(config):
     return dataclasses.asdict(config)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_killed_ends_with_the_complete_table(tmp_path):
+    text = f"out: {tmp_path}/s\ndataset: digits\nbackbone: fcnn\nlimit: 300\nepochs: 1\n"
+    text += "alpha: [0, 0.5]\ndistance: [cosine, euclidean]\nseed: [0, 1, 2]\n"
+    command = [sys.executable, "-m", "tfgraphreg", "compare", "--sweep"]
+    command.append(str(write_sweep(tmp_path, text)))
+    root = pathlib.Path(__file__).parent.parent
+    environment = {**os.environ, "TFGRAPHREG_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        env=environment,
+        start_new_session=True,
+    )
+    for line in process.stdout:
+        if line.startswith("[5/12]"):
+            break
+    time.sleep(4)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "s" / "table.csv").exists()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished before") == 4
+    rows = list(csv.DictReader((tmp_path / "s" / "table.csv").open()))
+    assert len(rows) == 4 and all(row["seeds"] == "0 1 2" for row in rows)
+    regularized = [row for row in rows if row["alpha"] == "0.5"]
+    assert all(row["test_accuracy_pairs"] == "3" for row in regularized)
+    assert all(row["test_accuracy_low"] for row in regularized)
+    assert (tmp_path / "s" / "report.html").stat().st_size > 10_000

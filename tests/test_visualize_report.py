@@ -120,7 +120,8 @@ def page(browser, file):
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
     opened.set_default_timeout(20_000)
     said, asked = [], []
-    opened.on("console", lambda message: said.append(message.text))
+    # The tests read pixels back, on which Chromium has advice.
+    opened.on("console", lambda m: "willReadFrequently" in m.text or said.append(m.text))
     opened.on("pageerror", lambda error: said.append(str(error)))
     opened.on("request", lambda request: asked.append(request.url))
     opened.goto(file.as_uri())

@@ -80,10 +80,24 @@ def supervised_rows(
 
 
 def _metric_learning(objective: str, labels: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
-    """The loss over the labeled rows of the batch, a scalar."""
-    addons = load_addons()
+    """The loss over the labeled rows of the batch, a scalar.
+
+    It is 0 for a batch without two rows of one class or without two classes, of which these
+    losses say nothing (and for which tensorflow-addons gives NaN).
+    """
     labeled = labels >= 0
     labels, embedding = labels[labeled], tf.boolean_mask(embedding, labeled)
+    kinds = tf.size(tf.unique(labels)[0])
+    judged = (kinds > 1) & (tf.size(labels) > kinds)
+    return tf.cond(
+        judged,
+        lambda: _of_pairs(objective, labels, embedding),
+        lambda: tf.zeros([], embedding.dtype),
+    )
+
+
+def _of_pairs(objective: str, labels: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
+    addons = load_addons()
     unit = tf.math.l2_normalize(embedding, axis=-1)
     if objective == "triplet_semihard":
         return addons.losses.triplet_semihard_loss(labels, unit)
@@ -98,18 +112,16 @@ def _metric_learning(objective: str, labels: tf.Tensor, embedding: tf.Tensor) ->
     gaps = tf.concat([anchors - positives, anchors - others], axis=0)
     # The root of an exact zero has no finite gradient.
     distances = tf.sqrt(tf.reduce_sum(tf.square(gaps), axis=-1) + 1e-12)
-    same = tf.concat(
-        [tf.ones_like(classes), tf.cast(tf.equal(classes, tf.roll(classes, 1, axis=0)), tf.int64)],
-        0,
-    )
-    return tf.reduce_mean(addons.losses.contrastive_loss(tf.cast(same, tf.float32), distances))
+    alike = tf.cast(tf.equal(classes, tf.roll(classes, 1, axis=0)), tf.float32)
+    same = tf.concat([tf.ones_like(alike), alike], axis=0)
+    return tf.reduce_mean(addons.losses.contrastive_loss(same, distances))
 
 
 def _pairs(labels: tf.Tensor, embedding: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Pairs of one class: rows that are adjacent when the batch is sorted by class."""
+    """Disjoint pairs of one class, as many as there are: first rows, second rows, classes."""
     order = tf.argsort(labels, stable=True)
     labels, embedding = tf.gather(labels, order), tf.gather(embedding, order)
-    end = tf.shape(labels)[0] // 2 * 2
-    same = tf.equal(labels[0:end:2], labels[1:end:2])
-    pick = [tf.boolean_mask(v, same) for v in (embedding[0:end:2], embedding[1:end:2])]
-    return pick[0], pick[1], tf.boolean_mask(labels[0:end:2], same)
+    place = tf.range(tf.size(labels)) - tf.searchsorted(labels, labels)  # within the class
+    first = (place[:-1] % 2 == 0) & tf.equal(labels[:-1], labels[1:])
+    rows = tf.where(first)[:, 0]
+    return tf.gather(embedding, rows), tf.gather(embedding, rows + 1), tf.gather(labels, rows)

@@ -29,6 +29,22 @@ METRIC_NAMES = (
     "precision_at_10",
     "mean_average_precision",
 )
+# Of the reports in metrics.json and, once scripts/evaluate.py ran, in evaluation.json; in
+# table.csv and on the page.
+_REPORTED = {
+    "classification": (
+        *("top_5_accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "micro_f1"),
+        *("roc_auc", "log_loss", "expected_calibration_error", "cohen_kappa"),
+    ),
+    "retrieval": ("map_at_r", "r_precision", "ndcg", "mean_reciprocal_rank"),
+    "faithfulness": ("edge_neighbor_share", "distance_ratio", "trustworthiness", "continuity"),
+    "probes": ("knn", "logistic_regression", "linear_svm", "random_forest", "mlp"),
+}
+_MORE = tuple(
+    f"{name}_probe" if group == "probes" else name
+    for group, names in _REPORTED.items()
+    for name in names
+)
 ALWAYS_SHOWN = ("dataset", "backbone", "distance", "alpha", "neighbors")
 _CONFIDENCE = 0.95
 # What alpha=0 leaves without any effect on training. `distance` still decides the retrieval.
@@ -56,7 +72,8 @@ class RunRecord:
     Attributes:
         path: The run folder.
         config: What the run did.
-        metrics: The content of metrics.json.
+        metrics: The content of metrics.json, with the numbers of its reports and of
+            evaluation.json under their own names.
         history: A row for each epoch.
     """
 
@@ -86,6 +103,7 @@ class Comparison:
         metrics: Names of the metrics that some run has.
         problems: A sentence for each folder that was left out.
         notes: Sentences about the table as a whole.
+        more: Names of further metrics in the rows, for table.csv and the page.
     """
 
     runs: list[RunRecord]
@@ -94,6 +112,7 @@ class Comparison:
     metrics: list[str]
     problems: list[str]
     notes: list[str]
+    more: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def datasets(self) -> list[str]:
@@ -154,7 +173,26 @@ def read_record(path: os.PathLike[str] | str) -> RunRecord:
         raise RunError(
             f"The run folder {path} is broken: {METRICS} has no number as test_accuracy."
         )
+    try:
+        metrics = {**_reported(path, config, metrics), **metrics}
+    except (TypeError, AttributeError, TFGraphRegError) as error:
+        raise RunError(f"The run folder {path} is broken ({error}).") from error
     return RunRecord(path, config, metrics, history)
+
+
+def _reported(path: pathlib.Path, config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The single numbers of the reports about a run."""
+    from tfgraphreg.pipeline.evaluate import read_evaluation
+
+    reports = {"classification": metrics.get("classification")}
+    evaluation = read_evaluation(path) or {}
+    if evaluation.get("retrieval_distance") == config.distance:
+        reports.update({name: evaluation.get(name) for name in ("retrieval", "faithfulness")})
+    probes = evaluation.get("probes") or {}
+    found = {f"{name}_probe": row.get("accuracy") for name, row in probes.items()}
+    for group, report in reports.items():
+        found.update({name: (report or {}).get(name) for name in _REPORTED[group]})
+    return found
 
 
 def compare(runs: Sequence[RunRecord], *, problems: Sequence[str] = ()) -> Comparison:
@@ -174,10 +212,11 @@ def compare(runs: Sequence[RunRecord], *, problems: Sequence[str] = ()) -> Compa
     for run in runs:
         groups.setdefault(storage.fingerprint(_without(run.config, {"seed"})), []).append(run)
     columns = _shown_columns([group[0].config for group in groups.values()])
-    rows = [_row(group, runs, columns, metrics) for group in groups.values()]
+    more = [m for m in _MORE if _values(runs, m)]
+    rows = [_row(group, runs, columns, [*metrics, *more]) for group in groups.values()]
     rows.sort(key=lambda row: [_sort_key(row[name]) for name in columns])
     return Comparison(
-        list(runs), rows, columns, metrics, list(problems), _notes(runs, rows, metrics)
+        list(runs), rows, columns, metrics, list(problems), _notes(runs, rows, metrics), more
     )
 
 

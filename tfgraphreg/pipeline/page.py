@@ -75,7 +75,15 @@ def write_page(comparison: Comparison, path: os.PathLike[str] | str) -> pathlib.
     return report.write_report(
         path,
         title="Comparison of runs" if len(comparison.runs) > 1 else comparison.runs[0].name,
-        tables=[_results(comparison, dataset) for dataset in comparison.datasets],
+        tables=[
+            _results(comparison, dataset, title, metrics)
+            for dataset in comparison.datasets
+            for title, metrics in (
+                (dataset, comparison.metrics),
+                (f"{dataset}: more numbers", comparison.more),
+            )
+            if metrics
+        ],
         graphs=_graphs(comparison.runs),
         runs=[_shown(run, comparison.columns) for run in comparison.runs],
         embeddings=embeddings,
@@ -166,12 +174,14 @@ def _thumbnails(run: RunRecord, arrays: dict[str, np.ndarray]) -> np.ndarray | N
     return images if images.dtype == np.uint8 and images.shape[-1] in (1, 3) else None
 
 
-def _results(comparison: Comparison, dataset: str) -> report.Table:
+def _results(
+    comparison: Comparison, dataset: str, title: str, metrics: Sequence[str]
+) -> report.Table:
     fields = [name for name in comparison.columns if name != "dataset"]
     rows = [row for row in comparison.rows if row["dataset"] == dataset]
     keys = [*fields, "seeds"]
     columns = [report.Column(name=name.replace("_", " ")) for name in keys]
-    for index, metric in enumerate(comparison.metrics):
+    for index, metric in enumerate(metrics):
         name = metric.replace("_", " ")
         shown = [("mean", name, False), ("std", "± std", False)]
         if index == 0:
@@ -183,7 +193,7 @@ def _results(comparison: Comparison, dataset: str) -> report.Table:
     keys.append("train_seconds_mean")
     columns.append(report.Column(name="seconds", digits=1))
     return report.Table(
-        title=dataset,
+        title=title,
         columns=columns,
         rows=[[_cell(row[key]) for key in keys] for row in rows],
         note="Mean and standard deviation over seeds; the difference is paired by seed, with "
