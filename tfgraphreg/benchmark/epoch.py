@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tfgraphreg.benchmark.material import default_graphs, fashion_mnist
 from tfgraphreg.benchmark.results import Found, Table, seconds_text, times_text
 from tfgraphreg.benchmark.timing import Figure, Turn, in_process, ratio, take_turns
@@ -43,6 +45,7 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     )
     seconds = _main(found, dataset, graphs, size, progress)
     _feeding(found, dataset, graphs, size, seconds, progress)
+    _chances(found, graphs)
     if size.growth_rounds:
         _growth(found, dataset, graphs, size, progress)
         _matchings(found, (100_000, 1_000_000, 10_000_000))
@@ -153,6 +156,39 @@ def _feeding(
             found.ratio(f"epoch.feeding {name[11:]} / plain", share, better="lower", goal=goal)
         else:
             found.ratio("epoch.matching / plain", share, better="lower", goal=0.01)
+    found.tables.append(table)
+
+
+def _chances(found: Found, graphs: Any) -> None:
+    """How often an edge is drawn: what paired training sums over."""
+    from tfgraphreg.neighbors import matching
+
+    draws = 200
+    table = Table(
+        "How often a matching draws an edge",
+        [
+            "graph",
+            "pairing",
+            "images paired",
+            "chance of an edge: 5%",
+            "median",
+            "95%",
+            "median factor",
+        ],
+        notes=[
+            f"Of {draws} matchings each. The paired graph term has the mean sum p(e) w(e) d(e); "
+            "`--pair-correction` multiplies w(e) by mean(p) / p(e), at most 10."
+        ],
+    )
+    for k in (1, 5, 10):
+        for by_weight in (False, True) if k == 10 else (False,):
+            chances = matching.edge_probabilities(graphs[k], draws=draws, by_weight=by_weight)
+            low, middle, high = np.quantile(chances, [0.05, 0.5, 0.95])
+            factor = float(np.median(matching.correction(chances, draws=draws)))
+            paired = 2 * chances.sum() / graphs[k].num_nodes
+            cells = [f"{low:.3f}", f"{middle:.3f}", f"{high:.3f}", f"{factor:.2f}"]
+            pairing = "weight" if by_weight else "uniform"
+            table.rows.append([f"k={k}", pairing, f"{paired:.1%}", *cells])
     found.tables.append(table)
 
 
