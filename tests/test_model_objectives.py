@@ -133,7 +133,7 @@ def test_runs_beside_the_graph_term(objective, tmp_path, monkeypatch):
     assert cli.run_command("train", [*words.split(), "--objective", objective, *where]) == 0
     found = json.loads((run / "metrics.json").read_text())
     assert found["final"]["graph_loss"] > 0 and np.isfinite(found["final"]["loss"])
-    assert found["recall_at_1"] > 0.5 and found["test_accuracy"] > 0.3
+    assert found["recall_at_1"] > 0.5
 
 
 @pytest.mark.skipif(HERE, reason="tensorflow-addons is installed")

@@ -92,12 +92,13 @@ def _metric_learning(objective: str, labels: tf.Tensor, embedding: tf.Tensor) ->
     return tf.cond(
         judged,
         lambda: _of_pairs(objective, labels, embedding),
-        lambda: tf.zeros([], embedding.dtype),
+        lambda: 0.0 * tf.reduce_sum(embedding),
     )
 
 
 def _of_pairs(objective: str, labels: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
-    addons = load_addons()
+    # AutoGraph would try to convert the import, and warn of each step.
+    addons = tf.autograph.experimental.do_not_convert(load_addons)()
     unit = tf.math.l2_normalize(embedding, axis=-1)
     if objective == "triplet_semihard":
         return addons.losses.triplet_semihard_loss(labels, unit)
