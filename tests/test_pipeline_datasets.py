@@ -43,7 +43,7 @@ def metrics(run="runs/r"):
         ("voc2007", 20),
         ("imagenet2012", 1000),
         ("imagenette", 10),
-        ("imagenet_resized/64x64", 1000),
+        pytest.param("imagenet_resized/64x64", 1000, marks=pytest.mark.slow),
         ("tfds:cifar100", 100),
     ],
 )
