@@ -98,6 +98,7 @@ def test_map_at_r_equals_pytorch_metric_learning():
     torch = pytest.importorskip("torch", reason="the reference is a PyTorch package")
     module = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
     x, y = _clusters(80, seed=4)
+    y[5] = 7  # a class of one item, which both leave out
     calculator = module.AccuracyCalculator(
         include=("mean_average_precision_at_r", "r_precision", "precision_at_1"),
         k="max_bin_count",
@@ -109,6 +110,46 @@ def test_map_at_r_equals_pytorch_metric_learning():
     assert report["map_at_r"] == pytest.approx(expected["mean_average_precision_at_r"])
     assert report["r_precision"] == pytest.approx(expected["r_precision"])
     assert report["recall_at_1"] == pytest.approx(expected["precision_at_1"])
+
+
+@pytest.mark.parametrize("distance", PLAIN)
+@pytest.mark.parametrize("cutoff", [2, 5, None])
+def test_ties_go_by_position_and_single_items_have_no_say(distance, cutoff):
+    # Points of a small grid: most distances are equal to many others; for angles, a few
+    # directions at several lengths. Class 9 has one item.
+    rng = np.random.default_rng(3)
+    x = rng.integers(1, 4, (40, 2)).astype(np.float32)
+    if distance == "cosine":
+        few = rng.normal(size=(6, 4)).astype(np.float32)
+        x = few[rng.integers(0, 6, 40)] * 2.0 ** rng.integers(0, 4, (40, 1)).astype(np.float32)
+    y = rng.integers(0, 4, 40)
+    y[7] = 9
+    ids = np.arange(40)
+    options = {"distance": distance, "map_cutoff": cutoff, "ks": (1, 3)}
+    report = full_retrieval_report(x, y, x, y, query_ids=ids, gallery_ids=ids, **options)
+    # Rounded, or equal angles would differ in the last bit.
+    expected = references.retrieval(
+        *(x, y, x, y),
+        distance=lambda a, b: round(PLAIN[distance](a, b), 5),
+        ks=(1, 3),
+        cutoff=cutoff or 40,
+        own=ids,
+    )
+    for name, value in expected.items():
+        assert report[name] == pytest.approx(value, abs=1e-12), name
+    assert report["queries_without_relevant"] == 1
+
+
+def test_neighbors_equal_faiss_brute_force():
+    faiss = pytest.importorskip("faiss")
+    x, _ = _clusters(300, seed=6)
+    queries, _ = _clusters(20, seed=7)
+    for distance, metric in (("euclidean", faiss.METRIC_L2), ("manhattan", faiss.METRIC_L1)):
+        values, positions = faiss.knn(queries, x, 9, metric=metric)
+        ((_, found, distances),) = nearest(queries, x, 9, distance=distance)
+        np.testing.assert_array_equal(found, positions)
+        values = np.sqrt(values) if distance == "euclidean" else values
+        np.testing.assert_allclose(distances, values, rtol=1e-5)
 
 
 def test_average_precision_by_hand():

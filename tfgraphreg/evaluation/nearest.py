@@ -22,6 +22,8 @@ def unit_rows(values: np.ndarray) -> np.ndarray:
     Inner products are then cosines, with 1 between two rows of zeros and 0 between such a row
     and any other, as the registered cosine distance has it.
     """
+    # In float64, so that rows of one direction and different lengths become the same row.
+    values = np.asarray(values, np.float64)
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     zero = norms == 0
     return np.hstack([values / np.where(zero, 1, norms), zero]).astype(np.float32)
@@ -128,20 +130,17 @@ def prepare(values: np.ndarray, distance: Distance) -> np.ndarray:
 def _faiss_search(gallery: np.ndarray, distance: str):
     import faiss
 
-    metric = {
-        "cosine": faiss.METRIC_INNER_PRODUCT,
-        "euclidean": faiss.METRIC_L2,
-        "sqeuclidean": faiss.METRIC_L2,
-        "manhattan": faiss.METRIC_L1,
-    }[distance]
+    # Cosine by L2 between rows of length one, which is twice the cosine distance: among equal
+    # inner products FAISS keeps any, among equal distances those of the lower positions.
+    metric = faiss.METRIC_L1 if distance == "manhattan" else faiss.METRIC_L2
     base = unit_rows(gallery) if distance == "cosine" else gallery
     index = faiss.IndexFlat(base.shape[1], metric)
     index.add(base)
 
     def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if distance == "cosine":
-            similarity, positions = index.search(unit_rows(queries), k)
-            return np.maximum(1 - similarity, 0), positions
+            values, positions = index.search(unit_rows(queries), k)
+            return np.maximum(values / 2, 0), positions
         values, positions = index.search(queries, k)
         if distance == "euclidean":
             values = np.sqrt(np.maximum(values, 0))

@@ -316,7 +316,8 @@ class Searcher:
 
         k = min(10, len(self))
         sample = np.random.default_rng(0).permutation(len(self))[:_SAMPLE]
-        rows = self._index.reconstruct_n(0, len(self))
+        # Packages that extend FAISS for PyTorch let it give tensors.
+        rows = np.asarray(self._index.reconstruct_n(0, len(self)))
         _, found = self._index.search(rows[sample], k)
         exact = faiss.IndexFlatL2(rows.shape[1])
         exact.add(rows)
