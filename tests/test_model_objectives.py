@@ -143,5 +143,5 @@ def test_without_the_extra_one_sentence_says_how_to_get_it(objective, tmp_path, 
     assert cli.run_command("train", words) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("error: ") and 'pip install "tfgraphreg[addons]"' in lines[-1]
-    with pytest.raises(MissingExtraError, match="tensorflow_addons"):
+    with pytest.raises(MissingExtraError, match="tensorflow-addons"):
         objectives.check_objective(objective, multilabel=False)
