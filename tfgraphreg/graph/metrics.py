@@ -16,7 +16,7 @@ from tfgraphreg.errors import GraphError
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)``."""
 
-_PAIRS = 1 << 22  # numbers of one block of pairs
+_PAIRS = 1 << 17  # numbers of one block of pairs: with its copies it stays in a core's cache
 
 
 def check_features(features: np.ndarray) -> np.ndarray:
