@@ -103,6 +103,7 @@ def _provenance(result: dict[str, Any]) -> str:
     gpus = f"{machine['gpus']} GPU" if machine["gpus"] else "no GPU"
     return (
         f"Measured in {result['seconds']:.0f} s on {machine['cores']} cores "
-        f"({machine['processor']}, {machine['memory_gib']} GiB), {gpus}; {machine['system']}; "
+        f"({machine['processor']}, {machine['memory_gib']} GiB), {gpus}, "
+        f"load {machine['load']} before it began; {machine['system']}; "
         f"tfgraphreg {versions['tfgraphreg']} at commit {result['commit']}; {shown}."
     )

@@ -72,7 +72,7 @@ def _spread(figure: Figure, text: Any) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """The machine in general words."""
+    """The machine in general words, and how many processes are waiting for its cores."""
     from tfgraphreg.compat import tf
 
     gpus = len(tf.config.list_physical_devices("GPU"))
@@ -84,6 +84,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(memory),
         "gpus": gpus,
         "system": platform.system(),
+        "load": round(os.getloadavg()[0], 1),
     }
 
 

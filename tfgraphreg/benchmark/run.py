@@ -61,13 +61,13 @@ def benchmark(
     from tfgraphreg.benchmark.page import print_found, write_page
 
     for one in names:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), machine()
         found = _measure(one, quick)
         result = {
             **dataclasses.asdict(found),
             "seconds": round(time.perf_counter() - start, 1),
             "commit": commit(),
-            "machine": machine(),
+            "machine": before,
             "versions": _versions(),
         }
         print_found(one, result)
@@ -75,9 +75,9 @@ def benchmark(
             kept.setdefault(mode, {})[one] = result
             storage.write_json(json_path, kept)
         if stored is not None:
-            before = stored.get(mode, {}).get(one, {}).get("ratios", {})
-            compared += len(before.keys() & result["ratios"].keys())
-            worse += regressions(before, result["ratios"])
+            old = stored.get(mode, {}).get(one, {}).get("ratios", {})
+            compared += len(old.keys() & result["ratios"].keys())
+            worse += regressions(old, result["ratios"])
     if page:
         write_page(page, kept)
     if stored is not None and not compared:
