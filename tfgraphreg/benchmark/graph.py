@@ -67,7 +67,7 @@ def _against_nsl(found: Found, features: np.ndarray, quick: bool, progress: Any)
     theirs = seconds["nsl"][0]
     recall = {name: _recall(made[name], made["faiss"]) for name in ("ivf", "exact")}
     names = {
-        "ivf": "this project, inverted lists (as `auto` from some 30,000)",
+        "ivf": "this project, inverted lists (as `auto` from some 100,000)",
         "exact": "this project, exact",
         "faiss": "limit: FAISS IndexFlatIP alone, no graph",
         "nsl": "nsl.tools.build_graph, LSH",

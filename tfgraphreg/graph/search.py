@@ -23,9 +23,9 @@ METHODS = ("auto", "exact", "ivf", "hnsw")
 
 _SPARE = 4  # candidates beyond k and the item itself
 _QUERIES = 8192
-# N * N * D up to which "auto" is exact at once: some two seconds on two cores, below which nothing
-# is gained. FAISS compares by L2 and inner products with a matrix product, by L1 number by number.
-_EXACT_WORK = {"METRIC_L2": 1e11, "METRIC_INNER_PRODUCT": 1e11, "METRIC_L1": 1e12}
+# N * N * D up to which "auto" is exact at once: some 20 s on two cores by L2 and inner products,
+# which FAISS compares with a matrix product; a minute by L1, which it compares number by number.
+_EXACT_WORK = {"METRIC_L2": 1e12, "METRIC_INNER_PRODUCT": 1e12, "METRIC_L1": 1e12}
 # The same where inverted lists would have to be read almost whole: about three minutes.
 _HARD_WORK = 1e13
 # Beyond this share of the lists a matrix product with all items is faster.
@@ -69,8 +69,8 @@ def nearest(
         k: From 1 to N - 1.
         method: ``"exact"``; ``"ivf"``: inverted lists, as many of which are looked at as 99.5%
             of a sample's neighbors need; ``"hnsw"`` (Malkov and Yashunin, 2018,
-            arXiv:1603.09320), for distances that have no such lists; ``"auto"``: exact up to about
-            two seconds of work on two cores (by L1: a minute), then lists or, by L1, HNSW. Where
+            arXiv:1603.09320), for distances that have no such lists; ``"auto"``: exact up to some
+            20 seconds of work on two cores (by L1: a minute), then lists or, by L1, HNSW. Where
             a quarter of the lists is not enough it is exact up to three minutes, and beyond that
             stays with a quarter.
         seed: Chooses the sample on which recall is measured.
