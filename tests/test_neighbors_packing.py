@@ -162,6 +162,16 @@ def test_streams_images_in_blocks_and_cuts_shards(tmp_path, monkeypatch):
     assert read(packed) == packed_by_nsl(whole, graph, 3, tmp_path)
 
 
+def test_images_in_a_mapped_file_are_packed_without_keeping_its_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfgraphreg.neighbors.records._BLOCK", 8)
+    whole, graph = random_split(shape=(64, 64, 1)), random_graph()
+    np.save(tmp_path / "images.npy", whole.images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    split = dataclasses.replace(whole, images=mapped)
+    packed = pack(split, graph, max_neighbors=3, folder=tmp_path / "p", key={}, packer="stream")
+    assert read(packed) == packed_by_nsl(whole, graph, 3, tmp_path)
+
+
 def small(tmp_path, *, key=None, split=None, graph=None, **kwargs):
     own_split, own_graph = hand_made()
     kwargs = {"max_neighbors": 2, "packer": "stream", **kwargs}

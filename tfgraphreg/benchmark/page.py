@@ -104,6 +104,6 @@ def _provenance(result: dict[str, Any]) -> str:
     return (
         f"Measured in {result['seconds']:.0f} s on {machine['cores']} cores "
         f"({machine['processor']}, {machine['memory_gib']} GiB), {gpus}, "
-        f"load {machine['load']} before it began; {machine['system']}; "
+        f"load {machine.get('load') or 'unknown'} before it began; {machine['system']}; "
         f"tfgraphreg {versions['tfgraphreg']} at commit {result['commit']}; {shown}."
     )

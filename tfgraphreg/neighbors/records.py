@@ -9,7 +9,12 @@ within a record, which protocol buffers leave open, may differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import mmap
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -102,6 +107,19 @@ def packed_records(split: Split, neighbors: np.ndarray, weights: np.ndarray) -> 
 def _records(
     split: Split, neighbors: np.ndarray, weights: np.ndarray, *, count: bool
 ) -> Iterator[bytes]:
+    with contextlib.ExitStack() as stack:
+        read = _reader(split.images, stack)
+        yield from _written(split, neighbors, weights, read, count=count)
+
+
+def _written(
+    split: Split,
+    neighbors: np.ndarray,
+    weights: np.ndarray,
+    read: Callable[[np.ndarray], np.ndarray],
+    *,
+    count: bool,
+) -> Iterator[bytes]:
     k = neighbors.shape[1]
     seed = _Place(split, "")
     places = [_Place(split, f"NL_nbr_{i}_") for i in range(k)]
@@ -113,9 +131,9 @@ def _records(
         rows = np.arange(start, min(start + _BLOCK, len(split)))
         near = neighbors[rows]
         found = (near >= 0).sum(axis=1).tolist()
-        others = zip(*_contents(split, near[near >= 0]))
+        others = zip(*_contents(split, read, near[near >= 0]))
         weight_bytes = _cut(np.asarray(weights[rows], "<f4"), 4)
-        for row, content in enumerate(zip(*_contents(split, rows))):
+        for row, content in enumerate(zip(*_contents(split, read, rows))):
             parts = [seed.entries(*content)]
             for i in range(found[row]):
                 parts.append(weight_heads[i])
@@ -127,14 +145,37 @@ def _records(
             yield _head(1, len(features)) + features
 
 
-def _contents(split: Split, indices: np.ndarray) -> tuple[list[bytes], list[bytes], list[bytes]]:
+def _contents(
+    split: Split, read: Callable[[np.ndarray], np.ndarray], indices: np.ndarray
+) -> tuple[list[bytes], list[bytes], list[bytes]]:
     """Ids, labels (rows of int64) and images of some examples, as bytes."""
     indices = indices.astype(np.int64)
     names = [str(name).encode() for name in split.ids[indices]]
     labels = np.asarray(split.labels[indices], np.int64)
     width = int(np.prod(labels.shape[1:]))
-    images = np.asarray(split.images[indices], np.uint8)
+    images = read(indices)
     return names, _cut(labels, width * 8), _cut(images, int(np.prod(images.shape[1:])))
+
+
+def _reader(images: Any, stack: contextlib.ExitStack) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from indices to images.
+
+    A whole file that is mapped read-only is read instead: its mapped pages would count as memory
+    of this process, up to the size of the file.
+    """
+    own = isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
+    if not own or images.mode != "r" or not images.flags.c_contiguous or not images.filename:
+        return lambda indices: np.asarray(images[indices], np.uint8)
+    file = stack.enter_context(pathlib.Path(images.filename).open("rb", buffering=0))
+    size, first = int(images[0].nbytes), int(images.offset)
+    shape, dtype = images.shape[1:], images.dtype
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        parts = [os.pread(file.fileno(), size, first + size * i) for i in indices.tolist()]
+        rows = np.frombuffer(b"".join(parts), dtype).reshape(len(indices), *shape)
+        return np.asarray(rows, np.uint8)
+
+    return read
 
 
 def _cut(array: np.ndarray, size: int) -> list[bytes]:
