@@ -166,7 +166,7 @@ def _reader(images: Any, stack: contextlib.ExitStack) -> Callable[[np.ndarray], 
     own = isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
     if not own or images.mode != "r" or not images.flags.c_contiguous or not images.filename:
         return lambda indices: np.asarray(images[indices], np.uint8)
-    file = stack.enter_context(pathlib.Path(images.filename).open("rb", buffering=0))
+    file = stack.enter_context(pathlib.Path(images.filename).open("rb", buffering=0))  # noqa: SIM115
     size, first = int(images[0].nbytes), int(images.offset)
     shape, dtype = images.shape[1:], images.dtype
 
