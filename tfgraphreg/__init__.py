@@ -33,7 +33,6 @@ _HOMES = {
     # what was learned
     "classification_report": "tfgraphreg.evaluation.classification",
     "retrieval_report": "tfgraphreg.evaluation.retrieval",
-    "export": "tfgraphreg.export",
     "Predictor": "tfgraphreg.export",
     "Searcher": "tfgraphreg.visualize.search",
     # errors

@@ -75,9 +75,9 @@ def load(
         seed: Decides every random choice below.
         validation_fraction: Share of the (limited) training images that become the validation
             split, every class in its proportion; in [0, 1).
-        limit: Take only the first N training images; more than there are takes all. Where the
-            images lie class by class and the first N would miss some, N are drawn by the seed
-            from all classes instead. The test split stays whole.
+        limit: Take only the first N training images; more than there are takes all. Of images
+            that lie class by class, as in a folder, N are drawn by the seed from all classes
+            instead. The test split stays whole.
         image_size: Height and width to which images are resized; None keeps their own.
         labels_per_class: Keep N labels a class in the training split; the other images stay,
             unlabeled (-1).
@@ -161,12 +161,9 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
 
 
 def _limited(train: Split, limit: int, seed: int, notes: list[str]) -> Split:
-    """The first images, or, where these miss classes that `limit` has room for, some of each."""
+    """The first images; of images that lie class by class, as in a folder, some of each class."""
     first = np.arange(limit)
-    if train.multilabel:
-        return train.take(first)
-    classes = len(np.unique(train.labels))
-    if len(np.unique(train.labels[first])) >= min(limit, classes):
+    if train.multilabel or (np.diff(train.labels) < 0).any():
         return train.take(first)
     notes.append(f"The {limit} training images are drawn from all classes.")
     chosen = stratified_choice(train.labels, limit / len(train), seed=seed)
