@@ -49,7 +49,8 @@ def stages(model: Any, *, count: int = STAGES) -> list[Stage]:
     """
     if count < 1:
         raise ModelError("`count` of stages must be at least 1.", received=f"count={count}")
-    layers = [layer for layer in network(model).layers if layer.weights]
+    # Of the variables, not of the layers, which may be frozen; fixed scales of pixels do not count.
+    layers = [x for x in network(model).layers if any(w.trainable for w in x.weights)]
     cuts = _shrinking(layers)[-(count - 1) :] if count > 1 else []
     if len(cuts) < min(2, count - 1):
         pieces = min(count, len(layers))
@@ -160,9 +161,15 @@ def _shrinking(layers: list[Any]) -> list[int]:
         shape = getattr(layer, "output_shape", None)
         if not (isinstance(shape, tuple) and len(shape) == 4 and shape[1]):
             continue
+        if shape[1] == 1 and _height(layer.input_shape) == 1:  # Squeeze and excitation.
+            continue
         # Keras sorts the layers of a functional model by depth, shortcuts first: only a map
         # smaller than every one before marks a new stage.
         if smallest is not None and shape[1] < smallest:
             cuts.append(position)
         smallest = shape[1] if smallest is None else min(smallest, shape[1])
     return cuts
+
+
+def _height(shape: Any) -> int | None:
+    return shape[1] if isinstance(shape, tuple) and len(shape) == 4 else None
