@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfgraphreg import storage
+from tfgraphreg.benchmark.results import NAMES
 
 _HEAD = """# How fast it is
 
@@ -55,8 +56,6 @@ def print_found(name: str, result: dict[str, Any]) -> None:
 
 def write_page(path: str, kept: dict[str, Any]) -> None:
     """Writes the page of the full results; a benchmark that has none shows its quick ones."""
-    from tfgraphreg.benchmark.run import NAMES
-
     full, quick = kept.get("full", {}), kept.get("quick", {})
     lines = [_HEAD.replace("{names}", ", ".join(NAMES))]
     for name in NAMES:

@@ -11,6 +11,8 @@ from typing import Any
 
 from tfgraphreg.benchmark.timing import Figure
 
+NAMES = ("graph", "packing", "epoch", "step", "inference", "startup", "quality")
+
 
 @dataclasses.dataclass
 class Table:

@@ -17,10 +17,9 @@ import time
 from typing import Any
 
 from tfgraphreg import storage
-from tfgraphreg.benchmark.results import Found, commit, machine
+from tfgraphreg.benchmark.results import NAMES, Found, commit, machine
 from tfgraphreg.errors import ConfigError, DataError
 
-NAMES = ("graph", "packing", "epoch", "step", "inference", "startup", "quality")
 # Of the quick mode's three minutes, training with several seeds would take more than one.
 _QUICK_ALL = NAMES[:-1]
 ALLOWED = 1.15
@@ -38,7 +37,7 @@ def benchmark(
     """Measures, prints, and keeps.
 
     Args:
-        name: One of `NAMES`, or `"all"`.
+        name: One of `results.NAMES`, or `"all"`.
         quick: Small sizes and few rounds: all of it in less than three minutes on two cores.
         json_path: File that the results are merged into.
         check: File of stored results to compare with.

@@ -176,9 +176,11 @@ def _from_disk(
         return records.batch(batch_size)
 
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(batches)
-    return dataset.map(
-        lambda rows: _labeled(parse(packed, rows)), tf.data.AUTOTUNE, deterministic=True
-    )
+
+    def parsed(rows):
+        return _labeled(parse(packed, rows))
+
+    return dataset.map(parsed, tf.data.AUTOTUNE, deterministic=True)
 
 
 def _labeled(features: dict[str, Any]) -> tuple[dict[str, Any], Any]:
