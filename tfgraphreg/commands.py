@@ -54,7 +54,7 @@ examples:
   train.py --dataset digits --epochs 2                   a try without any network
   train.py --alpha 0                                     plain training, to compare with
   train.py --neighbors paired --alpha 0.5                graph regularization at plain cost
-  train.py --labels-per-class 10 --alpha 1               few labels: where a graph helps most
+  train.py --labels-per-class 10 --alpha 1               few labels: the others stay in the graph
   train.py --graph my_edges.tsv --distance euclidean     a graph of your own
   train.py --backbone resnet50 --weights imagenet --image-size 64 --warmup-epochs 1 \\
            --backbone-learning-rate 0.1                  fine-tuning of a pretrained network
