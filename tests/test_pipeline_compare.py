@@ -67,6 +67,22 @@ def test_mean_spread_and_paired_interval_equal_scipy(runs):
     assert compare.paired_interval(pairs) == pytest.approx((same.low, same.high))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"graph_search": "ivf"},
+        {"graph": "radius", "graph_radius": 2.0},
+        {"neighbors": "gathered", "neighbor_sampling": "weight"},
+        {"neighbors": "paired", "pairing": "weight", "pair_correction": True},
+    ],
+    ids=lambda settings: list(settings)[-1],
+)
+def test_a_setting_of_the_graph_needs_no_plain_run_of_its_own(tmp_path, settings):
+    make_run(tmp_path, accuracy=0.8, dataset="digits", alpha=0.0)
+    make_run(tmp_path, accuracy=0.9, dataset="digits", alpha=0.5, **settings)
+    assert table_of(tmp_path).rows[1]["test_accuracy_difference"] == pytest.approx(0.1)
+
+
 def test_numbers_of_the_reports_come_into_the_csv(runs):
     for number, path in enumerate(sorted(runs.glob("run*"))):
         values = json.loads((path / "metrics.json").read_text())

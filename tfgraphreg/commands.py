@@ -35,16 +35,7 @@ _GRAPH_FIELDS = (
     "on_bad_image",
     "cache_images",
     "image_size",
-    "graph",
-    "graph_features",
-    "graph_metric",
-    "graph_neighbors",
-    "graph_search",
-    "graph_weights",
-    "graph_threshold",
-    "graph_radius",
-    "symmetrize",
-    "edge_kinds",
+    *configs.GRAPH_FIELDS,
     "seed",
 )
 

@@ -39,6 +39,29 @@ SEARCHES = ("auto", "exact", "ivf", "hnsw")
 WEIGHTINGS = ("cosine", "gaussian", "binary")
 BAD_IMAGE = ("error", "skip")
 
+# The fields that make a graph, and those that decide how it takes part in training.
+GRAPH_FIELDS = (
+    "graph",
+    "graph_features",
+    "graph_metric",
+    "graph_neighbors",
+    "graph_search",
+    "graph_weights",
+    "graph_threshold",
+    "graph_radius",
+    "symmetrize",
+    "edge_kinds",
+)
+NEIGHBOR_FIELDS = (
+    "regularize",
+    "neighbors",
+    "max_neighbors",
+    "neighbor_sampling",
+    "pairing",
+    "pair_correction",
+    "packer",
+)
+
 
 def _field(default: Any, help: str, *, choices: tuple[str, ...] | None = None) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})

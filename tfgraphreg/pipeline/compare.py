@@ -48,20 +48,7 @@ _MORE = tuple(
 ALWAYS_SHOWN = ("dataset", "backbone", "distance", "alpha", "neighbors")
 _CONFIDENCE = 0.95
 # What alpha=0 leaves without any effect on training. `distance` still decides the retrieval.
-_GRAPH_ONLY = {
-    "regularize",
-    "neighbors",
-    "max_neighbors",
-    "packer",
-    "graph",
-    "graph_features",
-    "graph_metric",
-    "graph_neighbors",
-    "graph_weights",
-    "graph_threshold",
-    "symmetrize",
-    "edge_kinds",
-}
+_GRAPH_ONLY = {*configs.GRAPH_FIELDS, *configs.NEIGHBOR_FIELDS}
 _FREE_OF_DISTANCE = ("test_accuracy", "test_mean_average_precision")
 
 

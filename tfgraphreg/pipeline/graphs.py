@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg import __version__, storage
-from tfgraphreg.config import GRAPH_KINDS, TrainConfig
+from tfgraphreg.config import GRAPH_FIELDS, GRAPH_KINDS, TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, GraphError
@@ -19,20 +19,6 @@ from tfgraphreg.graph.tsv import read_tsv
 from tfgraphreg.pipeline.features import check_features, features_mark, graph_features
 from tfgraphreg.pipeline.terminal import say
 
-_KEYS = (
-    "graph",
-    "graph_features",
-    "graph_metric",
-    "graph_neighbors",
-    "graph_search",
-    "graph_weights",
-    "graph_threshold",
-    "graph_radius",
-    "symmetrize",
-    "edge_kinds",
-    "seed",
-)
-
 
 def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
     """Everything that a graph depends on, for fingerprints."""
@@ -42,7 +28,7 @@ def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
         "data": dataset.checksum,
         "nodes": len(dataset.train),
         "versions": {"tfgraphreg": __version__, "faiss": faiss.__version__},
-        **{name: getattr(config, name) for name in _KEYS},
+        **{name: getattr(config, name) for name in (*GRAPH_FIELDS, "seed")},
     }
 
 
