@@ -213,9 +213,9 @@ def test_a_killed_run_ends_as_if_it_never_was(moment, whole):
 
 
 def test_two_processes_do_not_share_a_run(capsys):
-    from tfgraphreg.storage import hold
+    from tfgraphreg.storage import lock
 
     pathlib.Path("runs/r").mkdir(parents=True)
-    with hold("runs/r"):
+    with lock("runs/r/.lock", wait=False):
         assert train("--resume") == 2
     assert "Another process is at work" in capsys.readouterr().err

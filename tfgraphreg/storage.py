@@ -140,8 +140,9 @@ def atomic_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
 def remove_leftovers(path: os.PathLike[str] | str) -> None:
     """Removes what killed processes left of `path` beside it; nobody may be writing it now."""
     path = pathlib.Path(path)
-    for pattern in (f".{path.name[:100]}.*.part", f".{path.name[:100]}.old.*"):
-        for left in path.parent.glob(glob.escape(pattern).replace("[*]", "*")):
+    name = glob.escape(path.name[:100])
+    for pattern in (f".{name}.*.part", f".{name}.old.*"):
+        for left in path.parent.glob(pattern):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
@@ -149,18 +150,37 @@ def remove_leftovers(path: os.PathLike[str] | str) -> None:
 
 
 @contextlib.contextmanager
-def hold(path: os.PathLike[str] | str) -> Iterator[None]:
-    """Keeps other processes out of the folder `path`; the system lets go when this one dies.
+def lock(path: os.PathLike[str] | str, *, wait: bool) -> Iterator[None]:
+    """Keeps other processes out of the block; the system lets go when this one dies.
+
+    Args:
+        path: A file of no content, made if it is not there.
+        wait: Whether to wait for a process that is in its block.
 
     Raises:
-        BlockingIOError: If another process holds it.
+        BlockingIOError: If there is one and `wait` is false.
+        DataError: If the file cannot be made.
     """
-    handle = os.open(pathlib.Path(path) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    path = pathlib.Path(path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise write_error(error, path) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(handle)
+
+
+def file_digest(path: os.PathLike[str] | str) -> str:
+    """The SHA-256 digest of a file's content, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_text(path: os.PathLike[str] | str, text: str) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -133,7 +131,7 @@ def load(folder: os.PathLike[str] | str) -> Packed | None:
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"]
-        wrong = [f for f, digest in files.items() if _digest(folder / f) != digest]
+        wrong = [f for f, digest in files.items() if storage.file_digest(folder / f) != digest]
         if not wrong:
             return _from_manifest(folder, manifest)
         reason = f"{wrong[0]} is truncated or altered"
@@ -187,27 +185,16 @@ def check_nodes(split: Split, graph: Any) -> None:
         )
 
 
-@contextlib.contextmanager
-def _lock(folder: pathlib.Path, name: str, *, wait: bool = True) -> Iterator[None]:
-    """Holds the lock of one cache entry; the system frees it when the process dies."""
-    path = folder / f".{name}.lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise storage.write_error(error, path) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(handle)
+def _lock(folder: pathlib.Path, name: str, *, wait: bool = True) -> Any:
+    """Holds the lock of one cache entry."""
+    return storage.lock(folder / f".{name}.lock", wait=wait)
 
 
 def _write_manifest(
     folder: pathlib.Path, files: list[str], split: Split, max_neighbors: int, parts: dict[str, Any]
 ) -> dict[str, Any]:
     manifest = {
-        "files": {f: _digest(folder / f) for f in files},
+        "files": {f: storage.file_digest(folder / f) for f in files},
         "num_examples": len(split),
         "max_neighbors": max_neighbors,
         "image_shape": list(split.images.shape[1:]),
@@ -217,14 +204,6 @@ def _write_manifest(
     }
     storage.write_json(folder / _MANIFEST, manifest)
     return manifest
-
-
-def _digest(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _write_nsl(

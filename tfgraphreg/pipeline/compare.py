@@ -20,7 +20,7 @@ from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import RunError, TFGraphRegError
 from tfgraphreg.pipeline.runs import CONFIG, METRICS
-from tfgraphreg.training.history import Row, read_history
+from tfgraphreg.training.history import HISTORY, Row, read_history
 
 METRIC_NAMES = (
     "test_accuracy",
@@ -153,7 +153,7 @@ def read_record(path: os.PathLike[str] | str) -> RunRecord:
     try:
         config = configs.read(path / CONFIG)
         metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
-        history = read_history(path / "history.csv")
+        history = read_history(path / HISTORY)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"The run folder {path} is broken ({error}).") from error
     if not isinstance(metrics, dict) or _value(metrics, "test_accuracy") is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -53,10 +52,9 @@ def features_mark(config: TrainConfig) -> Any:
     """What the features depend on beyond their name and the images: the content of a network."""
     kind, name = _network(config.graph_features)
     if kind == "model":
-        folder = pathlib.Path(name)
-        files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".json")
-        # The graph's file differs from save to save; the variables and the meta data tell.
-        return [_digest(path) for path in files if path.parent.name == "variables"]
+        # The graph's file differs from save to save; the variables tell.
+        files = sorted((pathlib.Path(name) / "variables").glob("*"))
+        return [storage.file_digest(path) for path in files]
     if kind == "backbone":
         from importlib.metadata import version
 
@@ -65,7 +63,7 @@ def features_mark(config: TrainConfig) -> Any:
         if weights == "none":
             mark.append(config.seed)
         elif weights != "imagenet":
-            mark.append(_digest(_weights_file(weights)))
+            mark.append(storage.file_digest(_weights_file(weights)))
         return mark
     return None
 
@@ -126,14 +124,6 @@ def _backbone(name: str) -> tuple[str, str]:
 
 def _weights_file(weights: str) -> pathlib.Path:
     return pathlib.Path(weights.removeprefix("timm:"))
-
-
-def _digest(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _model(folder: str) -> Callable[..., np.ndarray]:

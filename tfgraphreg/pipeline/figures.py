@@ -13,7 +13,7 @@ from tfgraphreg.evaluation.nearest import nearest
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.pipeline.outputs import RunOutputs
 from tfgraphreg.pipeline.runs import RunFolder
-from tfgraphreg.training.history import Row, read_history
+from tfgraphreg.training.history import HISTORY, Row, read_history
 from tfgraphreg.visualize import figures, grids
 from tfgraphreg.visualize.style import save
 
@@ -77,7 +77,7 @@ def _pictures(
 
 def _history(run: RunFolder) -> list[Row]:
     try:
-        return read_history(run.path / "history.csv")
+        return read_history(run.path / HISTORY)
     except (OSError, ValueError) as error:
         raise RunError(f"The run folder {run.path} is broken (history.csv: {error}).") from error
 

@@ -92,7 +92,7 @@ def working_on(run: RunFolder) -> Iterator[None]:
         RunError: If another process is at work in the run folder.
     """
     try:
-        with storage.hold(run.path):
+        with storage.lock(run.path / ".lock", wait=False):
             for path in (run.path / CONFIG, run.path / METRICS, run.export_path):
                 storage.remove_leftovers(path)
             yield

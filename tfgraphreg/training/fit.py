@@ -13,7 +13,7 @@ from tfgraphreg.errors import TrainingError
 from tfgraphreg.model.regularization import GraphRegularization
 from tfgraphreg.training.callbacks import EpochRecorder, StopOnNaN
 from tfgraphreg.training.checkpoints import Checkpoints
-from tfgraphreg.training.history import Row, read_history
+from tfgraphreg.training.history import HISTORY, Row, read_history
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
         model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(plan.folder / "checkpoints", model)
     done = checkpoints.restore()
-    history = plan.folder / "history.csv"
+    history = plan.folder / HISTORY
     recorder = EpochRecorder(
         history,
         checkpoints,
