@@ -18,7 +18,6 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -27,6 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tfgraphreg.backbones.catalog import BACKBONES, smallest_networks  # noqa: E402
+from tfgraphreg.benchmark.results import commit  # noqa: E402
 from tfgraphreg.errors import TFGraphRegError  # noqa: E402
 from tfgraphreg.storage import write_json, write_text  # noqa: E402
 
@@ -71,11 +71,8 @@ def images_per_second(name: str, *, batch: int, seconds: float) -> float:
 
 
 def provenance(args: argparse.Namespace) -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
     return {
-        "commit": commit or "unknown",
+        "commit": commit() or "unknown",
         "date": str(datetime.date.today()),
         "tensorflow": version("tensorflow"),
         "python": platform.python_version(),

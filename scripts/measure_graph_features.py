@@ -11,11 +11,11 @@ import io
 import os
 import pathlib
 import platform
-import subprocess
 import time
 
 import numpy as np
 
+from tfgraphreg.benchmark.results import commit
 from tfgraphreg.data.catalog import load
 from tfgraphreg.features import extract
 from tfgraphreg.graph.diagnostics import diagnose
@@ -159,10 +159,8 @@ def main():
     train = load("fashion_mnist", data_dir=options.data_dir, limit=options.limit).train
     if options.sgt:
         return compare_sgt(train)
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
     for feature in options.features:
-        for row in measure(feature, train, commit, options.metrics):
+        for row in measure(feature, train, commit() or "unknown", options.metrics):
             before = [r for r in read_rows(options.csv) if any(r[n] != row[n] for n in SAME)]
             save_rows(options.csv, [*before, row])
     if options.page.exists():

@@ -26,6 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tfgraphreg.backbones.catalog import BACKBONES, smallest_networks  # noqa: E402
+from tfgraphreg.benchmark.results import commit  # noqa: E402
 from tfgraphreg.storage import write_json, write_text  # noqa: E402
 
 
@@ -81,11 +82,8 @@ def page(results: dict[str, dict], about: dict[str, object]) -> str:
 
 
 def provenance(limit: int | None) -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
     return {
-        "commit": commit or "unknown",
+        "commit": commit() or "unknown",
         "date": str(datetime.date.today()),
         "TensorFlow": version("tensorflow"),
         "Python": platform.python_version(),

@@ -190,11 +190,17 @@ class Predictor:
             DataError: Of the first file that is no usable image.
         """
         contents = [read_image_file(path) for path in paths]
-        return np.concatenate([self._ask(content)["embedding"].numpy() for content in contents])
+        return np.stack([self.ask(content)["embedding"] for content in contents])
 
-    def _ask(self, content: bytes) -> dict[str, Any]:
+    def ask(self, content: bytes) -> dict[str, np.ndarray]:
+        """`probabilities` `[C]` and `embedding` `[D]` of what `read_image_file` gave.
+
+        Raises:
+            DataError: If it cannot be decoded.
+        """
         try:
-            return self._encoded(encoded_image=tf.constant([content]))
+            found = self._encoded(encoded_image=tf.constant([content]))
+            return {name: value.numpy()[0] for name, value in found.items()}
         except tf.errors.OpError as error:
             raise DataError(
                 f"The image cannot be decoded ({error.message.splitlines()[0]})."
@@ -202,7 +208,7 @@ class Predictor:
 
     def _predict_file(self, path: pathlib.Path, top: int) -> Prediction:
         try:
-            scores = self._ask(read_image_file(path))["probabilities"].numpy()[0]
+            scores = self.ask(read_image_file(path))["probabilities"]
         except TFGraphRegError as error:
             return Prediction(str(path), error=str(error))
         best = np.argsort(-scores, kind="stable")[:top]

@@ -96,16 +96,18 @@ def nearest(
     if method == "auto":
         method = _choose(measured)
     with _threads(threads):
-        index = None
+        index = space = None
+        if method != "exact":
+            space = _approximate_space(measured)
         if method == "ivf":
-            index = _lists(measured, k, seed, asked == "auto", progress)
+            index = _lists(space, measured, k, seed, asked == "auto", progress)
             method = "exact" if index is None else method
         elif method == "hnsw":
-            index = _hnsw(measured, k, progress)
+            index = _hnsw(space, k, progress)
         if index is None:
             indices, distances = _exact(measured, np.arange(n), k, progress)
             return Neighbors(indices, distances, method, 1.0)
-        indices, distances = _approximate(index, measured, k, progress)
+        indices, distances = _approximate(index, space, measured, k, progress)
         recall = _recall(measured, indices, seed)
     return Neighbors(indices, distances, method, recall)
 
@@ -149,10 +151,14 @@ def _exact(
 
 
 def _lists(
-    measured: Measured, k: int, seed: int, may_be_exact: bool, progress: Progress | None
+    space: Space,
+    measured: Measured,
+    k: int,
+    seed: int,
+    may_be_exact: bool,
+    progress: Progress | None,
 ) -> Any:
     """Inverted lists that reach far enough, or None where exact search is the better choice."""
-    space = _approximate_space(measured)
     if space.metric not in inverted.METRICS:
         raise GraphError(
             f"There are no inverted lists for the distance {measured.distance.name}.",
@@ -174,10 +180,9 @@ def _lists(
     return index
 
 
-def _hnsw(measured: Measured, k: int, progress: Progress | None) -> Any:
+def _hnsw(space: Space, k: int, progress: Progress | None) -> Any:
     import faiss
 
-    space = _approximate_space(measured)
     n = len(space.base)
     index = faiss.IndexHNSWFlat(space.base.shape[1], 32, getattr(faiss, space.metric))
     index.hnsw.efConstruction = 80
@@ -200,9 +205,8 @@ def _approximate_space(measured: Measured) -> Space:
 
 
 def _approximate(
-    index: Any, measured: Measured, k: int, progress: Progress | None
+    index: Any, space: Space, measured: Measured, k: int, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    space = _approximate_space(measured)
     n = len(space.base)
     indices, distances = _search(index, space, measured, np.arange(n), k, progress)
     short = np.flatnonzero(~np.isfinite(distances[:, -1]))

@@ -130,19 +130,22 @@ def _pixels(content: bytes, shape: Sequence[int]) -> np.ndarray:
 def _answer(
     run: RunFolder, predictor: Predictor, searcher: Searcher, queries: Sequence[str], k: int
 ) -> list[str]:
-    problems, good, contents, guesses = [], [], [], []
+    problems, good, contents, guesses, embeddings = [], [], [], [], []
     for path in queries:
         try:
-            contents.append(read_image_file(path))
-            guesses.append(_guess(predictor, path))
-            good.append(path)
+            content = read_image_file(path)
+            outputs = predictor.ask(content)
         except TFGraphRegError as error:
-            del contents[len(good) :]
             problems.append(f"{path}: error: {error}")
             say(problems[-1])
+            continue
+        good.append(path)
+        contents.append(content)
+        guesses.append(predictor.class_names[int(outputs["probabilities"].argmax())])
+        embeddings.append(outputs["embedding"])
     if not good:
         return problems
-    found = searcher.search(predictor.embed_files(good), k=k)
+    found = searcher.search(np.stack(embeddings), k=k)
     for row, path in enumerate(good):
         say(f"{path}: the model says {guesses[row]}; nearest:")
         for identity, label, distance in zip(
@@ -155,11 +158,6 @@ def _answer(
         written = save(picture, run.path / FOLDER / "search")
         say(f"Picture: {written[0]}")
     return problems
-
-
-def _guess(predictor: Predictor, path: str) -> str:
-    prediction = predictor.predict_files([path], top=1)[0]
-    return prediction.classes[0][0]
 
 
 def _picture(
