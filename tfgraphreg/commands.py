@@ -177,12 +177,10 @@ def _backbones(args: Any) -> int:
 
 
 def _benchmark_parser(parser: ArgumentParser) -> None:
+    from tfgraphreg.benchmark.results import NAMES
+
     parser.add_argument(
-        "name",
-        type=str,
-        nargs="?",
-        default="all",
-        help="graph, packing, epoch, step, inference, startup, quality, or all",
+        "name", type=str, nargs="?", default="all", help=f"{', '.join(NAMES)}, or all"
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, under three minutes")
     parser.add_argument("--json", type=str, default=None, help="file to merge the results into")
