@@ -35,6 +35,7 @@ EXTRAS = {
         "playwright>=1.40",
         "pytest>=8",
         "pytest-timeout>=2",
+        "pytest-xdist>=3",
         "pytorch-metric-learning>=2.4",
         "ruff>=0.5",
         "safetensors>=0.4",

@@ -201,11 +201,6 @@ def test_saved_model_agrees_where_only_tensorflow_is_loaded(name, tmp_path):
     np.testing.assert_allclose(features, model(images), atol=1e-5)
 
 
-@pytest.mark.skipif(
-    tf.__version__.startswith("2.15"),
-    reason="Keras of TensorFlow 2.15 comes to no end where it rebuilds these networks from their "
-    "configuration, which nothing in this package asks of it",
-)
 @pytest.mark.parametrize("name", ["pit_ti", "convit_tiny", "twins_svt_small"])
 def test_a_model_is_rebuilt_from_its_configuration(name):
     record = RECORDS[name]

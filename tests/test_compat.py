@@ -24,6 +24,22 @@ def test_keras_is_keras_2():
     assert compat.tf.keras.Model is compat.keras.Model
 
 
+def test_one_keras_is_loaded_whatever_else_is_imported():
+    # Where there are two, a network is rebuilt from the classes of the other, and Keras waits
+    # for ever for the input layer. `keras` 3 beside tf-keras is a third matter: its own names.
+    code = (
+        "from tfgraphreg.compat import keras\n"
+        "import keras_cv\n"
+        "image = keras.Input((4,), name='image')\n"
+        "config = keras.Model(image, keras.layers.Dense(2)(image)).get_config()\n"
+        "for layer in config['layers']:\n"
+        "    made = keras.layers.deserialize(layer)\n"
+        "    assert isinstance(made, keras.layers.Layer), type(made)\n"
+    )
+    found = run(code)
+    assert found.returncode == 0, found.stderr
+
+
 def test_import_loads_no_tensorflow():
     found = run("import sys, tfgraphreg, tfgraphreg.cli; print('tensorflow' in sys.modules)")
     assert found.stdout.strip() == "False", found.stderr

@@ -14,6 +14,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -39,9 +40,19 @@ def prepare_environment() -> None:
     """
     # What goes wrong reaches the user as an exception; the log repeats it at length.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow 2.15 with the variable set and no tf-keras fails on `tf.keras`.
-    if importlib.util.find_spec("tf_keras") is not None:
+    if _keras_package_is_keras_2():
+        # Beside TensorFlow 2.15. KerasCV and tensorflow-addons import the package `keras`, and
+        # where tf-keras is loaded too, networks are rebuilt from the classes of the other one.
+        os.environ[_FLAG] = "0"
+    elif importlib.util.find_spec("tf_keras") is not None:
         os.environ[_FLAG] = "1"
+
+
+def _keras_package_is_keras_2() -> bool:
+    try:
+        return importlib.metadata.version("keras").startswith("2.")
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
