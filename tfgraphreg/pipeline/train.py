@@ -28,6 +28,7 @@ class Material:
     dataset: Dataset
     true_labels: np.ndarray
     graph: SimilarityGraph | None
+    graph_summary: dict[str, Any] | None
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -71,20 +72,20 @@ def prepare(config: TrainConfig, progress: Any) -> Material:
     )
     for note in dataset.notes:
         say(f"  {note}")
-    graph = None
+    graph = summary = None
     if config.regularized:
         from tfgraphreg.pipeline.graphs import search_note, training_graph
 
         graph = training_graph(config, dataset, progress)
-        about = describe_graph(graph, true_labels)
-        agreement = about["edge_label_agreement"]
+        summary = describe_graph(graph, true_labels)
+        agreement = summary["edge_label_agreement"]
         say(
-            f"Graph: {about['nodes']} nodes, {about['edges']} edges"
+            f"Graph: {summary['nodes']} nodes, {summary['edges']} edges"
             + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
         )
-        for sentence in filter(None, [search_note(graph), *about.pop("warnings")]):
+        for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
             say(f"  {sentence}")
-    return Material(dataset, true_labels, graph)
+    return Material(dataset, true_labels, graph, summary)
 
 
 def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]:
@@ -125,10 +126,6 @@ def _measure_and_export(
             learned.model, material.dataset, material.true_labels, config.distance, progress
         )
     export_and_check(run, learned.model, material.dataset)
-    graph = None
-    if material.graph is not None:
-        graph = describe_graph(material.graph, material.true_labels)
-        graph.pop("warnings")
     rows = learned.rows
     return {
         **measured,
@@ -136,7 +133,7 @@ def _measure_and_export(
         "epoch_seconds": [row["seconds"] for row in rows],
         "replicas": learned.replicas,
         "parameters": learned.parameters,
-        "graph": graph,
+        "graph": material.graph_summary,
         "source": material.dataset.source,
         "versions": versions(),
         "seed": config.seed,
