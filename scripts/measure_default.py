@@ -32,12 +32,12 @@ package:
 |---|---:|---:|---:|---:|---:|
 """
 TAIL = """
-None of Keras Applications' networks reaches the goal in as many epochs as six minutes hold of it
+None of these networks of Keras Applications reaches the goal in as many epochs as six minutes hold
 beside half a minute for graph, packing and evaluation: they halve the map five times before they
 pool it, and of 32 pixels that leaves one. The smallest networks of its other families train at a
 fifth of `mobilenet_025`'s speed or slower ([speeds](backbones_table.md)), which leaves them four
-epochs; wider MobileNets were not tried. So the default is the smallest honest alternative that
-does: `cnn`, three convolutions with batch normalization and pooling.
+epochs at most; these and wider MobileNets were not trained here. So the default is the smallest
+honest alternative that does: `cnn`, three convolutions with batch normalization and pooling.
 
 Made by `python scripts/measure_default.py`, {date}, {cores} cores ({machine}), no GPU, TensorFlow
 {tensorflow}, tfgraphreg {tfgraphreg}; one seed each, an epoch timed on {timed:,} images.
