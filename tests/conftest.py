@@ -7,6 +7,13 @@ from tfgraphreg.compat import prepare_environment
 prepare_environment()
 
 
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A new folder to run commands in, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFGRAPHREG_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def two_replicas():
     """A MirroredStrategy over two logical CPU devices."""

@@ -176,6 +176,14 @@ def test_plan_enlarges_with_proportions_and_says_so():
     assert plan_input(record(), (28, 28, 1)).height == 32
 
 
+def test_plan_enlarges_to_what_the_network_learns_best_with():
+    wants = record(enlarge_to=64)
+    assert plan_input(wants, (28, 28, 1)).height == 64
+    assert "net wants at least 64 pixels" in plan_input(wants, (28, 28, 1)).notes[0]
+    assert plan_input(wants, (80, 96, 3)).notes == ()
+    assert plan_input(wants, (28, 28, 1), image_size=32).height == 32
+
+
 def test_plan_rounds_up_to_a_multiple():
     plan = plan_input(record(multiple_of=16), (33, 48, 3))
     assert (plan.height, plan.width) == (48, 48)

@@ -12,9 +12,7 @@ QUICK = ["--dataset", "digits", "--limit", "40", "--batch-size", "20", "--epochs
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFGRAPHREG_CACHE", str(tmp_path / "cache"))
+def _here(workplace, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
 
 

@@ -168,10 +168,10 @@ def test_every_trainer_trains(digits, tmp_path, monkeypatch):
 
     monkeypatch.setenv("TFGRAPHREG_CACHE", str(tmp_path))
     data, graph = digits
-    fixed = {"dataset": "digits", "epochs": 3, "batch_size": 32, "packer": "stream", "alpha": 0.1}
+    fixed = {"dataset": "digits", "backbone": "cnn", "epochs": 3, "packer": "stream"}
 
     def config(**settings):
-        return TrainConfig(**{**fixed, **settings})
+        return TrainConfig(**{**fixed, "batch_size": 32, **settings})
 
     made = [
         trainers.plain_keras(config(), data),

@@ -22,9 +22,7 @@ SMALL = ["--backbone", "fcnn", "--batch-size", "32", "--epochs", "1", "--graph-n
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFGRAPHREG_CACHE", str(tmp_path / "cache"))
+def _here(workplace, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setattr("tfgraphreg.data.network.reachable", lambda url: True)
 

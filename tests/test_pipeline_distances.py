@@ -20,10 +20,7 @@ from tfgraphreg.model.regularization import GraphRegularization
 QUICK = ["--dataset", "digits", "--backbone", "fcnn", "--limit", "200", "--batch-size", "64"]
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFGRAPHREG_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 def train(*words, run="runs/r", epochs=2):

@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 
 from tfgraphreg import cli
+from tfgraphreg.export import Predictor
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = ["--dataset", "digits", "--backbone", "fcnn", "--limit", "300", "--batch-size", "64"]
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFGRAPHREG_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 def train(*words, run="runs/r"):
@@ -82,6 +80,12 @@ def test_every_way_to_use_neighbors_trains(mode):
 def test_options_train(words):
     assert train(*words) == 0
     assert np.isfinite(metrics()["test_accuracy"])
+
+
+def test_another_image_size_is_the_networks_not_the_images():
+    assert train("--image-size", "16", "--epochs", "1") == 0
+    assert Predictor("saved_models/r").image_shape == (8, 8, 1)
+    assert metrics()["parameters"] > 16 * 16 * 512
 
 
 def test_two_replicas_give_the_metrics_of_one(two_replicas):

@@ -99,7 +99,9 @@ class TrainConfig:
         None, "side in pixels that the backbone sees; the model resizes. Default: see `backbones`"
     )
 
-    backbone: str = _field("cnn", "network: a name that `tfgraphreg backbones` lists")
+    backbone: str = _field(
+        "mobilenet_v3_small_minimalistic", "network: a name that `tfgraphreg backbones` lists"
+    )
     weights: str = _field("none", "start weights: none, imagenet, a file, or timm:FILE.safetensors")
     embedding_dim: int = _field(64, "width of the embedding")
     freeze: str = _field(

@@ -56,6 +56,11 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "convnext": {"preprocessing": "none", "learning_rate": 1e-4},
 }
 
+# What one network was measured to learn best with (docs/default_backbone.md).
+_MEASURED: dict[str, dict[str, Any]] = {
+    "mobilenet_v3_small_minimalistic": {"learning_rate": 3e-3, "enlarge_to": 64},
+}
+
 # Name, family, builder, its further arguments, features, parameters, default size.
 _ROWS: list[tuple[str, str, str, dict[str, Any], int, int, int]] = [
     ("mobilenet_025", "mobilenet", "MobileNet", {"alpha": 0.25}, 256, 213072, 224),
@@ -204,7 +209,11 @@ RECORDS: tuple[Backbone, ...] = tuple(
         family=family,
         paper=_PAPERS[family],
         pretrained=True,
-        **{**_FAMILIES[family], **({"default_size": size} if size != 224 else {})},
+        **{
+            **_FAMILIES[family],
+            **({"default_size": size} if size != 224 else {}),
+            **_MEASURED.get(name, {}),
+        },
     )
     for name, family, network, arguments, width, parameters, size in _ROWS
 )

@@ -43,6 +43,8 @@ class Backbone:
         width: D, the number of features.
         parameters: Trainable parameters at `default_size`, without a classifier.
         min_size: The smallest side of an image, in pixels, with which the network works.
+        enlarge_to: The side to which smaller images are enlarged, where `min_size` leaves the
+            last layers too few positions to learn well; `min_size` if None.
         multiple_of: Sides must be multiples of this; 1 where any size works.
         default_size: The side for which the network was designed.
         channels: Channels that the network takes; None if it takes any number.
@@ -61,6 +63,7 @@ class Backbone:
     width: int
     parameters: int
     min_size: int = 32
+    enlarge_to: int | None = None
     multiple_of: int = 1
     default_size: int = 224
     channels: int | None = 3
@@ -131,7 +134,8 @@ def plan_input(
         resized = size != (height, width)
         notes: list[str] = []
     else:
-        factor = max(1.0, record.min_size / min(height, width))
+        least = record.enlarge_to or record.min_size
+        factor = max(1.0, least / min(height, width))
         size = (
             _round_up(height * factor, record.multiple_of),
             _round_up(width * factor, record.multiple_of),
@@ -139,12 +143,12 @@ def plan_input(
         resized = size != (height, width)
         notes = []
         if resized:
-            need = f"at least {record.min_size} pixels a side"
+            need = f"at least {least} pixels a side"
             if record.multiple_of > 1:
                 need += f" in multiples of {record.multiple_of}"
             notes.append(
                 f"Images of {height}x{width} are resized to {size[0]}x{size[1]} inside the model: "
-                f"{record.name} needs {need}."
+                f"{record.name} {'wants' if record.enlarge_to else 'needs'} {need}."
             )
     seen = record.channels or channels
     if seen != channels:

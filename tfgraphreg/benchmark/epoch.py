@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgraphreg.benchmark.material import default_graphs, fashion_mnist
+from tfgraphreg.benchmark.material import BACKBONE, default_graphs, fashion_mnist
 from tfgraphreg.benchmark.results import Found, Table, seconds_text, times_text
 from tfgraphreg.benchmark.timing import Figure, Turn, in_process, ratio, take_turns
 from tfgraphreg.config import TrainConfig
@@ -42,7 +42,7 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     graphs = default_graphs(dataset, size.paired, progress)
     images = len(dataset.train)
     found = Found(
-        f"The default network `cnn` on {images:,} images of Fashion-MNIST (28x28), batches of "
+        f"The network `cnn` on {images:,} images of Fashion-MNIST (28x28), batches of "
         f"{_BATCH}, alpha 0.1, graph of 10 nearest neighbors unless k says otherwise."
     )
     seconds = _main(found, dataset, graphs, size, progress)
@@ -58,8 +58,8 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
 def _config(**settings: Any) -> TrainConfig:
     from tfgraphreg.benchmark.trainers import EPOCHS
 
-    fixed = {"epochs": EPOCHS, "alpha": 0.1, "packer": "stream", "batch_size": _BATCH}
-    return TrainConfig(**{**fixed, **settings})
+    fixed = {"backbone": BACKBONE, "epochs": EPOCHS, "alpha": 0.1, "packer": "stream"}
+    return TrainConfig(**{**fixed, "batch_size": _BATCH, **settings})
 
 
 def _main(found: Found, dataset: Any, graphs: Any, size: _Size, progress: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgraphreg.benchmark.material import default_graphs, fashion_mnist
+from tfgraphreg.benchmark.material import BACKBONE, default_graphs, fashion_mnist
 from tfgraphreg.benchmark.results import Found, Table, times_text
 from tfgraphreg.benchmark.timing import Figure, Turn, ratio, take_turns
 from tfgraphreg.config import TrainConfig
@@ -28,12 +28,12 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     images = 2_000
     dataset = fashion_mnist(images)
     graph = default_graphs(dataset, (10,), progress)[10]
-    found = Found("The default network `cnn` exported as SavedModel, Fashion-MNIST (28x28).")
+    found = Found("The network `cnn` exported as SavedModel, Fashion-MNIST (28x28).")
     calls: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, config in (
-            (_PLAIN, TrainConfig(epochs=t.EPOCHS, alpha=0)),
-            (_GRAPH, TrainConfig(epochs=t.EPOCHS, packer="stream")),
+            (_PLAIN, TrainConfig(backbone=BACKBONE, epochs=t.EPOCHS, alpha=0)),
+            (_GRAPH, TrainConfig(backbone=BACKBONE, epochs=t.EPOCHS, packer="stream")),
         ):
             trainer = t.ours(config, dataset, graph if config.alpha else None)
             trainer.run(4)

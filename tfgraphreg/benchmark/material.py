@@ -12,6 +12,9 @@ import numpy as np
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.graph.similarity import SimilarityGraph
 
+# What the epochs, steps and starts are measured with: a step of it is short, so that whatever
+# comes beside the step shows.
+BACKBONE = "cnn"
 _BLOCK = 20_000
 _SHIFT = 3
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfgraphreg.benchmark.material import BACKBONE
 from tfgraphreg.benchmark.results import Found, Table
 from tfgraphreg.benchmark.timing import Figure
 from tfgraphreg.config import TrainConfig
@@ -35,6 +36,7 @@ def measure(
         progress(f"{name}, seed {seed}", done, len(jobs))
         folder = pathlib.Path(runs) / f"{name.split(',')[0]}-{limit or 'all'}-{seed}"
         config = TrainConfig(
+            backbone=BACKBONE,
             seed=seed,
             limit=limit,
             epochs=epochs,
@@ -75,7 +77,7 @@ def _edge_distance(run: Any) -> float:
 
 def _report(values: Any, seeds: int, epochs: int, limit: int | None) -> Found:
     found = Found(
-        f"The default network `cnn`, {limit or 60_000:,} training images of Fashion-MNIST, "
+        f"The network `cnn`, {limit or 60_000:,} training images of Fashion-MNIST, "
         f"{epochs} epochs, alpha 0.1, cosine distance, seeds 0 to {seeds - 1}; retrieval of the "
         "test images among the training images."
     )

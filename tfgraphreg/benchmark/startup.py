@@ -81,7 +81,7 @@ def one_start(kind: str, started: float) -> dict[str, float]:
 
 def _first_step(kind: str, tf: Any, lap: Callable[[str], None]) -> None:
     from tfgraphreg import compat
-    from tfgraphreg.benchmark.material import fashion_mnist
+    from tfgraphreg.benchmark.material import BACKBONE, fashion_mnist
 
     if kind == "keras":
         images, labels = (getattr(fashion_mnist().train, n) for n in ("images", "labels"))
@@ -107,7 +107,8 @@ def _first_step(kind: str, tf: Any, lap: Callable[[str], None]) -> None:
 
         compat.load_nsl()
         lap("import of NSL")
-        config = TrainConfig(neighbors="paired", alpha=0.0 if kind == "plain" else 0.1)
+        alpha = 0.0 if kind == "plain" else 0.1
+        config = TrainConfig(backbone=BACKBONE, neighbors="paired", alpha=alpha)
         material = prepare(config, lambda *_: None)
         lap("data and graph")
         from tfgraphreg.compat import keras

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from tfgraphreg.benchmark.material import default_graphs, fashion_mnist
+from tfgraphreg.benchmark.material import BACKBONE, default_graphs, fashion_mnist
 from tfgraphreg.benchmark.results import Found, Table, times_text
 from tfgraphreg.benchmark.timing import Figure, Turn, ratio, take_turns
 from tfgraphreg.config import TrainConfig
@@ -20,7 +20,7 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     dataset = fashion_mnist(images)
     graph = default_graphs(dataset, (10,), progress)[10]
     found = Found(
-        f"The default network `cnn` on {images:,} images of Fashion-MNIST, batches of 128 with "
+        f"The network `cnn` on {images:,} images of Fashion-MNIST, batches of 128 with "
         "one neighbor each."
     )
     _variants(found, dataset, graph, quick, steps, rounds, progress)
@@ -34,7 +34,7 @@ def _variants(
     from tfgraphreg.benchmark import trainers as t
 
     def config(**settings: Any) -> TrainConfig:
-        return TrainConfig(epochs=t.EPOCHS, packer="stream", **settings)
+        return TrainConfig(backbone=BACKBONE, epochs=t.EPOCHS, packer="stream", **settings)
 
     made = {
         _BASE: t.ours(config(), dataset, graph),

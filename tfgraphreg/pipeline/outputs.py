@@ -9,7 +9,7 @@ import numpy as np
 
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.catalog import load
+from tfgraphreg.data.catalog import DATASETS, load
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.splits import keep_labels
 from tfgraphreg.pipeline.runs import RunFolder
@@ -38,13 +38,15 @@ def load_data(config: TrainConfig, progress: Any) -> Dataset:
     Raises:
         DataError: If it cannot be loaded.
     """
+    # Images of one size reach the model as they are, so that its export takes them so.
+    own_size = config.dataset in DATASETS and DATASETS.get(config.dataset).image_shape
     return load(
         config.dataset,
         data_dir=config.data_dir,
         seed=config.seed,
         validation_fraction=config.validation_fraction,
         limit=config.limit,
-        image_size=config.image_size,
+        image_size=None if own_size else config.image_size,
         on_bad_image=config.on_bad_image,
         cache_images=config.cache_images,
         progress=progress,
