@@ -96,7 +96,7 @@ class TrainConfig:
         False, "decode the images of a folder once into a file in the cache, not at every use"
     )
     image_size: int | None = _field(
-        None, "side in pixels that the backbone sees; the model resizes. Default: see `backbones`"
+        None, "side in pixels that the backbone sees. Default: the images' own, if it can take them"
     )
 
     backbone: str = _field(
