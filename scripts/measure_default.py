@@ -26,9 +26,9 @@ HEAD = f"""# The default backbone
 
 The main job (all 60,000 training images of Fashion-MNIST, neighbors packed by
 `nsl.tools.pack_nbrs`, one neighbor, alpha 0.1, cosine distance, seed 0) must reach a test accuracy
-of {ACCURACY} and a recall@1 of {RECALL} in six minutes on two cores. The default is the network of
-Keras Applications that does, if one does. Each network with the image size and the learning rate
-of its record, and a number of epochs that fits:
+of {ACCURACY:.2f} and a recall@1 of {RECALL} in six minutes on two cores. The default is the network
+of Keras Applications that does, if one does. Each network with the image size and the learning
+rate of its record, and a number of epochs that fits:
 
 | backbone | library | side | epochs | accuracy | recall@1 | mAP | s an epoch | s in all | enough |
 |---|---|---:|---:|---:|---:|---:|---:|---:|---|

@@ -42,7 +42,7 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     graphs = default_graphs(dataset, size.paired, progress)
     images = len(dataset.train)
     found = Found(
-        f"The network `cnn` on {images:,} images of Fashion-MNIST (28x28), batches of "
+        f"The network `{BACKBONE}` on {images:,} images of Fashion-MNIST (28x28), batches of "
         f"{_BATCH}, alpha 0.1, graph of 10 nearest neighbors unless k says otherwise."
     )
     seconds = _main(found, dataset, graphs, size, progress)

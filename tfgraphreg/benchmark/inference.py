@@ -28,7 +28,7 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     images = 2_000
     dataset = fashion_mnist(images)
     graph = default_graphs(dataset, (10,), progress)[10]
-    found = Found("The network `cnn` exported as SavedModel, Fashion-MNIST (28x28).")
+    found = Found(f"The network `{BACKBONE}` exported as SavedModel, Fashion-MNIST (28x28).")
     calls: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, config in (

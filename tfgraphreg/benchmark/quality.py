@@ -77,7 +77,7 @@ def _edge_distance(run: Any) -> float:
 
 def _report(values: Any, seeds: int, epochs: int, limit: int | None) -> Found:
     found = Found(
-        f"The network `cnn`, {limit or 60_000:,} training images of Fashion-MNIST, "
+        f"The network `{BACKBONE}`, {limit or 60_000:,} training images of Fashion-MNIST, "
         f"{epochs} epochs, alpha 0.1, cosine distance, seeds 0 to {seeds - 1}; retrieval of the "
         "test images among the training images."
     )

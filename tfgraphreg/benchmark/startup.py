@@ -31,9 +31,11 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
 
 
 def _report(laps: dict[str, list[dict[str, float]]], rounds: int) -> Found:
+    from tfgraphreg.benchmark.material import BACKBONE
+
     found = Found(
-        "Fashion-MNIST, 60,000 images, data and graph prepared by an earlier run, network `cnn`, "
-        "batches of 128; each start is a new process."
+        "Fashion-MNIST, 60,000 images, data and graph prepared by an earlier run, network "
+        f"`{BACKBONE}`, batches of 128; each start is a new process."
     )
     table = Table(
         "From the command to the end of the first step",

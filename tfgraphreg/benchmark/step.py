@@ -20,7 +20,7 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     dataset = fashion_mnist(images)
     graph = default_graphs(dataset, (10,), progress)[10]
     found = Found(
-        f"The network `cnn` on {images:,} images of Fashion-MNIST, batches of 128 with "
+        f"The network `{BACKBONE}` on {images:,} images of Fashion-MNIST, batches of 128 with "
         "one neighbor each."
     )
     _variants(found, dataset, graph, quick, steps, rounds, progress)
