@@ -247,30 +247,85 @@ def test_builds_at_a_larger_odd_size(name):
     assert np.isfinite(features).all()
 
 
-@pytest.mark.parametrize("name", names(EXPORTED))
+def through(values, dtype: str):
+    """Rounds float32 tensors to the numbers that `dtype` has; leaves others alone."""
+
+    def rounded(value):
+        if tf.is_tensor(value) and value.dtype == tf.float32:
+            return tf.cast(tf.cast(value, dtype), tf.float32)
+        return value
+
+    return tf.nest.map_structure(rounded, values)
+
+
+def rounded_features(model, batch, dtype: str) -> np.ndarray:
+    """Features in float32 arithmetic, with weights and every layer's output rounded to `dtype`.
+
+    What the format costs by itself, whatever Keras makes of a mixed policy: a deep network with
+    few values in each normalization answers the rounding of bfloat16 with other features
+    altogether (dla60x_c: a correlation of 0.68 with what it gives unrounded).
+    """
+    weights, layers = model.get_weights(), all_layers(model)
+
+    def rounding(call):
+        return lambda *args, **kwargs: through(call(*args, **kwargs), dtype)
+
+    model.set_weights([np.asarray(through(tf.constant(w), dtype)) for w in weights])
+    with pytest.MonkeyPatch.context() as patch:
+        for layer in layers:
+            patch.setattr(layer, "call", rounding(layer.call))
+        features = model(batch, training=False).numpy()
+    model.set_weights(weights)
+    return features
+
+
+@pytest.fixture(scope="module")
+def settled_model():
+    """The last network that was built and given statistics, for both of the policies below."""
+    kept: dict[str, object] = {}
+
+    def get(name: str):
+        if name not in kept:
+            kept.clear()
+            keras.backend.clear_session()
+            record = BACKBONES.get(name)
+            kept[name] = build(name, record.min_size)
+            settle(kept[name], (record.min_size, record.min_size, 3))
+        return kept[name]
+
+    return get
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision(name, policy):
-    """Features stay finite and near those of float32 with the same weights.
+@pytest.mark.parametrize("name", names(EXPORTED))
+def test_mixed_precision(name, policy, settled_model):
+    """Features are finite, and no further from those of float32 than rounding puts them.
 
     Both policies run on a CPU; float16 there is emulated and slow.
     """
-    record = BACKBONES.get(name)
-    full = build(name, record.min_size)
+    side = BACKBONES.get(name).min_size
+    full = settled_model(name)
     try:
         keras.mixed_precision.set_global_policy(policy)
-        mixed = build(name, record.min_size)
+        mixed = build(name, side)
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    assert mixed.compute_dtype == policy.removeprefix("mixed_")
-    shape = (record.min_size, record.min_size, 3)
-    settle(full, shape)
+    dtype = policy.removeprefix("mixed_")
+    assert mixed.compute_dtype == dtype
     mixed.set_weights(full.get_weights())
-    batch = images(shape, 4)
-    expected = full(batch, training=False).numpy()
+    batch = images((side, side, 3), 4)
     received = tf.cast(mixed(batch, training=False), tf.float32).numpy()
+    expected = full(batch, training=False).numpy()
     assert np.isfinite(received).all()
     assert np.abs(expected).max() > 1e-3
-    assert np.corrcoef(received.ravel(), expected.ravel())[0, 1] > 0.9
+
+    def strayed(features):
+        return 1 - np.corrcoef(features.ravel(), expected.ravel())[0, 1]
+
+    lost, by_rounding = strayed(received), strayed(rounded_features(full, batch, dtype))
+    assert lost < 1e-3 + 2 * by_rounding, f"{lost:.4f} against {by_rounding:.4f} by rounding"
+    if dtype == "float16":
+        assert lost < 0.1
 
 
 LOADER = """
