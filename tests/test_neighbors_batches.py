@@ -181,6 +181,31 @@ def test_pairs_are_edges_side_by_side(ways, split, graph):
     assert all(len(pairs) > 35 for pairs in drawn) and len(set(map(frozenset, drawn))) == 3
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_every_batch_of_pairs_has_its_share_of_every_class(multilabel):
+    n, classes = 960, 4
+    split, graph = random_split(n), random_graph(n)
+    number = np.random.default_rng(3).integers(-1, classes, n)
+    labels = number
+    if multilabel:
+        labels = np.where(number[:, None] < 0, -1, (number[:, None] == np.arange(4))).astype("int8")
+    split = dataclasses.replace(split, labels=labels)
+
+    def spread_of_shares(way):
+        dataset = as_arrays(way(split, batch_size=96, seed=0, epochs=4))
+        shares = []
+        for _, rows in dataset:
+            single = np.where(rows[:, 0] < 0, -1, rows.argmax(1)) if multilabel else rows
+            shares.append([(single[0::2] == c).mean() for c in range(classes)])
+        assert len(shares) == 40
+        return np.std(shares, axis=0).mean()
+
+    even = spread_of_shares(lambda s, **w: paired_batches(s, graph, **w))
+    at_random = spread_of_shares(plain_batches)
+    # Only the first rows of pairs are spread; one in five of those is unlabeled.
+    assert even < 0.6 * at_random
+
+
 def test_correction_multiplies_the_weights(split, graph):
     factors = np.linspace(0.5, 2, graph.num_edges).astype(np.float32)
     plain = as_arrays(paired_batches(split, graph, **WINDOW))

@@ -128,6 +128,39 @@ def test_lays_every_node_out_once_and_pairs_side_by_side(n):
     assert first == sorted(first)
 
 
+@pytest.mark.parametrize("n", [400, 401])
+def test_pairs_of_a_kind_come_at_even_distances(n):
+    rng = np.random.default_rng(0)
+    nodes = rng.permutation(n)
+    pairs = nodes[: n // 2 * 2].reshape(-1, 2)
+    weights = np.zeros(n, np.float32)
+    weights[: n // 2 * 2] = np.repeat(1 + pairs[:, 0], 2)
+    # Kinds 0, 1 and 2 of 120, 60 and 20 pairs; a second node says it where the first does not.
+    kinds = np.full(n, -1)
+    of_pair = np.repeat([0, 1, 2], [120, 60, 20])
+    kinds[pairs[:, 0]] = of_pair
+    kinds[pairs[:, 1]] = np.where(of_pair == 1, 2, of_pair)
+    kinds[pairs[::3, 0]] = -1
+    kinds[pairs[::3, 1]] = of_pair[::3]
+
+    moved, moved_weights = matching.spread(nodes, weights, kinds, seed=5)
+
+    after = moved[: n // 2 * 2].reshape(-1, 2)
+    assert sorted(map(tuple, after)) == sorted(map(tuple, pairs))
+    expected = np.repeat(1 + after[:, 0], 2)
+    np.testing.assert_array_equal(moved_weights[: n // 2 * 2], expected)
+    if n % 2:
+        assert moved[-1] == nodes[-1] and moved_weights[-1] == 0
+    kind_after = of_pair[[dict(zip(pairs[:, 0], range(len(pairs))))[a] for a in after[:, 0]]]
+    # In every tenth of the epoch there are as many of a kind as in any other, give or take one.
+    for part in kind_after.reshape(10, 20):
+        assert abs(np.bincount(part, minlength=3) - [12, 6, 2]).max() <= 2
+    again, _ = matching.spread(nodes, weights, kinds, seed=5)
+    other, _ = matching.spread(nodes, weights, kinds, seed=6)
+    np.testing.assert_array_equal(moved, again)
+    assert (moved != other).any()
+
+
 def test_sampled_neighbors_are_distinct_neighbors_with_their_weights():
     graph = random_graph(n=80)
     for by_weight in (False, True):

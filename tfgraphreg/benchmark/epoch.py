@@ -132,7 +132,8 @@ def _feeding(
 
     def draw() -> None:
         matched = matching.draw_matching(graph, seed=epoch_draw(0, 1))
-        matching.side_by_side(graph, matched, epoch_order(images, 0, 1))
+        rows = matching.side_by_side(graph, matched, epoch_order(images, 0, 1))
+        matching.spread(*rows, dataset.train.labels, seed=epoch_draw(0, 1))
 
     turns = {"a matching drawn and laid out": Turn(draw)}
     draw()
@@ -266,7 +267,8 @@ def one_matching(size: int) -> float:
     for graph in (small, large):  # The small one loads the compiled code.
         start = time.perf_counter()
         matched = matching.draw_matching(graph, seed=1)
-        matching.side_by_side(graph, matched, epoch_order(graph.num_nodes, 0, 0))
+        rows = matching.side_by_side(graph, matched, epoch_order(graph.num_nodes, 0, 0))
+        matching.spread(*rows, np.arange(graph.num_nodes) % 10, seed=1)
         taken = time.perf_counter() - start
     return taken
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgraphreg.data.dataset import Split
+from tfgraphreg.data.dataset import UNLABELED, Split
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.neighbors.images import image_lookup
 from tfgraphreg.neighbors.order import epoch_draw, epoch_order, index_batches
@@ -142,6 +142,7 @@ def paired_batches(
     is not 0. Every image is seen exactly once an epoch. Unmatched images fill up with weight 0.
     Only the last batch of an epoch can have an odd number of rows, if N is odd: its last row has
     no partner and weight 0, so pairs are rows `0::2` and `1::2` of the first `2 * (B // 2)`.
+    Pairs of one class come at even distances, see `matching.spread`.
 
     A distribution strategy gives each of R replicas B / R rows in a row: this must be even, for a
     pair must not be torn apart. It cuts the last batch of r rows after each ceil(r / R); if that
@@ -172,11 +173,13 @@ def paired_batches(
             cure=f"Use {max(batch_size // whole, 1) * whole}.",
         )
     check_nodes(split, graph)
+    kinds = _kinds(split.labels)
 
     def draw(epoch):
-        order = epoch_order(len(split), seed, epoch)
-        matched = matching.draw_matching(graph, seed=epoch_draw(seed, epoch), by_weight=by_weight)
+        order, number = epoch_order(len(split), seed, epoch), epoch_draw(seed, epoch)
+        matched = matching.draw_matching(graph, seed=number, by_weight=by_weight)
         nodes, weights = matching.side_by_side(graph, matched, order, correction=correction)
+        nodes, weights = matching.spread(nodes, weights, kinds, seed=number)
         rest = len(split) % batch_size
         share = -(-rest // replicas)
         if replicas > 1 and share % 2:
@@ -196,6 +199,14 @@ def paired_batches(
         return {"image": lookup(index), "pair_weight": weight}
 
     return _finish(rows, split, features)
+
+
+def _kinds(labels: np.ndarray) -> np.ndarray:
+    """`[N]` int64: the class of each image, or a number for its set of classes; -1 unlabeled."""
+    if labels.ndim == 1:
+        return labels
+    sets = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+    return np.where(labels[:, 0] < 0, UNLABELED, sets)
 
 
 def _with_neighbors(
