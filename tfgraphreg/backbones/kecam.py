@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 from tfgraphreg.backbones.records import Backbone
@@ -195,7 +196,7 @@ def build(
             cure="Run: pip install keras-cv-attention-models==1.4.3.",
         ) from error
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(said), _resize_keeps_type(kecam):
         model = builder(
             input_shape=input_shape,
             num_classes=0,
@@ -213,6 +214,25 @@ def build(
     if weights is None and module == "levit":
         _wake_levit(model)
     return model
+
+
+@contextlib.contextmanager
+def _resize_keeps_type(kecam: Any) -> Iterator[None]:
+    """Casts resized maps back, which CoaT joins with others: TensorFlow makes them float32."""
+    from tfgraphreg.compat import tf
+
+    functional = importlib.import_module(f"{kecam.__name__}.tf_functional")
+    resize = functional.resize
+
+    def same_type(image, *args, **kwargs):
+        resized = resize(image, *args, **kwargs)
+        return resized if resized.dtype == image.dtype else tf.cast(resized, image.dtype)
+
+    functional.resize = same_type
+    try:
+        yield
+    finally:
+        functional.resize = resize
 
 
 def _wake_levit(model: Any) -> None:
