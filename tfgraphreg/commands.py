@@ -153,25 +153,20 @@ def _backbones(args: Any) -> int:
 
     limit = None if args.max_parameters is None else int(args.max_parameters * 1e6)
     rows = backbone_table(args.pattern, max_parameters=limit)
-    shown = (
-        "name",
-        "family",
-        "library",
-        "parameters",
-        "width",
-        "min_size",
-        "default_size",
-        "learning_rate",
-        "paper",
-    )
-    table = Table(title=f"{len(rows)} backbones")
-    for name in shown:
-        table.add_column(name.replace("_", " "), justify="right" if name in shown[3:8] else "left")
-    for row in rows:
-        table.add_row(*(f"{row[n]:,}" if n == "parameters" else str(row[n]) for n in shown))
     console = Console()
     if not console.is_terminal:
         console = Console(width=180)
+    numbers = ("parameters", "width", "min_size", "default_size", "learning_rate")
+    shown = ("name", "family", "library", *numbers, "paper")
+    if console.width < 120:
+        # Words that are cut short say nothing.
+        shown = ("name", "parameters", "width", "min_size", "learning_rate")
+    table = Table(title=f"{len(rows)} backbones")
+    for name in shown:
+        side = "right" if name in numbers else "left"
+        table.add_column(name.replace("_", " "), justify=side, no_wrap=name in shown[:2])
+    for row in rows:
+        table.add_row(*(f"{row[n]:,}" if n == "parameters" else str(row[n]) for n in shown))
     console.print(table)
     return 0
 

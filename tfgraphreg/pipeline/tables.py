@@ -84,7 +84,9 @@ def print_tables(comparison: Comparison) -> None:
         table = Table(title=escape(dataset))
         words = len(comparison.columns) - 1
         for index, name in enumerate(header):
-            table.add_column(escape(name), justify="left" if index < words else "right")
+            # Two names that are cut short would look alike.
+            side = "left" if index < words else "right"
+            table.add_column(escape(name), justify=side, overflow="fold")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         console.print(table)
