@@ -11,6 +11,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from tfgraphreg.backbones.records import Backbone
 from tfgraphreg.errors import ModelError
 
@@ -156,6 +158,9 @@ _ROWS: list[tuple[str, str, str, str, int, int, int]] = [
     ("convnext_v2_base", "convnext_v2", "convnext.ConvNeXtV2Base", "imagenet", 1024, 87690752, 224),
 ]
 
+# LayerScale at the start, by depth (Touvron et al. 2021, arXiv:2105.03404).
+_RESMLP_GAMMA = {"ResMLP12": 0.1, "ResMLP24": 1e-5, "ResMLP36": 1e-6}
+
 # The library's smallest BeiT has 86 million parameters; this one has the sizes of ViT's tiny one.
 _SIZES: dict[str, dict[str, Any]] = {
     "beit_tiny_patch16": {"depth": 12, "embed_dim": 192, "num_heads": 3}
@@ -213,6 +218,8 @@ def build(
         )
     if weights is None and module == "levit":
         _wake_levit(model)
+    if weights is None and name in _RESMLP_GAMMA:
+        _calm_resmlp(model, _RESMLP_GAMMA[name])
     return model
 
 
@@ -245,6 +252,16 @@ def _wake_levit(model: Any) -> None:
         gamma = getattr(layer, "gamma", None)
         if gamma is not None and "down" in layer.name:
             layer.set_weights([gamma.numpy() * 0 + 1, *layer.get_weights()[1:]])
+
+
+def _calm_resmlp(model: Any, gamma: float) -> None:
+    """Sets what the branches of ResMLP are scaled by to what the paper starts from.
+
+    kecam starts at 1: the signal then grows with depth, in 36 blocks to more than float16 holds.
+    """
+    for layer in model.layers:
+        if "_gamma_" in layer.name:
+            layer.set_weights([np.full_like(weight, gamma) for weight in layer.get_weights()])
 
 
 RECORDS: tuple[Backbone, ...] = tuple(
