@@ -193,9 +193,30 @@ def build(
             f"keras.applications of TensorFlow {tf.__version__} has no {network}.",
             cure="Choose another backbone: tfgraphreg backbones.",
         )
-    return builder(
+    model = builder(
         include_top=False, weights=weights, input_shape=input_shape, pooling="avg", **arguments
     )
+    if network.startswith("ResNetRS"):
+        _mend_resnet_rs(model, fresh=weights is None)
+    return model
+
+
+def _mend_resnet_rs(model: Any, *, fresh: bool) -> None:
+    """What ResNet-RS needs in order to be trained from the start, and to be used afterwards.
+
+    Where a residual branch ends, gamma starts at 0 (Goyal et al. 2017, arXiv:1706.02677): with
+    Keras' 1 the 139 blocks of ResNet-RS-420 do not learn. And statistics are averages: with
+    Keras' momentum of 0 they are those of the last batch, however small that is.
+    """
+    from tfgraphreg.compat import keras
+
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            continue
+        layer.momentum = 0.9
+        if fresh and layer.name.endswith("_batch_norm_3") and "stem" not in layer.name:
+            gamma, *rest = layer.get_weights()
+            layer.set_weights([gamma * 0, *rest])
 
 
 RECORDS: tuple[Backbone, ...] = tuple(
