@@ -43,6 +43,7 @@ def train(name: str, folder: pathlib.Path, limit: int | None) -> dict[str, objec
     )
     found: dict[str, object] = {"family": BACKBONES.get(name).family, "exit": done.returncode}
     found["seconds"] = round(time.perf_counter() - start, 1)
+    found["commit"] = commit() or "unknown"
     if done.returncode:
         found["error"] = (done.stderr.strip().splitlines() or ["no message"])[-1]
     else:
@@ -68,8 +69,9 @@ def page(results: dict[str, dict], about: dict[str, object]) -> str:
         + ", ".join(f"{key} {value}" for key, value in about.items() if value is not None)
         + ".",
         "",
-        "| family | network | test accuracy | recall@1 | seconds in training | seconds in all |",
-        "|---|---|--:|--:|--:|--:|",
+        "| family | network | test accuracy | recall@1 | seconds in training | seconds in all "
+        "| commit |",
+        "|---|---|--:|--:|--:|--:|---|",
     ]
     for name, row in sorted(results.items(), key=lambda item: item[1]["family"]):
         if row["exit"]:
@@ -77,13 +79,12 @@ def page(results: dict[str, dict], about: dict[str, object]) -> str:
         else:
             figures = f"{row['test_accuracy']:.3f} | {row['recall_at_1']:.3f} "
             figures += f"| {row['train_seconds']:.0f} | {row['seconds']:.0f}"
-        lines.append(f"| {row['family']} | `{name}` | {figures} |")
+        lines.append(f"| {row['family']} | `{name}` | {figures} | {row['commit']} |")
     return "\n".join([*lines, ""])
 
 
 def provenance(limit: int | None) -> dict[str, object]:
     return {
-        "commit": commit() or "unknown",
         "date": str(datetime.date.today()),
         "TensorFlow": version("tensorflow"),
         "Python": platform.python_version(),
