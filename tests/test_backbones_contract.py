@@ -105,19 +105,24 @@ def trainable_parameters(model) -> int:
     return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
 
 
-@pytest.fixture(scope="module")
-def model_of():
-    """The last network that was built at its smallest size: the tests below share it."""
+def last_of(make):
+    """`make(name)`, kept until another name is asked for."""
     kept: dict[str, object] = {}
 
     def get(name: str):
         if name not in kept:
             kept.clear()
             keras.backend.clear_session()
-            kept[name] = build(name, BACKBONES.get(name).min_size)
+            kept[name] = make(name)
         return kept[name]
 
     return get
+
+
+@pytest.fixture(scope="module")
+def model_of():
+    """The last network that was built at its smallest size: the tests below share it."""
+    return last_of(lambda name: build(name, BACKBONES.get(name).min_size))
 
 
 @pytest.mark.parametrize("name", names(ORDINARY))
@@ -292,18 +297,14 @@ def rounded_features(model, batch, dtype: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def settled_model():
     """The last network that was built and given statistics, for both of the policies below."""
-    kept: dict[str, object] = {}
 
-    def get(name: str):
-        if name not in kept:
-            kept.clear()
-            keras.backend.clear_session()
-            record = BACKBONES.get(name)
-            kept[name] = build(name, record.min_size)
-            settle(kept[name], (record.min_size, record.min_size, 3))
-        return kept[name]
+    def make(name: str):
+        side = BACKBONES.get(name).min_size
+        model = build(name, side)
+        settle(model, (side, side, 3))
+        return model
 
-    return get
+    return last_of(make)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
