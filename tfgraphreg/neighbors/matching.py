@@ -2,7 +2,8 @@
 
 Nodes are visited in random order; a node that is still free takes one of its free
 out-neighbors, at random. The result is maximal: no edge is left with both ends free. Time is
-O(N + E) and memory beside the graph O(N): about 25 bytes a node.
+O(N + E), and O(N log N) to spread pairs over the epoch; memory beside the graph is O(N): some 60
+bytes a node while pairs are spread, less before.
 
 What is estimated. Let p(e) be the probability that edge e is drawn. A sum over the drawn edges
 of weight times distance has the mean sum_e p(e) w(e) d(e): the same edges as in the full graph
