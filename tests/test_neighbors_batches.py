@@ -188,7 +188,9 @@ def test_every_batch_of_pairs_has_its_share_of_every_class(multilabel):
     number = np.random.default_rng(3).integers(-1, classes, n)
     labels = number
     if multilabel:
-        labels = np.where(number[:, None] < 0, -1, (number[:, None] == np.arange(4))).astype("int8")
+        labels = np.where(number[:, None] < 0, -1, number[:, None] == np.arange(classes)).astype(
+            "int8"
+        )
     split = dataclasses.replace(split, labels=labels)
 
     def spread_of_shares(way):

@@ -146,25 +146,24 @@ def _backbones_parser(parser: ArgumentParser) -> None:
 
 
 def _backbones(args: Any) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from tfgraphreg.backbones.catalog import backbone_table
+    from tfgraphreg.pipeline.terminal import table_console
 
     limit = None if args.max_parameters is None else int(args.max_parameters * 1e6)
     rows = backbone_table(args.pattern, max_parameters=limit)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=180)
+    console = table_console()
     numbers = ("parameters", "width", "min_size", "default_size", "learning_rate")
     shown = ("name", "family", "library", *numbers, "paper")
     if console.width < 120:
         # Words that are cut short say nothing.
         shown = ("name", "parameters", "width", "min_size", "learning_rate")
+    whole = ("name", "parameters")
     table = Table(title=f"{len(rows)} backbones")
     for name in shown:
         side = "right" if name in numbers else "left"
-        table.add_column(name.replace("_", " "), justify=side, no_wrap=name in shown[:2])
+        table.add_column(name.replace("_", " "), justify=side, no_wrap=name in whole)
     for row in rows:
         table.add_row(*(f"{row[n]:,}" if n == "parameters" else str(row[n]) for n in shown))
     console.print(table)

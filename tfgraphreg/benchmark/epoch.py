@@ -131,9 +131,8 @@ def _feeding(
     plain = Figure.of(s * steps / size.steps for s in seconds[PLAIN].values())
 
     def draw() -> None:
-        matched = matching.draw_matching(graph, seed=epoch_draw(0, 1))
-        rows = matching.side_by_side(graph, matched, epoch_order(images, 0, 1))
-        matching.spread(*rows, dataset.train.labels, seed=epoch_draw(0, 1))
+        order = epoch_order(images, 0, 1)
+        matching.draw_epoch(graph, order, dataset.train.labels, seed=epoch_draw(0, 1))
 
     turns = {"a matching drawn and laid out": Turn(draw)}
     draw()
@@ -265,10 +264,9 @@ def one_matching(size: int) -> float:
     small, large = random_neighbors(100, 10), random_neighbors(size, 10)
     taken = 0.0
     for graph in (small, large):  # The small one loads the compiled code.
+        kinds = np.arange(graph.num_nodes) % 10
         start = time.perf_counter()
-        matched = matching.draw_matching(graph, seed=1)
-        rows = matching.side_by_side(graph, matched, epoch_order(graph.num_nodes, 0, 0))
-        matching.spread(*rows, np.arange(graph.num_nodes) % 10, seed=1)
+        matching.draw_epoch(graph, epoch_order(graph.num_nodes, 0, 0), kinds, seed=1)
         taken = time.perf_counter() - start
     return taken
 

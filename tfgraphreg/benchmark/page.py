@@ -7,6 +7,7 @@ from typing import Any
 
 from tfgraphreg import storage
 from tfgraphreg.benchmark.results import NAMES
+from tfgraphreg.pipeline.terminal import table_console
 
 _HEAD = """# How fast it is
 
@@ -29,12 +30,9 @@ machine that does nothing else.
 
 def print_found(name: str, result: dict[str, Any]) -> None:
     """Prints what one benchmark found."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = table_console(160)
     console.print(f"\n[bold]{name}[/bold]: {result['about']}")
     for each in result["tables"]:
         table = Table(title=each["title"])

@@ -176,10 +176,14 @@ def paired_batches(
     kinds = _kinds(split.labels)
 
     def draw(epoch):
-        order, number = epoch_order(len(split), seed, epoch), epoch_draw(seed, epoch)
-        matched = matching.draw_matching(graph, seed=number, by_weight=by_weight)
-        nodes, weights = matching.side_by_side(graph, matched, order, correction=correction)
-        nodes, weights = matching.spread(nodes, weights, kinds, seed=number)
+        nodes, weights = matching.draw_epoch(
+            graph,
+            epoch_order(len(split), seed, epoch),
+            kinds,
+            seed=epoch_draw(seed, epoch),
+            by_weight=by_weight,
+            correction=correction,
+        )
         rest = len(split) % batch_size
         share = -(-rest // replicas)
         if replicas > 1 and share % 2:

@@ -70,6 +70,33 @@ def _match(indptr, indices, weights, order, seed, by_weight, state):
         state[indices[chosen]] = -1
 
 
+def draw_epoch(
+    graph: Any,
+    order: np.ndarray,
+    kinds: np.ndarray,
+    *,
+    seed: int,
+    by_weight: bool = False,
+    correction: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of an epoch: a matching, laid out side by side and spread by kind.
+
+    Args:
+        graph: `SimilarityGraph` of N nodes.
+        order: As of `side_by_side`, which also takes `correction`.
+        kinds: As of `spread`.
+        seed: As of `draw_matching`, which also takes `by_weight`.
+        by_weight: See `draw_matching`.
+        correction: See `side_by_side`.
+
+    Returns:
+        `[N]` int64 nodes and `[N]` float32 weights, see `side_by_side`.
+    """
+    matching = draw_matching(graph, seed=seed, by_weight=by_weight)
+    nodes, weights = side_by_side(graph, matching, order, correction=correction)
+    return spread(nodes, weights, kinds, seed=seed)
+
+
 def matched_edges(matching: np.ndarray) -> np.ndarray:
     """`[M]` int64 positions in `graph.indices` of the M drawn edges."""
     return matching[matching >= 0]

@@ -10,6 +10,7 @@ from typing import Any
 
 from tfgraphreg import storage
 from tfgraphreg.pipeline.compare import Comparison
+from tfgraphreg.pipeline.terminal import table_console
 
 
 def write_tables(comparison: Comparison, folder: os.PathLike[str] | str) -> list[pathlib.Path]:
@@ -72,13 +73,10 @@ def text_cells(comparison: Comparison, dataset: str) -> tuple[list[str], list[li
 
 def print_tables(comparison: Comparison) -> None:
     """Shows the tables, notes and problems in the terminal."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=180)
+    console = table_console()
     for dataset in comparison.datasets:
         header, rows = text_cells(comparison, dataset)
         table = Table(title=escape(dataset))

@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _QUIET_SECONDS = 2.0
 
@@ -12,6 +16,14 @@ _QUIET_SECONDS = 2.0
 def say(text: str) -> None:
     """Prints a line at once, so that a log shows it before the work that follows."""
     print(text, flush=True)
+
+
+def table_console(width: int = 180) -> Console:
+    """A console for tables: as wide as the terminal, or `width` characters in a file."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
 
 
 @contextlib.contextmanager
