@@ -7,7 +7,7 @@ import pytest
 
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.visualize.mde import layout
+from tfgraphreg.visualize.mde import _edges, _spectral, layout, load_pymde
 
 # Not importorskip: PyMDE may need the stand-in for torchvision to be imported.
 if find_spec("pymde") is None:
@@ -39,6 +39,23 @@ def test_clusters_stay_apart_and_the_picture_repeats(dim, variant):
     again = layout(x, dim=dim, variant=variant, neighbors=10)
     np.testing.assert_array_equal(made.points, again.points)
     np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+def test_starts_from_the_first_eigenvectors_and_repeats_them():
+    """Against a dense solver, on a graph that is large enough for the sparse one."""
+    from sklearn.datasets import load_digits
+
+    n, edges, weights = _edges(load_pymde(), load_digits().data, None)
+    edges, weights = edges.numpy(), weights.numpy()
+    start = _spectral(edges, weights, (n, 2), seed=0).numpy()
+    adjacency = np.zeros((n, n))
+    adjacency[edges[:, 0], edges[:, 1]] = adjacency[edges[:, 1], edges[:, 0]] = weights
+    _, vectors = np.linalg.eigh(np.diag(adjacency.sum(0)) - adjacency)
+    overlap = np.linalg.svd(np.linalg.qr(start)[0].T @ vectors[:, 1:3])[1]
+    np.testing.assert_allclose(overlap, 1, atol=1e-3)
+    for _ in range(3):
+        again = _spectral(edges, weights, (n, 2), seed=0).numpy()
+        np.testing.assert_array_equal(start, again)
 
 
 @pytest.mark.parametrize("variant", ["standardized", "quadratic"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -315,31 +316,46 @@ def _spectral(pairs: np.ndarray, weights: np.ndarray, shape: tuple[int, int], se
     PyMDE's own starts from a vector that no seed decides.
     """
     import scipy.sparse.csgraph
-    import scipy.sparse.linalg
     import torch
 
     items, dim = map(int, shape)
     half = scipy.sparse.csr_matrix((weights.astype(np.float64), pairs.T), shape=(items, items))
     laplacian = scipy.sparse.csgraph.laplacian(half + half.T)
-    rng = np.random.default_rng(seed)
     if items < 100:
-        values, vectors = np.linalg.eigh(laplacian.toarray())
+        found = np.linalg.eigh(laplacian.toarray())[1][:, 1 : dim + 1]
     else:
-        try:
-            values, vectors = scipy.sparse.linalg.eigsh(
-                laplacian,
-                k=dim + 1,
-                which="SM",
-                ncv=max(2 * dim + 3, int(items**0.5)),
-                tol=1e-4,
-                maxiter=5 * items,
-                v0=rng.normal(size=items),
-            )
-        except scipy.sparse.linalg.ArpackNoConvergence:
-            values, vectors = np.arange(dim + 1), rng.normal(size=(items, dim + 1))
-    found = vectors[:, np.argsort(values)[1 : dim + 1]]
+        found = _smallest(laplacian, dim, np.random.default_rng(seed))
     basis, _ = np.linalg.qr(found - found.mean(axis=0))
     return torch.from_numpy((basis * items**0.5).astype(np.float32))
+
+
+def _smallest(laplacian: Any, dim: int, rng: np.random.Generator) -> np.ndarray:
+    """`[N, M]` eigenvectors of the smallest eigenvalues, after the constant one."""
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    items = laplacian.shape[0]
+    # The constant vector's eigenvalue of zero becomes the largest. ARPACK mostly misses it, so
+    # that leaving out the first vector that it finds would leave out one that is wanted.
+    largest = 2 * laplacian.diagonal().max()
+    deflated = LinearOperator(
+        laplacian.shape, matvec=lambda x: laplacian @ x + largest * x.mean(), dtype=np.float64
+    )
+    options: dict[str, Any] = {"v0": rng.normal(size=items)}
+    if "rng" in inspect.signature(eigsh).parameters:
+        options["rng"] = rng  # From SciPy 1.17 on it restarts from vectors of its own drawing.
+    try:
+        values, vectors = eigsh(
+            deflated,
+            k=dim,
+            which="SA",
+            ncv=max(2 * dim + 3, int(items**0.5)),
+            tol=1e-4,
+            maxiter=5 * items,
+            **options,
+        )
+    except ArpackNoConvergence:
+        return rng.normal(size=(items, dim))
+    return vectors[:, np.argsort(values)]
 
 
 def _amid_anchors(near, constraint, shape):
