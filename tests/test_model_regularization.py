@@ -128,6 +128,55 @@ def test_batch_normalization_sees_images_and_neighbors_once():
     np.testing.assert_allclose(norm.moving_mean, (1 - norm.momentum) * mean, atol=1e-5)
 
 
+def named(rows, neighbors, distinct, seed=0):
+    """A batch of `distinct` images with the index of each, as of `gathered_batches`; its labels."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (distinct, SIDE, SIDE, 1)).astype(np.uint8)
+    index = 5 + np.append(np.arange(rows), rng.integers(0, distinct, rows * neighbors))
+    index[rows : rows + distinct] = 5 + np.arange(distinct)  # Each of them occurs.
+    features = {"image": images[index[:rows] - 5], "index": index[:rows]}
+    near = index[rows:].reshape(rows, neighbors)
+    for i in range(neighbors):
+        features[f"NL_nbr_{i}_image"] = images[near[:, i] - 5]
+        features[f"NL_nbr_{i}_index"] = near[:, i]
+        features[f"NL_nbr_{i}_weight"] = rng.uniform(0.1, 1, (rows, 1)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, rows)
+    return {k: tf.constant(v) for k, v in features.items()}, tf.constant(labels), images
+
+
+def unnamed(features):
+    return {name: value for name, value in features.items() if not name.endswith("index")}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("neighbors", [2, 11])
+def test_images_that_are_named_give_the_step_of_those_that_are_not(neighbors, jit_compile):
+    features, labels, _ = named(rows=8, neighbors=neighbors, distinct=13)
+    learned = []
+    for given in (features, unnamed(features)):
+        model = wrap(base_model(), "manhattan", max_neighbors=neighbors)
+        model.compile(optimizer=keras.optimizers.SGD(0.1), jit_compile=jit_compile)
+        logs = model.train_on_batch(given, labels, return_dict=True)
+        assert logs["graph_loss"] > 0
+        learned.append(([logs[name] for name in sorted(logs)], model.base_model.get_weights()))
+    for one, other in zip(*learned):
+        for a, b in zip(one, other):
+            np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+@pytest.mark.parametrize("distinct", [16, 12])
+def test_each_distinct_image_goes_through_the_network_once(distinct):
+    features, labels, images = named(rows=8, neighbors=3, distinct=distinct)
+    base = base_model(norm=True)
+    inner = keras.Model(base.layers[1].input, base.layers[1].get_layer("norm").input)
+    # Up to a multiple of 16 some come twice: the first ones of the batch.
+    seen = np.concatenate([images, images[: 16 - distinct]])
+    mean = inner(seen).numpy().mean(0)
+    one_step(wrap(base, max_neighbors=3), features, labels, learning_rate=0.0)
+    norm = base.layers[1].get_layer("norm")
+    np.testing.assert_allclose(norm.moving_mean, (1 - norm.momentum) * mean, atol=1e-5)
+
+
 def test_paired_rows_give_the_loss_of_their_edges():
     base = base_model()
     features, labels = batch(neighbors=0)
@@ -160,12 +209,14 @@ def test_bank_remembers_what_it_saw():
     assert second["graph_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("mode", ["packed", "paired", "bank"])
+@pytest.mark.parametrize("mode", ["packed", "gathered", "paired", "bank"])
 def test_two_replicas_train_like_one(two_replicas, mode):
     # Pairs reach replicas whole only if their shares are even; `paired_batches` sees to it.
     features, labels = batch(rows=40 if mode == "paired" else 42, seed=3)
     if mode == "paired":
         features = {"image": features["image"], "pair_weight": tf.ones([40])}
+    elif mode == "gathered":
+        features, labels, _ = named(rows=42, neighbors=2, distinct=60)
     elif mode == "bank":
         index = tf.range(42, dtype=tf.int64)
         features = {

@@ -21,6 +21,7 @@ from tfgraphreg.neighbors.batches import (
 from tfgraphreg.neighbors.order import epoch_draw, epoch_order, steps_per_epoch
 from tfgraphreg.neighbors.packed import packed_batches
 from tfgraphreg.neighbors.packing import pack
+from tfgraphreg.neighbors.sampling import sample_neighbors
 
 N, B, K = 101, 16, 3
 WINDOW = {"batch_size": B, "seed": 7, "epochs": 3}
@@ -163,6 +164,30 @@ def test_sampled_neighbors_change_from_epoch_to_epoch(ways, split, graph):
     assert changed > 0.5
 
 
+def test_sampled_batches_name_their_images_and_hold_fewer(ways, split, graph):
+    """The neighbors are those that are drawn for the epoch, whatever the order of images."""
+    distinct = []
+    for step, (features, _) in enumerate(as_arrays(ways["sampled"](**WINDOW))):
+        index = features["index"]
+        assert index.shape == (len(features["image"]),) and index.dtype == np.int64
+        np.testing.assert_array_equal(index, rows_of(split, features["image"]))
+        near, weights = sample_neighbors(
+            graph, K, draw=epoch_draw(WINDOW["seed"], step // STEPS), by_weight=True
+        )
+        near = np.where(near < 0, np.arange(N)[:, None], near)
+        for i in range(K):
+            np.testing.assert_array_equal(features[f"NL_nbr_{i}_index"], near[index, i])
+            found = rows_of(split, features[f"NL_nbr_{i}_image"])
+            np.testing.assert_array_equal(found, near[index, i])
+            np.testing.assert_array_equal(features[f"NL_nbr_{i}_weight"][:, 0], weights[index, i])
+        distinct.append(len(np.unique(np.append(near[index], index))))
+    at_random = []
+    for features, _ in as_arrays(ways["gathered"](**WINDOW)):
+        images = [features["image"], *(features[f"NL_nbr_{i}_image"] for i in range(K))]
+        at_random.append(len(np.unique(rows_of(split, np.concatenate(images)))))
+    assert sum(distinct) < 0.9 * sum(at_random)
+
+
 def test_pairs_are_edges_side_by_side(ways, split, graph):
     edges = dict(zip(zip(graph.sources().tolist(), graph.indices.tolist()), graph.weights))
     drawn = [set(), set(), set()]
@@ -181,8 +206,9 @@ def test_pairs_are_edges_side_by_side(ways, split, graph):
     assert all(len(pairs) > 35 for pairs in drawn) and len(set(map(frozenset, drawn))) == 3
 
 
+@pytest.mark.parametrize("mode", ["paired", "gathered"])
 @pytest.mark.parametrize("multilabel", [False, True])
-def test_every_batch_of_pairs_has_its_share_of_every_class(multilabel):
+def test_every_batch_of_pairs_or_groups_has_its_share_of_every_class(multilabel, mode):
     n, classes = 960, 4
     split, graph = random_split(n), random_graph(n)
     number = np.random.default_rng(3).integers(-1, classes, n)
@@ -202,10 +228,14 @@ def test_every_batch_of_pairs_has_its_share_of_every_class(multilabel):
         assert len(shares) == 40
         return np.std(shares, axis=0).mean()
 
-    even = spread_of_shares(lambda s, **w: paired_batches(s, graph, **w))
+    def sampled(split, **window):
+        return gathered_batches(split, graph, max_neighbors=1, sample="uniform", **window)
+
+    ways = {"paired": lambda split, **w: paired_batches(split, graph, **w), "gathered": sampled}
+    even = spread_of_shares(ways[mode])
     at_random = spread_of_shares(plain_batches)
-    # Only the first rows of pairs are spread; one in five of those is unlabeled.
-    assert even < 0.6 * at_random
+    # Only the first rows of pairs and groups are spread; one in five of those is unlabeled.
+    assert even < {"paired": 0.6, "gathered": 0.95}[mode] * at_random
 
 
 def test_correction_multiplies_the_weights(split, graph):

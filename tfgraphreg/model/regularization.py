@@ -13,9 +13,11 @@ from tfgraphreg.model.classifier import EMBEDDING, LOGITS
 from tfgraphreg.model.objectives import BASIC, check_objective, supervised_rows
 
 IMAGE = "image"
+INDEX = "index"
 PAIR_WEIGHT = "pair_weight"
 NEIGHBOR_INDEX = "neighbor_index"
 NEIGHBOR_WEIGHT = "neighbor_weight"
+_SHAPES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,10 @@ class GraphRegularization(nsl.keras.GraphRegularization):
     normalization therefore sees the images and their neighbors as one batch and updates its
     averages once a step; NSL runs the network twice, normalizes each set by itself and
     updates twice. Neighbors of weight zero take part in those statistics, which is why the
-    neighbors room fills a missing neighbor's place with the image itself.
+    neighbors room fills a missing neighbor's place with the image itself. Where a batch says by
+    `index` and `NL_nbr_<i>_index` which image each is, as gathered batches of sampled neighbors
+    do, each distinct image goes through the network once, however often it occurs; not with
+    `jit_compile`, for XLA needs to know their number.
 
     Where the neighbors come from is told by the batch: `NL_nbr_<i>_image` and
     `NL_nbr_<i>_weight` (packed or gathered), `pair_weight` (rows 2i and 2i+1 are neighbors),
@@ -138,14 +143,22 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             The base model's outputs for the B images, and the batch's `Edges` or None.
         """
         rows = tf.shape(inputs[IMAGE])[0]
-        images, weights = inputs[IMAGE], None
+        images, weights, places = inputs[IMAGE], None, None
         if self.alpha > 0 and "NL_nbr_0_image" in inputs:
-            packed = {k: v for k, v in inputs.items() if k == IMAGE or k.startswith("NL_nbr_")}
+            packed = {
+                k: v
+                for k, v in inputs.items()
+                if k == IMAGE or (k.startswith("NL_nbr_") and not k.endswith(INDEX))
+            }
             _, neighbors, weights = self.nbr_features_layer.call(packed)
             images = tf.concat([images, neighbors[IMAGE]], axis=0)
+            if "NL_nbr_0_index" in inputs and not self.jit_compile:
+                images, places = _distinct(images, self._indices(inputs))
         if training and self.augmenter is not None:
             images = self.augmenter(tf.cast(images, tf.float32), training=True)
         outputs = self.base_model(images, training=training)
+        if places is not None:
+            outputs = {name: tf.gather(value, places) for name, value in outputs.items()}
         own = {name: value[:rows] for name, value in outputs.items()}
         if self.objective not in BASIC:
             # The classifier reads the embedding here, it does not shape it.
@@ -168,10 +181,16 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             targets = tf.reshape(targets, [-1, tf.shape(targets)[2]])
             edges = Edges(sources, targets, tf.reshape(inputs[NEIGHBOR_WEIGHT] * seen, [-1]))
             if training:
-                self.bank.write(inputs["index"], compared)
+                self.bank.write(inputs[INDEX], compared)
         else:
             edges = None
         return own, edges
+
+    def _indices(self, inputs):
+        """`[B (K + 1)]`: which images the rows of a pass are."""
+        count = self.graph_reg_config.neighbor_config.max_neighbors
+        near = [inputs[f"NL_nbr_{i}_index"] for i in range(count)]
+        return tf.concat([inputs[INDEX], tf.reshape(tf.stack(near, axis=1), [-1])], axis=0)
 
     def edge_sums(self, edges: Edges) -> tuple[tf.Tensor, tf.Tensor]:
         """The sum of `w * d` over the edges, and the number of edges with w > 0."""
@@ -247,6 +266,19 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         else:
             hits = tf.cast(tf.equal(tf.argmax(logits, -1), tf.cast(labels, tf.int64)), tf.float32)
         self._tracked["accuracy"].update_state(hits, sample_weight=row_weight)
+
+
+def _distinct(images: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """One image of each index, and the row in it of each of the M: `[U, ...]`, `[M]`.
+
+    Some images come twice to make U a multiple of 16 (or M): libraries prepare for every new
+    shape, and so there are few.
+    """
+    names, places = tf.unique(index)
+    rows, distinct = tf.shape(index)[0], tf.shape(names)[0]
+    first = tf.math.unsorted_segment_min(tf.range(rows), places, distinct)
+    padded = tf.minimum((distinct + _SHAPES - 1) // _SHAPES * _SHAPES, rows)
+    return tf.gather(images, tf.gather(first, tf.range(padded) % distinct)), places
 
 
 def _of_all_replicas(rows: tf.Tensor) -> tf.Tensor:

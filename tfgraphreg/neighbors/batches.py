@@ -56,6 +56,11 @@ def gathered_batches(
 ) -> Any:
     """Batches in which neighbors are looked up by index; features as of `packed_batches`.
 
+    Where neighbors are sampled, there are also `index` and `NL_nbr_<i>_index`, int64 `[B]`: which
+    image each is. Images then come beside some of their neighbors (see `grouping`), which is the
+    order in which a batch holds the fewest distinct images; `GraphRegularization` runs each
+    of them through the network once.
+
     Args:
         split: N images.
         graph: `SimilarityGraph` of N nodes.
@@ -64,7 +69,8 @@ def gathered_batches(
         seed: Any integer.
         epochs: Number of the epoch to stop before.
         first_epoch: Number of the first epoch to give.
-        sample: `"top"`: the K neighbors of largest weight, as packed. `"uniform"`: K others each
+        sample: `"top"`: the K neighbors of largest weight, in the batches of `packed_batches` bit
+            for bit. `"uniform"`: K others each
             epoch, every edge alike, with its weight; the mean over epochs of a node's weighted
             distances is that over all its edges. `"weight"`: drawn in proportion to weight, each
             with the mean weight of the node's edges, which has the same mean at K=1 and a
@@ -74,8 +80,17 @@ def gathered_batches(
         ConfigError: If `sample` or a number is out of range.
         GraphError: If the graph is not one of N nodes.
     """
+    sampled = sample != "top"
     rows, lookup = _with_neighbors(
-        split, graph, max_neighbors, batch_size, seed, first_epoch, epochs, sample
+        split,
+        graph,
+        max_neighbors,
+        sample,
+        batch_size=batch_size,
+        seed=seed,
+        first_epoch=first_epoch,
+        epochs=epochs,
+        grouped=sampled,
     )
 
     def features(index, near, weights):
@@ -83,9 +98,13 @@ def gathered_batches(
 
         images = lookup(tf.concat([index[:, None], near], axis=1))
         named = {"image": images[:, 0]}
+        if sampled:
+            named["index"] = index
         for i in range(max_neighbors):
             named[f"NL_nbr_{i}_image"] = images[:, i + 1]
             named[f"NL_nbr_{i}_weight"] = weights[:, i : i + 1]
+            if sampled:
+                named[f"NL_nbr_{i}_index"] = near[:, i]
         return named
 
     return _finish(rows, split, features)
@@ -109,7 +128,15 @@ def indexed_batches(
     are those of `gathered_batches`.
     """
     rows, lookup = _with_neighbors(
-        split, graph, max_neighbors, batch_size, seed, first_epoch, epochs, sample
+        split,
+        graph,
+        max_neighbors,
+        sample,
+        batch_size=batch_size,
+        seed=seed,
+        first_epoch=first_epoch,
+        epochs=epochs,
+        grouped=False,
     )
 
     def features(index, near, weights):
@@ -142,7 +169,7 @@ def paired_batches(
     is not 0. Every image is seen exactly once an epoch. Unmatched images fill up with weight 0.
     Only the last batch of an epoch can have an odd number of rows, if N is odd: its last row has
     no partner and weight 0, so pairs are rows `0::2` and `1::2` of the first `2 * (B // 2)`.
-    Pairs of one class come at even distances, see `matching.spread`.
+    Pairs of one class come at even distances, see `grouping.spread_groups`.
 
     A distribution strategy gives each of R replicas B / R rows in a row: this must be even, for a
     pair must not be torn apart. It cuts the last batch of r rows after each ceil(r / R); if that
@@ -214,7 +241,7 @@ def _kinds(labels: np.ndarray) -> np.ndarray:
 
 
 def _with_neighbors(
-    split, graph, max_neighbors, batch_size, seed, first_epoch, epochs, sample
+    split, graph, max_neighbors, sample, *, batch_size, seed, first_epoch, epochs, grouped
 ) -> tuple[Any, Callable[[Any], Any]]:
     """The dataset of `(index [B], neighbors [B, K], weights [B, K])` and image lookup."""
     if max_neighbors < 1:
@@ -223,14 +250,18 @@ def _with_neighbors(
             received=f"max_neighbors={max_neighbors}",
             cure="Use alpha=0 for training without a graph.",
         )
-    from tfgraphreg.neighbors import sampling
+    from tfgraphreg.neighbors import grouping, sampling
 
     check_nodes(split, graph)
     choose = sampling.chooser(graph, max_neighbors, sample, split.ids)
+    kinds = _kinds(split.labels)
 
     def draw(epoch):
         order = epoch_order(len(split), seed, epoch)
-        near, weights = choose(epoch_draw(seed, epoch))
+        number = epoch_draw(seed, epoch)
+        near, weights = choose(number)
+        if grouped:
+            order = grouping.grouped_order(near, order, kinds, seed=number)
         near, weights = near[order], weights[order]
         return [order, np.where(near < 0, order[:, None], near), weights]
 

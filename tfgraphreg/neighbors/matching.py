@@ -22,6 +22,7 @@ import numpy as np
 
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.neighbors._random import uniform
+from tfgraphreg.neighbors.grouping import spread_groups
 
 
 def draw_matching(graph: Any, *, seed: int, by_weight: bool = False) -> np.ndarray:
@@ -84,7 +85,7 @@ def draw_epoch(
     Args:
         graph: `SimilarityGraph` of N nodes.
         order: As of `side_by_side`, which also takes `correction`.
-        kinds: As of `spread`.
+        kinds: As of `spread_groups`.
         seed: As of `draw_matching`, which also takes `by_weight`.
         by_weight: See `draw_matching`.
         correction: See `side_by_side`.
@@ -167,32 +168,20 @@ def _lay_out(indptr, indices, edge_weights, factors, matching, order, nodes, wei
 def spread(
     nodes: np.ndarray, weights: np.ndarray, kinds: np.ndarray, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Moves pairs, so that those of one kind come at even distances: stratified sampling.
-
-    Two images of a pair are mostly of one class, so a batch of pairs in random order holds fewer
-    and less even classes than one of single images, and its gradient is noisier. Here pair i of n
-    of a kind comes at random within part i of n of the epoch.
+    """Moves pairs, so that those of one class come at even distances; see `spread_groups`.
 
     Args:
         nodes: `[N]`, as of `side_by_side`.
         weights: `[N]`, as of `side_by_side`.
-        kinds: `[N]` whole numbers, of node 0 to N - 1: its class; negative where it has none. A
-            pair is of the kind of its first node, or if that has none, of the second.
+        kinds: As of `spread_groups`.
         seed: Number from 0 below 2^63.
 
     Returns:
         `nodes` and `weights` in the new order; a last row without a partner stays the last one.
     """
-    pairs = len(nodes) // 2
-    first, second = kinds[nodes[0 : 2 * pairs : 2]], kinds[nodes[1 : 2 * pairs : 2]]
-    kind = np.where(first >= 0, first, second)
-    by_kind = np.argsort(kind, kind="stable")
-    ranked = kind[by_kind]
-    start, end = (np.searchsorted(ranked, ranked, side=side) for side in ("left", "right"))
-    within = np.arange(pairs) - start + np.random.default_rng(seed).random(pairs)
-    turn = by_kind[np.argsort(within / (end - start), kind="stable")]
+    whole = len(nodes) // 2 * 2
     rows = np.arange(len(nodes))
-    rows[: 2 * pairs] = (2 * turn[:, None] + [0, 1]).reshape(-1)
+    rows[:whole] = spread_groups(nodes[:whole], np.arange(0, whole, 2), kinds, seed=seed)
     return nodes[rows], weights[rows]
 
 
