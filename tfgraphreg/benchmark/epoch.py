@@ -31,7 +31,7 @@ class _Size:
     neighbors: tuple[int, ...]
 
 
-_FULL = _Size(False, None, (1, 5, 10), 47, 6, 10, 2, (1, 3, 10, 20))
+_FULL = _Size(False, None, (1, 5, 10), 24, 20, 10, 2, (1, 3, 10, 20))
 _QUICK = _Size(True, 12_000, (1, 10), 8, 6, 0, 0, ())
 
 

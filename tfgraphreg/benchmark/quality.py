@@ -1,4 +1,4 @@
-"""What paired training learns, against packed at the same alpha, over several seeds."""
+"""What each way to use neighbors learns at the same alpha, over several seeds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tfgraphreg.config import TrainConfig
 _CONTENDERS = {
     "paired": {"neighbors": "paired"},
     "packed, k=1": {"neighbors": "packed", "packer": "stream"},
+    "gathered, k=1": {"neighbors": "gathered"},
+    "gathered, k=3": {"neighbors": "gathered", "max_neighbors": 3},
     "plain": {"alpha": 0.0},
 }
 _MEASURES = ("test_accuracy", "mean_average_precision", "mean_edge_distance")
@@ -34,7 +36,7 @@ def measure(
     jobs = [(name, seed) for name in _CONTENDERS for seed in seeds]
     for done, (name, seed) in enumerate(jobs):
         progress(f"{name}, seed {seed}", done, len(jobs))
-        folder = pathlib.Path(runs) / f"{name.split(',')[0]}-{limit or 'all'}-{seed}"
+        folder = pathlib.Path(runs) / f"{name.replace(', ', '-')}-{limit or 'all'}-{seed}"
         config = TrainConfig(
             backbone=BACKBONE,
             seed=seed,
