@@ -17,7 +17,6 @@ _CONTENDERS = {
     "paired": {"neighbors": "paired"},
     "packed, k=1": {"neighbors": "packed", "packer": "stream"},
     "gathered, k=1": {"neighbors": "gathered"},
-    "gathered, k=3": {"neighbors": "gathered", "max_neighbors": 3},
     "plain": {"alpha": 0.0},
 }
 _MEASURES = ("test_accuracy", "mean_average_precision", "mean_edge_distance")
