@@ -177,6 +177,20 @@ def test_each_distinct_image_goes_through_the_network_once(distinct):
     np.testing.assert_allclose(norm.moving_mean, (1 - norm.momentum) * mean, atol=1e-5)
 
 
+def test_an_image_that_occurs_twice_is_augmented_once():
+    features, _, _ = named(rows=8, neighbors=3, distinct=16)
+    seen = []
+
+    def augmenter(images, training):
+        seen.append(len(images))
+        return images
+
+    model = wrap(base_model(), max_neighbors=3, augmenter=augmenter)
+    model.forward(features, training=True)
+    model.forward(unnamed(features), training=True)
+    assert seen == [16, 32]
+
+
 def test_paired_rows_give_the_loss_of_their_edges():
     base = base_model()
     features, labels = batch(neighbors=0)

@@ -11,6 +11,7 @@ from test_neighbors_packing import Lazy
 
 from tfgraphreg.compat import tf
 from tfgraphreg.errors import ConfigError, DataError, GraphError
+from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.neighbors import images
 from tfgraphreg.neighbors.batches import (
     gathered_batches,
@@ -164,28 +165,28 @@ def test_sampled_neighbors_change_from_epoch_to_epoch(ways, split, graph):
     assert changed > 0.5
 
 
-def test_sampled_batches_name_their_images_and_hold_fewer(ways, split, graph):
+@pytest.mark.parametrize("sample", ["uniform", "weight"])
+def test_sampled_batches_name_their_images_and_hold_fewer(sample, split, graph):
     """The neighbors are those that are drawn for the epoch, whatever the order of images."""
-    distinct = []
-    for step, (features, _) in enumerate(as_arrays(ways["sampled"](**WINDOW))):
+    distinct = at_random = 0
+    batches = gathered_batches(split, graph, max_neighbors=K, sample=sample, **WINDOW)
+    for step, (features, _) in enumerate(as_arrays(batches)):
         index = features["index"]
         assert index.shape == (len(features["image"]),) and index.dtype == np.int64
         np.testing.assert_array_equal(index, rows_of(split, features["image"]))
-        near, weights = sample_neighbors(
-            graph, K, draw=epoch_draw(WINDOW["seed"], step // STEPS), by_weight=True
-        )
+        epoch, batch = divmod(step, STEPS)
+        number = epoch_draw(WINDOW["seed"], epoch)
+        near, weights = sample_neighbors(graph, K, draw=number, by_weight=sample == "weight")
         near = np.where(near < 0, np.arange(N)[:, None], near)
         for i in range(K):
             np.testing.assert_array_equal(features[f"NL_nbr_{i}_index"], near[index, i])
             found = rows_of(split, features[f"NL_nbr_{i}_image"])
             np.testing.assert_array_equal(found, near[index, i])
             np.testing.assert_array_equal(features[f"NL_nbr_{i}_weight"][:, 0], weights[index, i])
-        distinct.append(len(np.unique(np.append(near[index], index))))
-    at_random = []
-    for features, _ in as_arrays(ways["gathered"](**WINDOW)):
-        images = [features["image"], *(features[f"NL_nbr_{i}_image"] for i in range(K))]
-        at_random.append(len(np.unique(rows_of(split, np.concatenate(images)))))
-    assert sum(distinct) < 0.9 * sum(at_random)
+        others = epoch_order(N, WINDOW["seed"], epoch)[batch * B : (batch + 1) * B]
+        distinct += len(np.unique(np.append(near[index], index)))
+        at_random += len(np.unique(np.append(near[others], others)))
+    assert distinct < 0.9 * at_random
 
 
 def test_pairs_are_edges_side_by_side(ways, split, graph):
@@ -206,36 +207,81 @@ def test_pairs_are_edges_side_by_side(ways, split, graph):
     assert all(len(pairs) > 35 for pairs in drawn) and len(set(map(frozenset, drawn))) == 3
 
 
-@pytest.mark.parametrize("mode", ["paired", "gathered"])
 @pytest.mark.parametrize("multilabel", [False, True])
-def test_every_batch_of_pairs_or_groups_has_its_share_of_every_class(multilabel, mode):
+def test_every_batch_of_pairs_has_its_share_of_every_class(multilabel):
     n, classes = 960, 4
-    split, graph = random_split(n), random_graph(n)
+    graph = random_graph(n)
+    split = random_split(n)
+    split = dataclasses.replace(split, labels=_in_classes(n, classes, multilabel))
+    even = _spread_of_shares(paired_batches(split, graph, **LONG), classes, step=2)
+    at_random = _spread_of_shares(plain_batches(split, **LONG), classes, step=2)
+    # Only the first rows of pairs are spread; one in five of those is unlabeled.
+    assert even < 0.6 * at_random
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_every_batch_of_groups_has_its_share_of_every_class(multilabel, k):
+    n, classes = 960, 4
+    labels = _in_classes(n, classes, multilabel)
+    number = _in_classes(n, classes, False)
+    members = [np.flatnonzero(number == c) for c in range(-1, classes)]
+    rng = np.random.default_rng(0)
+    sources = np.repeat(np.arange(n), 5)
+    targets = np.concatenate([rng.choice(members[c + 1], 5, replace=False) for c in number])
+    real = sources != targets
+    ones = np.ones(real.sum(), np.float32)
+    graph = SimilarityGraph.from_edges(sources[real], targets[real], ones, n)
+    split = dataclasses.replace(random_split(n), labels=labels)
+    batches = gathered_batches(split, graph, max_neighbors=k, sample="uniform", **LONG)
+    even = _spread_of_shares(batches, classes)
+    # Edges stay within classes here, so groups do, and in random order would be far less even.
+    assert even < 0.9 * _spread_of_shares(plain_batches(split, **LONG), classes)
+
+
+@pytest.mark.parametrize("mode", ["paired", "gathered"])
+def test_no_part_of_an_epoch_holds_what_others_left_over(mode):
+    """Images with many edges are grouped first; they must not come first."""
+    n = 2000
+    graph = random_graph(n)
+    degree = np.bincount(graph.indices, minlength=n) + np.diff(graph.indptr)
+    split = random_split(n)
+    ways = {
+        "paired": lambda **w: paired_batches(split, graph, **w),
+        "gathered": lambda **w: gathered_batches(
+            split, graph, max_neighbors=2, sample="uniform", **w
+        ),
+    }
+    halves = []
+    for epoch in range(4):
+        batches = as_arrays(ways[mode](batch_size=100, seed=epoch, epochs=1))
+        order = rows_of(split, np.concatenate([features["image"] for features, _ in batches]))
+        halves.append(degree[order].reshape(2, -1).mean(1))
+    early, late = np.mean(halves, axis=0)
+    # The standard error of this difference is 0.05 in random order.
+    assert abs(early - late) < 0.2
+
+
+LONG = {"batch_size": 96, "seed": 0, "epochs": 4}
+
+
+def _in_classes(n, classes, multilabel):
     number = np.random.default_rng(3).integers(-1, classes, n)
-    labels = number
-    if multilabel:
-        labels = np.where(number[:, None] < 0, -1, number[:, None] == np.arange(classes)).astype(
-            "int8"
-        )
-    split = dataclasses.replace(split, labels=labels)
+    if not multilabel:
+        return number
+    return np.where(number[:, None] < 0, -1, number[:, None] == np.arange(classes)).astype("int8")
 
-    def spread_of_shares(way):
-        dataset = as_arrays(way(split, batch_size=96, seed=0, epochs=4))
-        shares = []
-        for _, rows in dataset:
-            single = np.where(rows[:, 0] < 0, -1, rows.argmax(1)) if multilabel else rows
-            shares.append([(single[0::2] == c).mean() for c in range(classes)])
-        assert len(shares) == 40
-        return np.std(shares, axis=0).mean()
 
-    def sampled(split, **window):
-        return gathered_batches(split, graph, max_neighbors=1, sample="uniform", **window)
-
-    ways = {"paired": lambda split, **w: paired_batches(split, graph, **w), "gathered": sampled}
-    even = spread_of_shares(ways[mode])
-    at_random = spread_of_shares(plain_batches)
-    # Only the first rows of pairs and groups are spread; one in five of those is unlabeled.
-    assert even < {"paired": 0.6, "gathered": 0.95}[mode] * at_random
+def _spread_of_shares(batches, classes, step=1):
+    """Standard deviation of a class' share in a batch, mean over classes."""
+    shares = []
+    for _, labels in as_arrays(batches):
+        single = labels
+        if labels.ndim == 2:
+            single = np.where(labels[:, 0] < 0, -1, labels.argmax(1))
+        shares.append([(single[::step] == c).mean() for c in range(classes)])
+    assert len(shares) == 40
+    return np.std(shares, axis=0).mean()
 
 
 def test_correction_multiplies_the_weights(split, graph):
@@ -258,6 +304,12 @@ def test_images_that_are_read_when_needed_give_the_same_batches(ways, split, gra
     expected = as_arrays(ways["gathered"](**WINDOW))
     assert_same(as_arrays(gathered_batches(lazy, graph, max_neighbors=K, **WINDOW)), expected)
     assert lazy.images.most <= B * (K + 1)
+    sampled = {"max_neighbors": K, "sample": "uniform", **WINDOW}
+    expected = as_arrays(gathered_batches(split, graph, **sampled))
+    lazy.images.most = 0
+    assert_same(as_arrays(gathered_batches(lazy, graph, **sampled)), expected)
+    # An image that comes twice in a batch is read once.
+    assert lazy.images.most < 0.9 * B * (K + 1)
     assert_same(as_arrays(plain_batches(lazy, **WINDOW)), as_arrays(ways["plain"](**WINDOW)))
 
 

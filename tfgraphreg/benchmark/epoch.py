@@ -49,6 +49,7 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     _feeding(found, dataset, graphs, size, seconds, progress)
     if not quick:
         _chances(found, graphs)
+        _distinct(found, dataset, graphs[10])
         _growth(found, dataset, graphs, size, progress)
         _matchings(found, (100_000, 1_000_000, 10_000_000))
         _replicas(found)
@@ -190,6 +191,42 @@ def _chances(found: Found, graphs: Any) -> None:
             cells = [f"{low:.3f}", f"{middle:.3f}", f"{high:.3f}", f"{factor:.2f}"]
             pairing = "weight" if by_weight else "uniform"
             table.rows.append([f"k={k}", pairing, f"{paired:.1%}", *cells])
+    found.tables.append(table)
+
+
+def _distinct(found: Found, dataset: Any, graph: Any) -> None:
+    """What groups of images save, and what they do to the classes of a batch."""
+    from tfgraphreg.neighbors import grouping, sampling
+    from tfgraphreg.neighbors.order import epoch_order
+
+    labels = dataset.train.labels
+    order = epoch_order(len(labels), 0, 0)
+    kinds = np.unique(labels)
+    table = Table(
+        "Images of a batch of gathered that pass through the network",
+        ["order of the epoch", "k=1, distinct", "k=3, distinct", "spread of a class, k=3"],
+        notes=[
+            f"Mean over the whole batches of an epoch, of {2 * _BATCH} images at k=1 and "
+            f"{4 * _BATCH} at k=3. Spread of a class: standard deviation of the number of its "
+            f"images among the {_BATCH}, mean over classes. gathered uses groups of "
+            f"{grouping.GROUP}.",
+        ],
+    )
+    for size in (None, 2, 4, 8):
+        cells, deviation = [], 0.0
+        for k in (1, 3):
+            near, _ = sampling.sample_neighbors(graph, k, draw=0)
+            rows = order
+            if size is not None:
+                rows, starts = grouping.grow_groups(near, order, size=size)
+                rows = rows[grouping.spread_groups(rows, starts, labels, seed=0)]
+            batches = rows[: len(rows) // _BATCH * _BATCH].reshape(-1, _BATCH)
+            distinct = [len(np.unique(np.append(near[batch], batch))) for batch in batches]
+            cells.append(f"{np.mean(distinct):.0f}")
+            shares = (labels[batches][:, :, None] == kinds).sum(1)
+            deviation = float(shares.std(axis=0).mean())
+        name = "at random" if size is None else f"groups of up to {size}"
+        table.rows.append([name, *cells, f"{deviation:.2f}"])
     found.tables.append(table)
 
 

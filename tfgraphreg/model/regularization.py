@@ -41,8 +41,9 @@ class GraphRegularization(nsl.keras.GraphRegularization):
     updates twice. Neighbors of weight zero take part in those statistics, which is why the
     neighbors room fills a missing neighbor's place with the image itself. Where a batch says by
     `index` and `NL_nbr_<i>_index` which image each is, as gathered batches of sampled neighbors
-    do, each distinct image goes through the network once, however often it occurs; not with
-    `jit_compile`, for XLA needs to know their number.
+    do, each distinct image goes through the network once, however often it occurs (but for up to
+    15, which make their number a multiple of 16); not with `jit_compile`, for XLA needs to know
+    that number.
 
     Where the neighbors come from is told by the batch: `NL_nbr_<i>_image` and
     `NL_nbr_<i>_weight` (packed or gathered), `pair_weight` (rows 2i and 2i+1 are neighbors),
@@ -64,7 +65,8 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         multilabel: Whether labels are multi-hot rows.
         objective: Supervised loss, see `tfgraphreg.model.objectives`.
         augmenter: Layer that changes raw training images at random. An image and its
-            neighbors are drawn independently at the same strength.
+            neighbors are drawn independently at the same strength; what goes through the network
+            once is changed once.
         label_mixer: KerasCV layer that mixes images and one-hot labels; for alpha = 0 only.
         bank_size: N, the number of training images, for batches that use a bank.
 

@@ -16,7 +16,8 @@ Each function below gives one finite tf.data.Dataset over the epochs `first_epoc
   `matching.correction(probabilities, *, draws)` for `paired_batches`
 
 Features: `image` uint8 `[B, height, width, channels]` always; packed and gathered:
-`NL_nbr_<i>_image` and `NL_nbr_<i>_weight` float32 `[B, 1]`; paired: `pair_weight` float32 `[B]`;
+`NL_nbr_<i>_image` and `NL_nbr_<i>_weight` float32 `[B, 1]`; gathered by sampling also `index` and
+`NL_nbr_<i>_index` int64 `[B]`; paired: `pair_weight` float32 `[B]`;
 indexed: `index` int64 `[B]`, `neighbor_index` int64 `[B, K]`, `neighbor_weight` float32 `[B, K]`.
 Labels: int64 `[B]` or `[B, C]`, -1 where unlabeled.
 """

@@ -4,9 +4,9 @@ Shapes: N images, B batch, K neighbors, C classes, image `[height, width, channe
 
 All functions give `(features, labels)`: `features["image"]` is uint8 `[B, height, width,
 channels]`, labels are int64 `[B]`, or `[B, C]` if multi-hot, -1 where unlabeled. Every epoch
-is a new permutation of all images that depends on (seed, epoch) only; its last batch holds what
-is left, so an epoch has `steps_per_epoch(N, batch_size)` batches. Datasets are finite: they end
-after `epochs`.
+is a new permutation of all images, a function of (seed, epoch) and of the arguments; its last
+batch holds what is left, so an epoch has `steps_per_epoch(N, batch_size)` batches. Datasets are
+finite: they end after `epochs`.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def gathered_batches(
     """Batches in which neighbors are looked up by index; features as of `packed_batches`.
 
     Where neighbors are sampled, there are also `index` and `NL_nbr_<i>_index`, int64 `[B]`: which
-    image each is. Images then come beside some of their neighbors (see `grouping`), which is the
-    order in which a batch holds the fewest distinct images; `GraphRegularization` runs each
-    of them through the network once.
+    image each is. Images then come beside some of their neighbors (see `grouping`), so that a
+    batch holds fewer distinct images than in random order; `GraphRegularization` runs each of
+    them through the network once.
 
     Args:
         split: N images.
@@ -81,17 +81,9 @@ def gathered_batches(
         GraphError: If the graph is not one of N nodes.
     """
     sampled = sample != "top"
-    rows, lookup = _with_neighbors(
-        split,
-        graph,
-        max_neighbors,
-        sample,
-        batch_size=batch_size,
-        seed=seed,
-        first_epoch=first_epoch,
-        epochs=epochs,
-        grouped=sampled,
-    )
+    window = {"batch_size": batch_size, "first_epoch": first_epoch, "epochs": epochs}
+    arrange = _by_groups(split) if sampled else _as_it_is
+    rows, lookup = _with_neighbors(split, graph, max_neighbors, sample, seed, arrange, window)
 
     def features(index, near, weights):
         from tfgraphreg.compat import tf
@@ -127,17 +119,8 @@ def indexed_batches(
     there are fewer neighbors; `neighbor_weight` float32 `[B, K]`, 0 there. Arguments and errors
     are those of `gathered_batches`.
     """
-    rows, lookup = _with_neighbors(
-        split,
-        graph,
-        max_neighbors,
-        sample,
-        batch_size=batch_size,
-        seed=seed,
-        first_epoch=first_epoch,
-        epochs=epochs,
-        grouped=False,
-    )
+    window = {"batch_size": batch_size, "first_epoch": first_epoch, "epochs": epochs}
+    rows, lookup = _with_neighbors(split, graph, max_neighbors, sample, seed, _as_it_is, window)
 
     def features(index, near, weights):
         return {
@@ -240,37 +223,47 @@ def _kinds(labels: np.ndarray) -> np.ndarray:
     return np.where(labels[:, 0] < 0, UNLABELED, sets)
 
 
+def _as_it_is(order: np.ndarray, near: np.ndarray, number: int) -> np.ndarray:
+    return order
+
+
+def _by_groups(split: Split) -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
+    """What puts images beside their neighbors of the epoch."""
+    from tfgraphreg.neighbors.grouping import grouped_order
+
+    kinds = _kinds(split.labels)
+    return lambda order, near, number: grouped_order(near, order, kinds, seed=number)
+
+
 def _with_neighbors(
-    split, graph, max_neighbors, sample, *, batch_size, seed, first_epoch, epochs, grouped
+    split, graph, max_neighbors, sample, seed, arrange, window
 ) -> tuple[Any, Callable[[Any], Any]]:
-    """The dataset of `(index [B], neighbors [B, K], weights [B, K])` and image lookup."""
+    """The dataset of `(index [B], neighbors [B, K], weights [B, K])` and image lookup.
+
+    `arrange(order, near, number)` changes the order of an epoch, by its neighbors `[N, K]`.
+    """
     if max_neighbors < 1:
         raise ConfigError(
             "`max_neighbors` must be at least 1 to train with neighbors.",
             received=f"max_neighbors={max_neighbors}",
             cure="Use alpha=0 for training without a graph.",
         )
-    from tfgraphreg.neighbors import grouping, sampling
+    from tfgraphreg.neighbors import sampling
 
     check_nodes(split, graph)
     choose = sampling.chooser(graph, max_neighbors, sample, split.ids)
-    kinds = _kinds(split.labels)
 
     def draw(epoch):
-        order = epoch_order(len(split), seed, epoch)
         number = epoch_draw(seed, epoch)
         near, weights = choose(number)
-        if grouped:
-            order = grouping.grouped_order(near, order, kinds, seed=number)
+        order = arrange(epoch_order(len(split), seed, epoch), near, number)
         near, weights = near[order], weights[order]
         return [order, np.where(near < 0, order[:, None], near), weights]
 
     rows = index_batches(
         draw,
         [((), np.int64), ((max_neighbors,), np.int64), ((max_neighbors,), np.float32)],
-        batch_size=batch_size,
-        first_epoch=first_epoch,
-        epochs=epochs,
+        **window,
     )
     return rows, image_lookup(split.images)
 

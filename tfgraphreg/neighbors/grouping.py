@@ -2,8 +2,8 @@
 
 A batch that holds an image and its neighbor as two of its own images needs neither twice. So the
 images of an epoch are put into small groups that hang together by this epoch's edges, and the
-groups are spread over the epoch by class. Time is O(N K + N log N), memory some 16 bytes an edge
-and 80 a node.
+groups are spread over the epoch by class. Time is O(N K + N log N); memory beside the result is 16
+bytes an edge and at most 170 a node (of images without any edge).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-# Of four images: in batches of 128 of Fashion-MNIST, classes are then more even than in random
-# order, and with groups of eight less (docs/neighbors.md).
+# In batches of 128 of Fashion-MNIST, classes are then more even than in random order, and with
+# groups of eight less (docs/neighbors.md).
 GROUP = 4
 
 
@@ -101,9 +101,10 @@ def spread_groups(
     """Moves groups, so that those of one kind come at even distances: stratified sampling.
 
     Images of a group are mostly of one class, so a batch of groups in random order holds fewer
-    and less even classes than one of single images, and its gradient is noisier. Here the images
-    of a kind are divided over the epoch in equal parts, as large as their groups, in the order in
-    which they come, and each group stands at random within its part.
+    and less even classes than one of single images, and its gradient is noisier. Here the groups
+    of a kind, in random order, divide the epoch in parts as large as they are, and each stands at
+    random within its part. (The order in which they came would not do: the last ones are what the
+    others left over.)
 
     Args:
         nodes: `[N]`, group after group.
@@ -122,11 +123,13 @@ def spread_groups(
     own = kinds[nodes]
     first = np.minimum.reduceat(np.where(own >= 0, rows, len(nodes)), starts)
     kind = own[np.where(first < len(nodes), first, starts)]
-    by_kind = np.argsort(kind, kind="stable")
+    rng = np.random.default_rng(seed)
+    mixed = rng.permutation(len(starts))
+    by_kind = mixed[np.argsort(kind[mixed], kind="stable")]
     ranked, ranked_sizes = kind[by_kind], sizes[by_kind]
     ends = np.append(0, np.cumsum(ranked_sizes))
     low, high = (ends[np.searchsorted(ranked, ranked, side=side)] for side in ("left", "right"))
-    at = ends[:-1] - low + ranked_sizes * np.random.default_rng(seed).random(len(starts))
+    at = ends[:-1] - low + ranked_sizes * rng.random(len(starts))
     turn = by_kind[np.argsort(at / (high - low), kind="stable")]
     moved = sizes[turn]
     return np.repeat(starts[turn] - (np.cumsum(moved) - moved), moved) + rows

@@ -27,8 +27,9 @@ def image_lookup(images: Any, *, memory_bytes: int = MEMORY_BYTES) -> Callable[[
         return lambda indices: tf.gather(table, indices)
 
     def read(indices: np.ndarray) -> np.ndarray:
-        rows = np.asarray(images[indices.reshape(-1)], np.uint8)
-        return rows.reshape(*indices.shape, *shape[1:])
+        # An image that is asked for twice is read, and perhaps decoded, once.
+        names, places = np.unique(indices, return_inverse=True)
+        return np.asarray(images[names], np.uint8)[places.reshape(indices.shape)]
 
     def lookup(indices):
         rows = tf.numpy_function(read, [indices], tf.uint8)

@@ -1,7 +1,8 @@
 """In what order images are seen: one draw an epoch, from (seed, epoch) alone.
 
-So every way of feeding neighbors sees the same images in the same batches, and a run that is
-taken up again at epoch e goes on exactly as if it had not stopped.
+So plain training, `packed`, `bank` and `gathered` of top neighbors see the same images in the same
+batches, and a run that is taken up again at epoch e goes on exactly as if it had not stopped.
+Pairs, and groups of sampled neighbors, come in an order made from this one and the graph.
 """
 
 from __future__ import annotations
