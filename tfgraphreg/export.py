@@ -15,9 +15,9 @@ import numpy as np
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import DataError, ModelError, TFGraphRegError
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS, probabilities
+from tfgraphreg.storage import EXPORT_META as META
 from tfgraphreg.storage import atomic_folder, write_json
 
-META = "tfgraphreg.json"
 MAX_PIXELS = 64_000_000
 _FORMATS = ("JPEG", "PNG")
 

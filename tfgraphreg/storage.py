@@ -20,6 +20,9 @@ import numpy as np
 
 from tfgraphreg.errors import DataError
 
+# Lies beside a SavedModel and says what this project knows of it.
+EXPORT_META = "tfgraphreg.json"
+
 _UNWRITABLE = {
     errno.EACCES,
     errno.EPERM,

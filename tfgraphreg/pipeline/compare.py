@@ -74,6 +74,11 @@ class RunRecord:
         """The name of the run."""
         return self.path.name
 
+    @property
+    def graph_file(self) -> str | None:
+        """The digest of the user's own graph, which the config knows by name only."""
+        return self.metrics.get("graph_file")
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -123,7 +128,7 @@ def gather(paths: Iterable[os.PathLike[str] | str]) -> tuple[list[RunRecord], li
         except TFGraphRegError as error:
             problems.append(str(error))
             continue
-        mark = storage.fingerprint(run.config.result_fields())
+        mark = storage.fingerprint([run.config.result_fields(), run.graph_file])
         if mark in seen:
             problems.append(
                 f"{path} repeats the config and seed of {seen[mark].path} and was left out."
@@ -197,7 +202,8 @@ def compare(runs: Sequence[RunRecord], *, problems: Sequence[str] = ()) -> Compa
     metrics = [m for m in METRIC_NAMES if _values(runs, m)]
     groups: dict[str, list[RunRecord]] = {}
     for run in runs:
-        groups.setdefault(storage.fingerprint(_without(run.config, {"seed"})), []).append(run)
+        mark = storage.fingerprint([_without(run.config, {"seed"}), run.graph_file])
+        groups.setdefault(mark, []).append(run)
     columns = _shown_columns([group[0].config for group in groups.values()])
     more = [m for m in _MORE if _values(runs, m)]
     rows = [_row(group, runs, columns, [*metrics, *more]) for group in groups.values()]

@@ -66,9 +66,25 @@ def check_graph(config: TrainConfig) -> None:
         UnknownNameError: If the features are unknown.
         ConfigError: If the kind of graph is unknown.
         ModelError: If the features come from a SavedModel that is not there.
+        GraphError: If there is no such file.
     """
-    if not _is_file(config.graph) and set(config.graph.split(",")) != {"class"}:
+    if _is_file(config.graph):
+        if not pathlib.Path(config.graph).is_file():
+            raise GraphError(
+                "`--graph` names a file that is not there.", received=f"graph={config.graph}"
+            )
+    elif set(config.graph.split(",")) != {"class"}:
         check_features(config.graph_features)
+
+
+def file_mark(config: TrainConfig) -> str | None:
+    """The digest of the user's own graph file; None where the graph is built, or is none."""
+    if not config.regularized or not _is_file(config.graph):
+        return None
+    try:
+        return storage.file_digest(config.graph)
+    except OSError as error:
+        raise GraphError(f"{config.graph} cannot be read ({error.strerror}).") from error
 
 
 def search_note(graph: SimilarityGraph) -> str | None:

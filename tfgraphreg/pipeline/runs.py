@@ -8,17 +8,21 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import time
 from collections.abc import Iterator
 
 from tfgraphreg import config as configs
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.errors import RunError
-from tfgraphreg.storage import write_error, write_json
+from tfgraphreg.errors import RunError, TFGraphRegError
+from tfgraphreg.storage import EXPORT_META, write_error, write_json
 
 CONFIG = "config.json"
 METRICS = "metrics.json"
+_INPUTS = "inputs.json"
+_LOCK = ".lock"
+_AGAIN = "Delete it, and give the command of the run again with --resume."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +50,21 @@ class RunFolder:
         return pathlib.Path("saved_models") / self.name
 
     def finished(self) -> dict | None:
-        """The metrics of a finished run, else None."""
+        """The metrics of a finished run, else None.
+
+        Raises:
+            RunError: If its metrics.json is broken.
+        """
         path = self.path / METRICS
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} is broken ({error}).", cure=_AGAIN) from error
+        if not isinstance(found, dict):
+            raise RunError(f"{path} is broken: it must hold one JSON object.", cure=_AGAIN)
+        return found
 
 
 def open_run(config: TrainConfig) -> RunFolder:
@@ -56,13 +72,17 @@ def open_run(config: TrainConfig) -> RunFolder:
 
     Raises:
         RunError: If the folder exists and `--resume` was not given, or belongs to a run with
-            another config (the message says what differs).
+            another config (the message says what differs), or if the exported model would replace
+            what is not an earlier one of this run.
         DataError: If the folder cannot be written.
     """
     path = pathlib.Path(config.run_dir) if config.run_dir else _default_path(config)
     saved = path / CONFIG
     if saved.exists() and config.resume:
-        different = configs.differences(configs.read(saved), config)
+        before = configs.read(saved)
+        if config.export_dir is None:
+            config = dataclasses.replace(config, export_dir=before.export_dir)
+        different = configs.differences(before, config)
         if different:
             raise RunError(
                 "The run to resume had another config.",
@@ -75,6 +95,7 @@ def open_run(config: TrainConfig) -> RunFolder:
             cure="Add --resume to go on with it, or name another --run-dir.",
         )
     run = RunFolder(path, config)
+    _check_export(run)
     _check_writable(path)
     _check_writable(run.export_path.parent)
     stored = dataclasses.replace(
@@ -92,7 +113,7 @@ def working_on(run: RunFolder) -> Iterator[None]:
         RunError: If another process is at work in the run folder.
     """
     try:
-        with storage.lock(run.path / ".lock", wait=False):
+        with storage.lock(run.path / _LOCK, wait=False):
             for path in (run.path / CONFIG, run.path / METRICS, run.export_path):
                 storage.remove_leftovers(path)
             yield
@@ -103,11 +124,48 @@ def working_on(run: RunFolder) -> Iterator[None]:
         ) from error
 
 
-def read_run(path: os.PathLike[str] | str) -> RunFolder:
-    """A run folder that exists.
+@contextlib.contextmanager
+def gone_if_it_fails(run: RunFolder) -> Iterator[None]:
+    """Takes a run folder away whose run cannot begin, so that the mended command finds no trace.
+
+    What was there before, and a run that has seen an epoch, stay.
+    """
+    try:
+        yield
+    except TFGraphRegError:
+        if {path.name for path in run.path.iterdir()} <= {CONFIG, _INPUTS, _LOCK}:
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def keep_inputs(run: RunFolder, *, graph_file: str | None) -> None:
+    """Notes what files a run began with, or checks that one taken up again has the same.
+
+    Args:
+        run: The run.
+        graph_file: Digest of the user's own graph, if there is one.
 
     Raises:
-        RunError: If it is no run folder.
+        RunError: If that file was changed since the run began.
+    """
+    path = run.path / _INPUTS
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["graph_file"]
+    except (OSError, ValueError, KeyError, TypeError):
+        write_json(path, {"graph_file": graph_file})
+        return
+    if before != graph_file:
+        raise RunError(
+            f"The graph in {run.config.graph} is not the one that the run {run.path} began with.",
+            cure="Put the earlier file there, or name another --run-dir.",
+        )
+
+
+def read_run(path: os.PathLike[str] | str) -> RunFolder:
+    """A run folder that exists, with the place of its exported model.
+
+    Raises:
+        RunError: If it is no run folder, or another run's model lies where its own should.
     """
     path = pathlib.Path(path)
     if not (path / CONFIG).exists():
@@ -115,7 +173,58 @@ def read_run(path: os.PathLike[str] | str) -> RunFolder:
             f"{path} is no run folder: it has no {CONFIG}.",
             cure="Name a folder under runs/ that scripts/train.py made.",
         )
-    return RunFolder(path, configs.read(path / CONFIG))
+    run = RunFolder(path, configs.read(path / CONFIG))
+    export = _found_export(run)
+    other = _exported(export)
+    different = configs.differences(run.config, other) if other else []
+    if different:
+        raise RunError(
+            f"The model in {export} is not that of the run {path}: it was replaced by another's.",
+            received=f"{'; '.join(different)} (this run, then the model)",
+            cure="Train this run again with an --export-dir of its own.",
+        )
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, export_dir=str(export)))
+
+
+def _found_export(run: RunFolder) -> pathlib.Path:
+    """Where the model lies: as the run says, or if that is relative to where it was trained."""
+    path = run.export_path
+    beside = run.path.resolve().parent.parent / path
+    return beside if not path.exists() and (beside / EXPORT_META).exists() else path
+
+
+def _exported(folder: pathlib.Path) -> TrainConfig | None:
+    """The config of the run that exported a model, if it is known."""
+    try:
+        meta = json.loads((folder / EXPORT_META).read_text(encoding="utf-8"))
+        return configs.from_mapping(meta["config"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, TFGraphRegError):
+        return None
+
+
+def _check_export(run: RunFolder) -> None:
+    """Refuses a place for the exported model where it would replace anything but a model."""
+    target = run.export_path
+    if target.resolve() in (run.path.resolve(), *run.path.resolve().parents):
+        raise RunError(
+            "The exported model would replace the folder of its own run.",
+            received=f"--run-dir {run.path}, --export-dir {target}",
+            cure=f"Use --export-dir {run.path / 'export'}.",
+        )
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target / EXPORT_META).exists():
+        raise RunError(
+            f"{target} exists already and is no exported model, which alone may be replaced.",
+            cure="Name another --export-dir.",
+        )
+    other = _exported(target)
+    owner = other.run_dir if other else None
+    asked_for = run.config.export_dir is not None
+    if owner and not asked_for and pathlib.Path(owner).resolve() != run.path.resolve():
+        raise RunError(
+            f"{target} holds the model of another run, {owner}.", cure="Name an --export-dir."
+        )
 
 
 def finished_metrics(run: RunFolder) -> dict:

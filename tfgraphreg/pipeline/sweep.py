@@ -21,6 +21,7 @@ from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, RunError
 from tfgraphreg.pipeline.compare import read_record
+from tfgraphreg.pipeline.graphs import file_mark
 from tfgraphreg.pipeline.terminal import say
 
 _MAX_RUNS = 10_000
@@ -186,7 +187,7 @@ def _accuracy(config: TrainConfig) -> float | None:
         run = read_record(str(config.run_dir))
     except RunError:
         return None
-    if configs.differences(run.config, config):
+    if configs.differences(run.config, config) or run.graph_file != file_mark(config):
         return None
     return run.metrics["test_accuracy"]
 

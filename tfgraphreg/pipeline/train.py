@@ -15,8 +15,16 @@ from tfgraphreg.data.catalog import find_loader
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.pipeline.graphs import file_mark
 from tfgraphreg.pipeline.outputs import load_data, within_budget
-from tfgraphreg.pipeline.runs import METRICS, RunFolder, open_run, working_on
+from tfgraphreg.pipeline.runs import (
+    METRICS,
+    RunFolder,
+    gone_if_it_fails,
+    keep_inputs,
+    open_run,
+    working_on,
+)
 from tfgraphreg.pipeline.terminal import progress_bars, say
 from tfgraphreg.training.history import HISTORY, read_history
 
@@ -40,7 +48,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
     started = time.perf_counter()
     check_names(config)
     run = open_run(config)
-    with working_on(run):
+    with working_on(run), gone_if_it_fails(run):
+        graph_file = file_mark(config)
+        keep_inputs(run, graph_file=graph_file)
         done = run.finished()
         if done is not None and (run.export_path / "saved_model.pb").exists():
             say(f"Run {run.path} is finished already.")
@@ -54,6 +64,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
         learned = learn(config, run, material)
         metrics = _measure_and_export(config, run, material, learned)
+        metrics["graph_file"] = graph_file
         metrics["total_seconds"] = time.perf_counter() - started + earlier
         storage.write_json(run.path / METRICS, metrics)
     _summarize(run, metrics)
