@@ -108,6 +108,16 @@ def test_a_graph_of_ones_own():
     assert metrics()["graph"]["edges"] == 150
 
 
+def test_both_files_of_build_graph_are_a_graph_of_ones_own(capsys):
+    words = ["--dataset", "digits", "--limit", "300", "--out", "g"]
+    assert cli.run_command("build-graph", words) == 0
+    for kind in ("tsv", "npz"):
+        assert train("--graph", f"g/graph.{kind}", "--epochs", "1", run=f"runs/{kind}") == 0
+    assert without_times(metrics("runs/tsv")) == without_times(metrics("runs/npz"))
+    assert train("--graph", "g/graph.npz", "--seed", "1", run="runs/other") == 2
+    assert "g/graph.npz is a graph of other items" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
