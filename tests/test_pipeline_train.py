@@ -181,6 +181,9 @@ def test_predict_goes_on_past_a_bad_file_and_fails_in_the_end(capsys):
     out = capsys.readouterr().out
     assert "bad.png: error:" in out and "good.png: " in out and "%" in out
     assert cli.run_command("predict", ["--run", "runs/r", "good.png"]) == 0
+    both = ["--run", "runs/r", "--model", "saved_models/r", "good.png"]
+    assert cli.run_command("predict", both) == 2
+    assert "`--run` and `--model` both name the model" in capsys.readouterr().err
 
 
 def start(run, *words):
