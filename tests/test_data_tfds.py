@@ -152,3 +152,7 @@ def test_without_a_network_or_archives_it_says_what_to_do(monkeypatch, tmp_path)
         load("imagenet2012", data_dir=tmp_path)
     with pytest.raises(UnknownNameError, match="Did you mean tfds:cifar100"):
         load("tfds:cifar1000")
+    with pytest.raises(DataError, match=r"cannot make the dataset mnist:9\.9\.9.*version 9\.9\.9"):
+        load("tfds:mnist:9.9.9")
+    with pytest.raises(DataError, match=r"cannot make the dataset mnist/foo=1"):
+        load("tfds:mnist/foo=1")

@@ -1,6 +1,7 @@
 """An exported model answers in a process that has TensorFlow only, and refuses in words."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -119,6 +120,26 @@ def test_folders_that_are_no_model(folder, tmp_path):
     (tmp_path / "tfgraphreg.json").write_text(json.dumps({"class_names": [], "image_shape": []}))
     with pytest.raises(ModelError, match="cannot be loaded"):
         Predictor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("variables/variables.data-00000-of-00001", lambda content: content[:100]),
+        ("variables/variables.index", lambda content: content[:50]),
+        ("saved_model.pb", lambda content: content[:1000]),
+        ("tfgraphreg.json", lambda content: b"[]"),
+        ("tfgraphreg.json", lambda content: b'{"class_names": ["a"], "image_shape": 3}'),
+        ("tfgraphreg.json", lambda content: b'{"class_names": [1], "image_shape": [1, 1, 1]}'),
+    ],
+)
+def test_damaged_models_are_refused_in_one_line(folder, tmp_path, name, damage):
+    path = tmp_path / "damaged"
+    shutil.copytree(folder, path)
+    (path / name).write_bytes(damage((path / name).read_bytes()))
+    with pytest.raises(ModelError, match="cannot be loaded") as error:
+        Predictor(path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_failed_export_leaves_the_old_one(model, folder, monkeypatch):

@@ -47,6 +47,12 @@ def test_reads_what_nsl_reads(tmp_path):
     assert graph.about["self_loops_dropped"] == 0
 
 
+def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path):
+    assert read_tsv(save(tmp_path, "a\tb\n", "utf-8-sig"), IDS).num_edges == 1
+    with pytest.raises(GraphError, match="holds no edge"):
+        read_tsv(save(tmp_path, "", "utf-8-sig"), IDS)
+
+
 def test_self_loops_and_unknown_ids_are_counted(tmp_path):
     path = save(tmp_path, "a\ta\nb\tb\t2\na\tb\nx\ta\n")
     graph = read_tsv(path, IDS, on_unknown="skip")
@@ -127,6 +133,11 @@ def test_npz_round_trip_and_refusals(tmp_path):
         read_npz(tmp_path / "pickle.npz")
     with pytest.raises(GraphError, match=r"no graph file"):
         read_npz(tmp_path / "none.npz")
+    parts = {"indptr": [0, 1, 1], "indices": [1], "weights": [0.5], "about": "{}"}
+    for wrong in ({"indptr": ["x"]}, {"indices": [0.5]}, {"about": "[]"}, {"ids": "a"}):
+        np.savez(tmp_path / "wrong.npz", **{**parts, "ids": ["a", "b"], **wrong})
+        with pytest.raises(GraphError, match=r"no graph file that can be read \(its arrays"):
+            read_npz(tmp_path / "wrong.npz")
 
 
 def test_many_edges_are_fast(tmp_path):

@@ -129,6 +129,7 @@ def _one_line(capsys, run="runs/r"):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--dataset", "folder:"], "`folder:` must be followed by the path of a folder"),
         (["--dataset", "voc2008"], "Did you mean voc2007?"),
         (["--dataset", "tfds:cifar1000"], "Did you mean tfds:cifar100"),
         (["--graph-features", "textur"], "Unknown graph feature. Received: 'textur'. Did you"),

@@ -164,6 +164,39 @@ def test_search_builds_an_index_keeps_it_and_grows_it(run, queries, capsys):
     assert len(Searcher.load(run / "saved_model")) == 302
 
 
+def test_added_images_stay_when_the_index_is_built_again(run, queries, capsys):
+    assert call("search", "--run", run, "--add", *queries[:2], "--distance", "euclidean") == 0
+    for words in (["--method", "hnsw"], ["--distance", "cosine"], ["--rebuild"]):
+        assert call("search", "--run", run, queries[1], "--k", "1", *words) == 0
+        said = capsys.readouterr().out
+        assert "is built again" in said and "300 training images and 2 added ones" in said
+        assert f"0.0000  {queries[1]}" in said
+    # Euclidean distance needs the lengths of embeddings, which cosine distance leaves out.
+    assert call("search", "--run", run, queries[1], "--k", "1", "--distance", "euclidean") == 0
+    assert f"  {queries[1]}" in capsys.readouterr().out
+
+
+def test_added_images_that_cannot_stay_are_told_of(run, queries, capsys):
+    assert call("search", "--run", run, "--add", *queries[:2]) == 0
+    meta = run / "saved_model" / "search" / "meta.json"
+    meta.write_text(meta.read_text().replace('"model": "', '"model": "0'))
+    capsys.readouterr()
+    assert call("search", "--run", run, "--rebuild") == 0
+    assert "2 added image(s) are lost" in capsys.readouterr().out
+    (meta.parent / "items.npz").write_bytes(b"")
+    assert call("search", "--run", run, "--rebuild") == 0
+    assert "images that were added to it are lost" in capsys.readouterr().out
+
+
+def test_a_kind_of_index_that_there_is_not_is_refused_first(run, queries, capsys):
+    assert call("search", "--run", run, "--rebuild") == 0
+    capsys.readouterr()
+    for flag in ("--method", "--distance"):
+        assert call("search", "--run", run, queries[0], flag, "foo") == 2
+        said = capsys.readouterr()
+        assert "must be one of" in said.err and said.out == ""
+
+
 def test_approximate_search_says_its_recall(run, queries, capsys):
     assert call("search", "--run", run, queries[0], "--method", "hnsw") == 0
     assert "recall of the ten nearest 1.0000 as measured" in capsys.readouterr().out

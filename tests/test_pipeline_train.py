@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,16 @@ def test_a_graph_of_ones_own():
     assert metrics()["graph"]["edges"] == 150
 
 
+def test_both_files_of_build_graph_are_a_graph_of_ones_own(capsys):
+    words = ["--dataset", "digits", "--limit", "300", "--out", "g"]
+    assert cli.run_command("build-graph", words) == 0
+    for kind in ("tsv", "npz"):
+        assert train("--graph", f"g/graph.{kind}", "--epochs", "1", run=f"runs/{kind}") == 0
+    assert without_times(metrics("runs/tsv")) == without_times(metrics("runs/npz"))
+    assert train("--graph", "g/graph.npz", "--seed", "1", run="runs/other") == 2
+    assert "g/graph.npz is a graph of other items" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -171,6 +182,9 @@ def test_predict_goes_on_past_a_bad_file_and_fails_in_the_end(capsys):
     out = capsys.readouterr().out
     assert "bad.png: error:" in out and "good.png: " in out and "%" in out
     assert cli.run_command("predict", ["--run", "runs/r", "good.png"]) == 0
+    both = ["--run", "runs/r", "--model", "saved_models/r", "good.png"]
+    assert cli.run_command("predict", both) == 2
+    assert "`--run` and `--model` both name the model" in capsys.readouterr().err
 
 
 def start(run, *words):
@@ -215,6 +229,49 @@ def test_a_killed_run_ends_as_if_it_never_was(moment, whole):
     assert without_times(metrics()) == whole
     assert not list(pathlib.Path("saved_models").glob(".*"))
     assert not list(pathlib.Path("cache/packed").glob(".*.part"))
+
+
+def _cut(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that ended before it was exported."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("stopped")
+        patch.chdir(folder)
+        patch.setenv("TFGRAPHREG_CACHE", str(folder / "cache"))
+        assert train() == 0
+        pathlib.Path("runs/r/metrics.json").unlink()
+    return folder / "runs"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage", "message"),
+    [
+        ("checkpoints/last/*.data*", lambda p: _cut(p, 100), "cannot be restored"),
+        ("checkpoints/best/*.data*", lambda p: _cut(p, 100), "cannot be restored"),
+        ("checkpoints/last/*.index", lambda p: _cut(p, 50), "cannot be restored"),
+        ("checkpoints/last/checkpoint", lambda p: p.write_text("x"), "2 epochs in history.csv, 0"),
+        ("history.csv", lambda p: p.unlink(), "0 epochs in history.csv, 2 in the"),
+        ("history.csv", lambda p: p.write_text(""), "0 epochs in history.csv, 2 in the"),
+        ("history.csv", lambda p: _cut(p, -4), "its last line is cut short"),
+        ("history.csv", lambda p: p.write_text("a,b\n1\n"), "line 2 has 1 columns instead of 2"),
+        ("history.csv", lambda p: p.write_text("epoch,loss\n0,x\n"), "history.csv: could not"),
+        ("history.csv", lambda p: p.write_text("epoch,loss\n1,1\n"), "not that of epoch 0"),
+        ("history.csv", lambda p: p.write_bytes(b"\xff\0\n"), "is broken (history.csv: "),
+    ],
+)
+def test_damaged_files_of_a_run_are_refused_in_one_line(stopped, pattern, damage, message, capsys):
+    shutil.copytree(stopped, "runs")
+    (path,) = pathlib.Path("runs/r").glob(pattern)
+    damage(path)
+    assert train("--resume") == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("error: ") and message in lines[-1]
+    assert not pathlib.Path("saved_models/r").exists()
+    assert not pathlib.Path("runs/r/metrics.json").exists()
 
 
 def test_two_processes_do_not_share_a_run(capsys):

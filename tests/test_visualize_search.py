@@ -5,7 +5,7 @@ import pytest
 
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, DataError
-from tfgraphreg.visualize.search import Searcher, model_fingerprint
+from tfgraphreg.visualize.search import Searcher, model_fingerprint, saved_ids
 
 faiss = pytest.importorskip("faiss")
 
@@ -143,3 +143,30 @@ def test_bad_input_is_named_and_adds_nothing(tmp_path):
         searcher.save(tmp_path)
     with pytest.raises(DataError, match="no search index beside this model"):
         Searcher.load(_model(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("method", ["exact", "hnsw"])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_embeddings_come_back_from_a_saved_index(tmp_path, method, distance):
+    model, x = _model(tmp_path / "model"), 7 * _points(6)
+    x[4] = 0
+    searcher = Searcher(8, method=method, distance=distance)
+    searcher.add(_ids(4), embeddings=x[:4])
+    searcher.save(model)
+    loaded = Searcher.load(model)
+    loaded.add(_ids(2, "late"), embeddings=x[4:])
+    np.testing.assert_allclose(loaded.embeddings([5, 4, 0]), x[[5, 4, 0]], rtol=1e-5)
+    assert saved_ids(model) == _ids(4)
+
+
+def test_an_index_without_lengths_knows_no_embeddings_by_cosine(tmp_path):
+    model = _model(tmp_path / "model")
+    searcher = Searcher(8)
+    searcher.add(_ids(3), embeddings=_points(3))
+    searcher.save(model)
+    with np.load(model / "search" / "items.npz") as items:
+        kept = {name: items[name] for name in items if name != "lengths"}
+    np.savez(model / "search" / "items.npz", **kept)
+    loaded = Searcher.load(model)
+    loaded.add(["new"], embeddings=_points(1, seed=3))
+    assert loaded.embeddings([0]) is None and len(loaded) == 4

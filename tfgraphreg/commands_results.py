@@ -155,7 +155,9 @@ def search_parser(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--add", type=str, nargs="+", default=[], help="image files to add to the index first"
     )
-    parser.add_argument("--rebuild", action="store_true", help="build the index again")
+    parser.add_argument(
+        "--rebuild", action="store_true", help="build the index again; added images are kept"
+    )
 
 
 def search(args: Any) -> int:

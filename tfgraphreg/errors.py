@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+# The end of a sentence; not of a path such as ".." or of a text that was cut with "...".
+_FULL_STOP = re.compile(r"[^./]\.$")
+
 
 class TFGraphRegError(Exception):
     """Base of every error that is the user's to mend.
@@ -18,7 +23,9 @@ class TFGraphRegError(Exception):
         self.rule, self.received, self.cure = rule, received, cure
         parts = [rule]
         if received is not None:
-            parts.append(f"Received: {received}.")
+            # What was received may be another error, which ends with a full stop already.
+            stop = "" if _FULL_STOP.search(received) else "."
+            parts.append(f"Received: {received}{stop}")
         if cure is not None:
             parts.append(cure)
         super().__init__(" ".join(parts))
@@ -73,3 +80,9 @@ class MissingExtraError(TFGraphRegError, ImportError):
 
 class StackError(TFGraphRegError, ImportError):
     """The installed or already loaded packages cannot work together."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its kind if it says nothing; at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

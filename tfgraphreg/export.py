@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.compat import keras, tf
-from tfgraphreg.errors import DataError, ModelError, TFGraphRegError
+from tfgraphreg.errors import DataError, ModelError, TFGraphRegError, first_line
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS, probabilities
 from tfgraphreg.storage import EXPORT_META as META
 from tfgraphreg.storage import atomic_folder, write_json
@@ -134,15 +134,16 @@ class Predictor:
                 cure="Name a folder under saved_models/ that a training run made.",
             )
         try:
-            self.meta = json.loads((self.folder / META).read_text(encoding="utf-8"))
+            self.meta = _read_meta(self.folder / META)
             self.class_names = tuple(self.meta["class_names"])
             self.image_shape = tuple(self.meta["image_shape"])
             self._loaded = tf.saved_model.load(str(self.folder))
             self._raw = self._loaded.signatures["serving_default"]
             self._encoded = self._loaded.signatures["serving_encoded"]
-        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        # TensorFlow tells of a data file that was cut short by an IndexError.
+        except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
             raise ModelError(
-                f"The SavedModel in {folder} cannot be loaded ({str(error).splitlines()[0]}).",
+                f"The SavedModel in {folder} cannot be loaded ({first_line(error)}).",
                 cure="Export it again with scripts/train.py --resume.",
             ) from error
 
@@ -213,6 +214,18 @@ class Predictor:
             return Prediction(str(path), error=str(error))
         best = np.argsort(-scores, kind="stable")[:top]
         return Prediction(str(path), tuple((self.class_names[i], float(scores[i])) for i in best))
+
+
+def _read_meta(path: pathlib.Path) -> dict[str, Any]:
+    """What `export` wrote about a model; a ValueError if it is anything else."""
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(meta, dict):
+        raise ValueError(f"{META} is no JSON object")
+    for name, kind in (("class_names", str), ("image_shape", int)):
+        values = meta.get(name)
+        if not isinstance(values, list) or not all(isinstance(v, kind) for v in values):
+            raise ValueError(f"{META} has no list of {name}")
+    return meta
 
 
 def read_image_file(path: os.PathLike[str] | str) -> bytes:

@@ -118,11 +118,20 @@ def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:
 
     Raises:
         UnknownNameError: If there is no such dataset.
+        DataError: If ``folder:`` is all there is.
     """
     if name.startswith("folder:"):
+        path = name.removeprefix("folder:")
+        if not path.strip():
+            # pathlib takes no path for the current folder.
+            raise DataError(
+                "`folder:` must be followed by the path of a folder of images.",
+                received=repr(name),
+                cure="For the current folder write folder:. with a dot.",
+            )
         from tfgraphreg.data.folder import load_folder
 
-        return lambda options: load_folder(name.removeprefix("folder:"), options)
+        return lambda options: load_folder(path, options)
     if name.startswith("tfds:"):
         return _tfds_loader(name, name.removeprefix("tfds:"))
     return DATASETS.get(name).loader

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from tfgraphreg.data import network
 from tfgraphreg.data.progress import Progress, silent
-from tfgraphreg.errors import DataError, StackError, UnknownNameError
+from tfgraphreg.errors import DataError, StackError, UnknownNameError, first_line
 
 # A dataset's files come from few servers; asking this many of them is enough.
 _MOST_HOSTS = 3
@@ -128,7 +128,8 @@ def _builder(tfds, name: str, folder: pathlib.Path):
         )
     try:
         return tfds.builder(name, data_dir=str(folder))
-    except (ValueError, KeyError, OSError, ImportError) as error:
+    # A version that it does not have is an AssertionError, an argument a TypeError.
+    except (ValueError, KeyError, OSError, ImportError, AssertionError, TypeError) as error:
         raise DataError(
             f"tensorflow-datasets cannot make the dataset {name}.", received=first_line(error)
         ) from error
@@ -167,9 +168,3 @@ def prepare(builder, *, manual_dir: str | None = None) -> None:
             received=first_line(error),
             cure="Mend what it names, or try again later.",
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first, or its kind."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

@@ -5,13 +5,27 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from tfgraphreg.errors import GraphError
+from tfgraphreg.errors import GraphError, first_line
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.storage import atomic_path
+
+# What a damaged archive, or one whose arrays claim impossible sizes, can raise.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def write_npz(graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str] | str) -> None:
@@ -52,9 +66,10 @@ def read_npz(
         with np.load(path, allow_pickle=False) as arrays:
             indptr, indices, weights = arrays["indptr"], arrays["indices"], arrays["weights"]
             names, about = arrays["ids"], json.loads(str(arrays["about"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        _check_kinds(indptr, indices, weights, names, about)
+    except _UNREADABLE as error:
         raise GraphError(
-            f"{path} is no graph file that can be read ({error}).",
+            f"{path} is no graph file that can be read ({first_line(error)}).",
             cure="Build the graph again.",
         ) from error
     if ids is not None and not np.array_equal(names, np.asarray(ids, dtype=str)):
@@ -64,3 +79,9 @@ def read_npz(
             cure="Build the graph again.",
         )
     return SimilarityGraph(indptr, indices, weights, len(names), about), names
+
+
+def _check_kinds(indptr, indices, weights, names, about) -> None:
+    kinds = (indptr.dtype.kind, indices.dtype.kind, weights.dtype.kind, names.dtype.kind)
+    if kinds != ("i", "i", "f", "U") or names.ndim != 1 or not isinstance(about, dict):
+        raise ValueError("its arrays are not those of a graph")

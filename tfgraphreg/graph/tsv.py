@@ -6,6 +6,7 @@ A line is ``source<TAB>target<TAB>weight``; without a weight the edge weighs 1.0
 from __future__ import annotations
 
 import array
+import codecs
 import math
 import os
 import pathlib
@@ -35,7 +36,7 @@ def read_tsv(
     blank lines are passed over. The file is read line by line.
 
     Args:
-        path: A UTF-8 file of tab-separated lines.
+        path: A UTF-8 file of tab-separated lines, with or without a byte order mark.
         ids: `[N]` unique strings; node i is ``ids[i]``.
         on_unknown: ``"error"``, or ``"skip"`` for edges to ids that are not in `ids`.
         progress: Called with ``"reading edges"``, bytes read, and bytes in all.
@@ -64,6 +65,9 @@ def read_tsv(
             for count, raw in enumerate(lines, start=1):
                 if progress and count % _LINES == 0:
                     progress("reading edges", lines.tell(), size)
+                if count == 1:
+                    # Spreadsheets put it before the first id.
+                    raw = raw.removeprefix(codecs.BOM_UTF8)
                 if not raw.strip(b"\r\n"):
                     continue
                 source, target, weight = _edge(path, count, raw)

@@ -32,4 +32,4 @@ def build_graph(config: TrainConfig, folder: os.PathLike[str] | str) -> None:
         material.dataset.class_names,
         folder / "graph.html",
     )
-    say(f"Written: {folder}/graph.tsv (for --graph), graph.npz, graph.html (open it in a browser)")
+    say(f"Written: {folder}/graph.tsv and graph.npz (for --graph), graph.html (for a browser)")

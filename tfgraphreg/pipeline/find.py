@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgraphreg.errors import ConfigError, TFGraphRegError
+from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.export import Predictor, read_image_file
 from tfgraphreg.pipeline.figures import FOLDER
 from tfgraphreg.pipeline.outputs import ask, load_data
@@ -37,6 +37,8 @@ def search_run(
 
     The index lies beside the run's SavedModel. It is built from the training images if there
     is none yet, if `rebuild` is set, or if it is of another method or distance than named.
+    Images that were added to the one before are kept; where that cannot be, it says how many
+    are lost.
 
     Args:
         run: The run.
@@ -61,6 +63,10 @@ def search_run(
         raise ConfigError("`--k` must be at least 1.", received=f"k={k}")
     if not (queries or add or rebuild):
         raise ConfigError("There is nothing to search.", cure="Name image files.")
+    search.check_choices(
+        method=search.METHODS[0] if method is None else method,
+        distance=search.DISTANCES[0] if distance is None else distance,
+    )
     predictor = Predictor(run.export_path)
     searcher = _searcher(run, predictor, method, distance, rebuild)
     if add:
@@ -73,15 +79,35 @@ def search_run(
 def _searcher(
     run: RunFolder, predictor: Predictor, method: str | None, distance: str | None, rebuild: bool
 ) -> Searcher:
-    if not rebuild and (run.export_path / search.FOLDER).exists():
-        found = Searcher.load(run.export_path)
-        if method in (None, found.method) and distance in (None, found.distance):
-            say(f"Index: {len(found)} images, {_how(found)}, beside {run.export_path}")
-            return found
-        say(f"The index is {found.method} by {found.distance} distance and is built again.")
+    before = None
+    if (run.export_path / search.FOLDER).exists():
+        try:
+            before = Searcher.load(run.export_path)
+        except DataError:
+            if not rebuild:
+                raise
+    if before is not None:
+        if not rebuild and method in (None, before.method) and distance in (None, before.distance):
+            say(f"Index: {len(before)} images, {_how(before)}, beside {run.export_path}")
+            return before
+        say(f"The index is {before.method} by {before.distance} distance and is built again.")
+        method, distance = method or before.method, distance or before.distance
     own = run.config.distance
     distance = distance or (own if own in search.DISTANCES else search.DISTANCES[0])
     made = Searcher(predictor.embedding_dim, method=method or "exact", distance=distance)
+    _add_training_images(made, run, predictor)
+    trained = len(made)
+    if before is not None:
+        _keep_added(made, before)
+    elif (run.export_path / search.FOLDER).exists():
+        _tell_lost(made, run)
+    folder = made.save(run.export_path)
+    kept = f" and {len(made) - trained} added ones" if len(made) > trained else ""
+    say(f"Index: {trained} training images{kept}, {_how(made)}, written to {folder}")
+    return made
+
+
+def _add_training_images(made: Searcher, run: RunFolder, predictor: Predictor) -> None:
     with progress_bars() as progress:
         data = load_data(run.config, progress)
         train = data.train
@@ -89,9 +115,38 @@ def _searcher(
         embedding = ask(predictor, train.images, data.multilabel, what, progress)["embedding"]
         words = [_words(label, data.class_names) for label in train.labels]
         made.add(train.ids, embeddings=embedding, images=train.images, labels=words)
-    folder = made.save(run.export_path)
-    say(f"Index: {len(made)} training images, {_how(made)}, written to {folder}")
-    return made
+
+
+def _keep_added(made: Searcher, before: Searcher) -> None:
+    """Takes over what the index of the same model before held beside the training images."""
+    added = np.flatnonzero(~np.isin(before.ids, made.ids))
+    if not len(added):
+        return
+    embeddings = before.embeddings(added)
+    if embeddings is None or before.thumbnails is None:
+        _say_lost(len(added), "the index before did not keep all that it takes")
+        return
+    made.add(
+        before.ids[added],
+        embeddings=embeddings,
+        images=before.thumbnails[added],
+        labels=before.labels[added],
+    )
+
+
+def _tell_lost(made: Searcher, run: RunFolder) -> None:
+    """Says which added images an index that this model cannot use takes with it."""
+    try:
+        added = np.setdiff1d(search.saved_ids(run.export_path), made.ids)
+    except DataError:
+        say("The index before is damaged: images that were added to it are lost; add them again.")
+        return
+    if len(added):
+        _say_lost(len(added), "they were embedded by another model, or the index is damaged")
+
+
+def _say_lost(count: int, why: str) -> None:
+    say(f"{count} added image(s) are lost ({why}): add them again with --add.")
 
 
 def _how(searcher: Searcher) -> str:

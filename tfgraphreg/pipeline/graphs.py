@@ -33,14 +33,14 @@ def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
 
 
 def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGraph:
-    """The graph over the training images: a TSV file's, the cache's, or a new one.
+    """The graph over the training images: a file's, the cache's, or a new one.
 
     Raises:
         ConfigError: If the kind of graph is unknown.
         GraphError: If a file is wrong, or the graph cannot be built from these images.
     """
     if _is_file(config.graph):
-        graph = read_tsv(config.graph, dataset.train.ids, progress=progress)
+        graph = _read(config.graph, dataset.train.ids, progress)
         return _kept_edges(config, dataset, graph.symmetrized() if config.symmetrize else graph)
     key = {**graph_key(config, dataset), "network": features_mark(config)}
     path = storage.cache_folder() / "graphs" / f"{storage.fingerprint(key)}.npz"
@@ -101,13 +101,20 @@ def search_note(graph: SimilarityGraph) -> str | None:
     )
 
 
+def _read(path: str, ids: np.ndarray, progress: Any) -> SimilarityGraph:
+    """The graph of a file: an npz of `build-graph` where it is named so, else a TSV."""
+    if path.endswith(".npz"):
+        return read_npz(path, ids)[0]
+    return read_tsv(path, ids, progress=progress)
+
+
 def _is_file(graph: str) -> bool:
-    if graph.endswith((".tsv", ".txt")) or pathlib.Path(graph).is_file():
+    if graph.endswith((".tsv", ".txt", ".npz")) or pathlib.Path(graph).is_file():
         return True
     unknown = [kind for kind in graph.split(",") if kind not in GRAPH_KINDS]
     if unknown:
         raise ConfigError(
-            f"`--graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV file.",
+            f"`--graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV or npz file.",
             received=f"graph={graph}",
             cure="To join kinds, separate them by commas.",
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.errors import ModelError
+from tfgraphreg.errors import ConfigError, ModelError
 from tfgraphreg.export import Prediction, Predictor, export
 from tfgraphreg.model.classifier import infer
 from tfgraphreg.pipeline.runs import RunFolder, finished_metrics, read_run
@@ -56,9 +56,16 @@ def model_folder(run_dir: str | None, model_dir: str | None) -> pathlib.Path:
     """The SavedModel that a user means: of a run, a folder, or the newest there is.
 
     Raises:
+        ConfigError: If both a run and a folder are named.
         ModelError: If there is none.
         RunError: If the run is none, or unfinished.
     """
+    if run_dir and model_dir:
+        raise ConfigError(
+            "`--run` and `--model` both name the model to ask.",
+            received=f"run={run_dir}, model={model_dir}",
+            cure="Give one of them.",
+        )
     if model_dir:
         return pathlib.Path(model_dir)
     if run_dir:

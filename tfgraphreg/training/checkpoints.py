@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from tfgraphreg.compat import keras, tf
-from tfgraphreg.errors import RunError
+from tfgraphreg.errors import RunError, first_line
 from tfgraphreg.storage import write_error
 
 
@@ -45,25 +47,28 @@ class Checkpoints:
         """Loads the last state, if there is one. Returns the number of epochs it has seen.
 
         Raises:
-            RunError: If the files do not fit the model.
+            RunError: If the files, or those of the best epoch, are damaged or do not fit the
+                model.
         """
-        if self._last.latest_checkpoint is None:
+        path = self._last.latest_checkpoint
+        if path is None:
             return 0
-        try:
-            status = self._checkpoint.restore(self._last.latest_checkpoint)
-            status.assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
-            raise RunError(
-                f"The checkpoint {self._last.latest_checkpoint} cannot be restored "
-                f"({str(error).splitlines()[0]}).",
-                cure="Start a new run in another folder.",
-            ) from error
+        # First, to be overwritten: damage must show now, not after the epochs to come.
+        self.restore_best()
+        with _readable(path):
+            self._checkpoint.restore(path).assert_existing_objects_matched()
         return int(self.epoch.numpy())
 
     def restore_best(self) -> None:
-        """Loads the weights of the best epoch, if one was marked."""
-        if self._best.latest_checkpoint is not None:
-            self._weights.restore(self._best.latest_checkpoint).expect_partial()
+        """Loads the weights of the best epoch, if one was marked.
+
+        Raises:
+            RunError: If the files are damaged or do not fit the model.
+        """
+        path = self._best.latest_checkpoint
+        if path is not None:
+            with _readable(path):
+                self._weights.restore(path).expect_partial()
 
     def save(self, epochs_done: int, *, best: bool) -> None:
         """Saves the state after `epochs_done` epochs, and its weights as the best if asked."""
@@ -75,3 +80,23 @@ class Checkpoints:
         except tf.errors.ResourceExhaustedError as error:
             full = OSError(28, "No space left on device")
             raise write_error(full, self._last.directory) from error
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Turns what restoring a damaged checkpoint can raise into a RunError that names it."""
+    try:
+        yield
+    # TensorFlow tells of a data file that was cut short by an IndexError.
+    except (
+        tf.errors.OpError,
+        AssertionError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+        OSError,
+    ) as error:
+        raise RunError(
+            f"The checkpoint {path} cannot be restored ({first_line(error)}).",
+            cure="Start a new run in another folder.",
+        ) from error

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from tfgraphreg.backbones.transfer import freeze
 from tfgraphreg.compat import keras, tf
-from tfgraphreg.errors import TrainingError
+from tfgraphreg.errors import RunError, TrainingError
 from tfgraphreg.model.regularization import GraphRegularization
 from tfgraphreg.training.callbacks import EpochRecorder, StopOnNaN
 from tfgraphreg.training.checkpoints import Checkpoints
@@ -56,6 +56,7 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
 
     Raises:
         TrainingError: If the loss stops being a number, or a batch does not fit in memory.
+        RunError: If the checkpoints or history.csv are damaged, or do not fit together.
     """
     if plan.frozen != "none":
         _set_frozen(model, plan.frozen)
@@ -69,7 +70,7 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
     recorder = EpochRecorder(
         history,
         checkpoints,
-        rows=read_history(history, epochs=done),
+        rows=_rows_done(history, done),
         images=plan.images,
         validate=plan.validate,
         listener=plan.listener,
@@ -87,6 +88,19 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
         ) from error
     checkpoints.restore_best()
     return recorder.rows
+
+
+def _rows_done(history: pathlib.Path, done: int) -> list[Row]:
+    rows = read_history(history)
+    # A row is written before the checkpoint of its epoch: after a kill there may be one too many.
+    if not done <= len(rows) <= done + 1:
+        lost = history if len(rows) < done else history.parent / "checkpoints"
+        raise RunError(
+            f"{lost} is missing, damaged or cut short.",
+            received=f"{len(rows)} epochs in {history.name}, {done} in the checkpoint",
+            cure="Put the files back as they were, or start a new run in another folder.",
+        )
+    return rows[:done]
 
 
 def _set_frozen(model: GraphRegularization, what: str) -> None:

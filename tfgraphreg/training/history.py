@@ -6,19 +6,47 @@ import csv
 import io
 import pathlib
 
+from tfgraphreg.errors import RunError, first_line
 from tfgraphreg.storage import write_text
 
 Row = dict[str, float]
 HISTORY = "history.csv"
 
 
-def read_history(path: pathlib.Path, *, epochs: int | None = None) -> list[Row]:
-    """Rows of a history file, at most the first `epochs`; none if there is no file."""
+def read_history(path: pathlib.Path) -> list[Row]:
+    """Rows of a history file; none if there is no file.
+
+    Raises:
+        RunError: If the file is damaged: cut short, or with a line that is no row of numbers.
+    """
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    return rows if epochs is None else rows[:epochs]
+    try:
+        return _parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(
+            f"The run folder {path.parent} is broken ({path.name}: {first_line(error)}).",
+            cure="Put the file back as it was, or start a new run in another folder.",
+        ) from error
+
+
+def _parse(text: str) -> list[Row]:
+    # Of a number that was cut short, what is left is a number too.
+    if text and not text.endswith("\n"):
+        raise ValueError("its last line is cut short")
+    lines = csv.reader(io.StringIO(text))
+    columns = next(lines, [])
+    rows: list[Row] = []
+    for line in lines:
+        if len(line) != len(columns):
+            raise ValueError(
+                f"line {lines.line_num} has {len(line)} columns instead of {len(columns)}"
+            )
+        row = {name: float(value) for name, value in zip(columns, line)}
+        if row.get("epoch") != len(rows):
+            raise ValueError(f"line {lines.line_num} is not that of epoch {len(rows)}")
+        rows.append(row)
+    return rows
 
 
 def write_history(path: pathlib.Path, rows: list[Row]) -> None:

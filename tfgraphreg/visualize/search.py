@@ -10,12 +10,13 @@ import hashlib
 import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.errors import ConfigError, DataError, first_line
 from tfgraphreg.evaluation.arrays import as_matrix
 from tfgraphreg.evaluation.nearest import unit_rows
 from tfgraphreg.storage import atomic_folder, write_json
@@ -28,6 +29,7 @@ MAX_THUMBNAIL = 128
 _FORMAT = 1
 _SAMPLE = 500
 _MAX_ITEMS = 100_000_000
+_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 Embed = Callable[[np.ndarray], np.ndarray]
 
@@ -69,6 +71,31 @@ def model_fingerprint(folder: os.PathLike[str] | str) -> str:
     return digest.hexdigest()[:20]
 
 
+def check_choices(*, method: str, distance: str) -> None:
+    """Refuses a kind of index that there is not.
+
+    Raises:
+        ConfigError: If an argument is none of `METHODS` or `DISTANCES`.
+    """
+    for name, value, known in (("method", method, METHODS), ("distance", distance, DISTANCES)):
+        if value not in known:
+            raise ConfigError(f"`{name}` must be one of {', '.join(known)}.", received=repr(value))
+
+
+def saved_ids(model_folder: os.PathLike[str] | str) -> list[str]:
+    """The ids in the index beside a model, also where it belongs to another model.
+
+    Raises:
+        DataError: If they cannot be read.
+    """
+    folder = pathlib.Path(model_folder) / FOLDER
+    try:
+        with np.load(folder / "items.npz", allow_pickle=False) as items:
+            return [str(identity) for identity in items["ids"]]
+    except _UNREADABLE as error:
+        raise _damaged(folder, first_line(error)) from error
+
+
 class Searcher:
     """Finds the nearest of many items by their embedding.
 
@@ -92,14 +119,7 @@ class Searcher:
         distance: str = "cosine",
         embed: Embed | None = None,
     ):
-        for name, value, known in (
-            ("method", method, METHODS),
-            ("distance", distance, DISTANCES),
-        ):
-            if value not in known:
-                raise ConfigError(
-                    f"`{name}` must be one of {', '.join(known)}.", received=repr(value)
-                )
+        check_choices(method=method, distance=distance)
         if dim < 1:
             raise ConfigError("`dim` must be at least 1.", received=f"dim={dim}")
         self.dim, self.method, self.distance, self.embed = dim, method, distance, embed
@@ -109,6 +129,8 @@ class Searcher:
         self._labels: list[str] = []
         self._known: set[str] = set()
         self._thumbnails: list[np.ndarray] = []
+        # What `unit_rows` takes from the embeddings; None of an index that was saved without.
+        self._lengths: list[np.ndarray] | None = []
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -122,6 +144,24 @@ class Searcher:
     def thumbnails(self) -> np.ndarray | None:
         """`[N, height, width, channels]` uint8 in the order of `ids`, or None."""
         return np.concatenate(self._thumbnails) if self._thumbnails else None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """`[N]` labels in the order of `ids`, "" where there is none."""
+        return np.array(self._labels, dtype=str)
+
+    def embeddings(self, positions: Sequence[int]) -> np.ndarray | None:
+        """`[K, D]` float32 embeddings of the items at K places, up to rounding.
+
+        None if they are not known: an index by cosine distance that was saved before it kept
+        the lengths of embeddings has their directions only.
+        """
+        rows = np.asarray(self._index.reconstruct_batch(np.asarray(positions, np.int64)))
+        if self.distance != "cosine":
+            return rows
+        if self._lengths is None:
+            return None
+        return rows[:, : self.dim] * _joined(self._lengths)[positions][:, None]
 
     def add(
         self,
@@ -165,6 +205,8 @@ class Searcher:
         if not ids:
             return
         self._index.add(self._rows(embeddings))
+        if self._lengths is not None:
+            self._lengths.append(np.linalg.norm(embeddings, axis=1).astype(np.float32))
         self._ids += ids
         self._labels += labels
         self._known |= new
@@ -207,8 +249,8 @@ class Searcher:
     def save(self, model_folder: os.PathLike[str] | str) -> pathlib.Path:
         """Writes the index into `<model_folder>/search`, whole or not at all.
 
-        The folder holds index.faiss, items.npz (ids, labels and thumbnails) and meta.json, which
-        names the model that the index belongs to. Gives the folder.
+        The folder holds index.faiss, items.npz (ids, labels, thumbnails, lengths of embeddings)
+        and meta.json, which names the model that the index belongs to. Gives the folder.
         """
         import faiss
 
@@ -225,9 +267,11 @@ class Searcher:
         folder = pathlib.Path(model_folder) / FOLDER
         with atomic_folder(folder) as part:
             faiss.write_index(self._index, str(part / "index.faiss"))
-            arrays = {"ids": self.ids, "labels": np.array(self._labels, dtype=str)}
+            arrays = {"ids": self.ids, "labels": self.labels}
             if self._thumbnails:
                 arrays["thumbnails"] = self.thumbnails
+            if self._lengths is not None:
+                arrays["lengths"] = _joined(self._lengths)
             np.savez(part / "items.npz", **arrays)
             write_json(part / "meta.json", meta)
         return folder
@@ -257,13 +301,16 @@ class Searcher:
                 made._labels = [str(label) for label in items["labels"]]
                 if meta["thumbnails"]:
                     made._thumbnails = [items["thumbnails"]]
+                made._lengths = None
+                if "lengths" in items:
+                    made._lengths = [np.asarray(items["lengths"], np.float32).reshape(-1)]
             made.recall = float(meta["recall"])
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise _damaged(folder, str(error).splitlines()[0][:200]) from error
+        except _UNREADABLE as error:
+            raise _damaged(folder, first_line(error)) from error
         made._known = set(made._ids)
         sizes = {made._index.ntotal, len(made._ids), len(made._known), meta["items"]}
         sizes.add(len(made._labels))
-        sizes |= {len(t) for t in made._thumbnails}
+        sizes |= {len(t) for t in [*made._thumbnails, *(made._lengths or [])]}
         if len(sizes) > 1 or made._index.d != made._empty_index().d:
             raise _damaged(folder, "its files do not fit together")
         return made
@@ -324,6 +371,10 @@ class Searcher:
         _, truth = exact.search(rows[sample], k)
         hits = sum(len(np.intersect1d(f, t)) for f, t in zip(found, truth))
         return hits / truth.size
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 def _small(images: np.ndarray, count: int) -> np.ndarray:

@@ -1,0 +1,22 @@
+"""Errors are one sentence after another, also where one tells of another."""
+
+import pytest
+
+from tfgraphreg.errors import DataError, first_line
+
+
+@pytest.mark.parametrize(
+    ("received", "message"),
+    [
+        ("k=1", "It failed. Received: k=1. Do this."),
+        ("It has no config.", "It failed. Received: It has no config. Do this."),
+        ("runs/..", "It failed. Received: runs/... Do this."),
+    ],
+)
+def test_a_message_has_one_full_stop_where_it_ends(received, message):
+    assert str(DataError("It failed.", received=received, cure="Do this.")) == message
+
+
+def test_the_first_line_of_an_error_is_never_empty():
+    assert first_line(ValueError("\n  one\ntwo")) == "one"
+    assert first_line(AssertionError()) == "AssertionError"
