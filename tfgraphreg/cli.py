@@ -14,10 +14,15 @@ from jsonargparse import ArgumentParser
 from tfgraphreg import __version__, compat
 from tfgraphreg import config as configs
 from tfgraphreg.commands import COMMANDS
+from tfgraphreg.config_checks import KINDS
 from tfgraphreg.errors import ConfigError, TFGraphRegError
 
-_WRONG_TYPE = re.compile(r'Parser key "([^"]+)":.*?Expected an? (.+?)\. Got value: (.*)$')
-_TYPES = {"<class 'float'>": "a finite number", "<class 'int'>": "a whole number"}
+# How jsonargparse words a value of the wrong type, where one type is allowed and where several.
+_WRONG_TYPE = re.compile(
+    r'Parser key "([^"]+)": .*?((?:Expected|Subtypes:) .*?<class .*?)'
+    r"(?:\. Got value| Given value type: <class '\w+'> Given value): (.*)$"
+)
+_KINDS = {kind.__name__: words for kind, words in KINDS.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,12 +87,19 @@ def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
 
 def _fail(error: Exception) -> int:
     text = " ".join(str(error).split())
-    wrong = _WRONG_TYPE.match(text)
-    if wrong:
-        name, kind, value = wrong.groups()
-        text = f"`{configs.flag(name)}` must be {_TYPES.get(kind, kind)}. Received: {name}={value}."
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {_wrong_type(text) or text}", file=sys.stderr)
     return 2
+
+
+def _wrong_type(text: str) -> str | None:
+    """In this project's words, what jsonargparse says of a value of the wrong type."""
+    found = _WRONG_TYPE.match(text)
+    if not found:
+        return None
+    name, types, value = found.groups()
+    kinds = [_KINDS[k] for k in re.findall(r"<class '(\w+)'>", types) if k in _KINDS]
+    rule = " or ".join(dict.fromkeys(kinds))
+    return rule and f"`{configs.flag(name)}` must be {rule}. Received: {name}={value}."
 
 
 def _overview() -> str:
