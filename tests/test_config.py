@@ -29,6 +29,7 @@ from tfgraphreg.errors import ConfigError
         ({"seed": 2**31}, "smaller than"),
         ({"freeze": "some"}, "none, backbone or a number of stages"),
         ({"freeze": "²"}, "none, backbone or a number of stages"),
+        ({"jit_compile": True, "augment": "flip_shift"}, "XLA cannot compile the random changes"),
     ],
 )
 def test_wrong_values_are_refused(values, words):

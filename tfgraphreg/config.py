@@ -198,7 +198,9 @@ class TrainConfig:
         "none: one device",
         choices=STRATEGIES,
     )
-    jit_compile: bool = _field(False, "compile the training step with XLA")
+    jit_compile: bool = _field(
+        False, "compile the training step with XLA; of --augment only flip can be compiled"
+    )
     seed: int = _field(0, "seed of everything random; the same seed gives the same run on CPU")
 
     run_dir: str | None = _field(

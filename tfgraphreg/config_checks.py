@@ -23,6 +23,9 @@ from tfgraphreg.errors import ConfigError
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
 
 _LABEL_MIXING = ("mixup", "cutmix")
+# Of the others, KerasCV's layers hold operations without an XLA kernel on any device:
+# ImageProjectiveTransformV3 (translation), HistogramFixedWidth (RandAugment), RandomGamma (mixing).
+_COMPILED_AUGMENTATIONS = ("none", "flip")
 
 
 def flag(name: str) -> str:
@@ -178,6 +181,13 @@ def _check_freeze(config: Any) -> None:
 
 
 def _check_augmentation(config: Any) -> None:
+    if config.jit_compile and config.augment not in _COMPILED_AUGMENTATIONS:
+        raise ConfigError(
+            f"XLA cannot compile the random changes of --augment {config.augment}: it lacks some "
+            "of their operations.",
+            received=f"augment={config.augment}, jit_compile={config.jit_compile}",
+            cure="Leave --jit-compile out, or use --augment flip.",
+        )
     if config.augment in _LABEL_MIXING and config.alpha > 0:
         raise ConfigError(
             f"--augment {config.augment} mixes the labels of two images, and an edge between "
