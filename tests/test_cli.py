@@ -1,5 +1,6 @@
 """The command line answers at once and teaches."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -101,6 +102,19 @@ def test_a_config_file_takes_a_number_of_stages_as_a_sweep_does(tmp_path, capsys
     again = tmp_path / "again.yaml"
     again.write_text(_print_config(capsys, ["--freeze", "2"]))
     assert "freeze" in _print_config(capsys, ["--config", str(again)])
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_an_interruption_promises_only_what_the_command_can(name, monkeypatch, capsys):
+    def stopped(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, name, dataclasses.replace(cli.COMMANDS[name], run=stopped))
+    needed = {"predict": "a.png", "search": "--run=r", "evaluate": "--run=r", "embed": "--run=r"}
+    assert cli.run_command(name, needed.get(name, "").split()) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("interrupted; the same command ") and error.count("\n") == 1
+    assert ("--resume" in error) == ("--resume" in cli.make_parser(name).format_help())
 
 
 def test_backbones_prints_a_table(capsys):

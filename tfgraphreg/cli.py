@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -68,12 +68,28 @@ def make_parser(name: str) -> ArgumentParser:
 def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     """One command with its own flags; what the files in scripts/ call."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS[name]
+    return exit_status(
+        lambda: command.run(_parse(make_parser(name), argv)), repeated=command.repeated
+    )
+
+
+def exit_status(work: Callable[[], int], *, repeated: str = "begins anew") -> int:
+    """Does the work of a program, and says in one line what kept it from ending well.
+
+    Args:
+        work: Gives the exit status.
+        repeated: What the same command does when it is given again after Ctrl-C.
+
+    Returns:
+        The status; 2 after an error that is the user's to mend, 130 after Ctrl-C.
+    """
     try:
-        return COMMANDS[name].run(_parse(make_parser(name), argv))
+        return work()
     except (TFGraphRegError, ArgumentError) as error:
         return _fail(error)
     except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on", file=sys.stderr)
+        print(f"interrupted; the same command {repeated}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
