@@ -1,7 +1,12 @@
-"""Writes tfgraphreg/backbones/own_table.py from the `VARIANTS` of every family."""
+"""Writes tfgraphreg/backbones/own_table.py from the `VARIANTS` of every family.
+
+Run it after a change to a family's VARIANTS; then the tests compare the two.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import pathlib
 import sys
 
@@ -11,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 from tfgraphreg.storage import write_text  # noqa: E402
 
 TABLE = ROOT / "tfgraphreg" / "backbones" / "own_table.py"
+LINE = 100
 HEAD = '''"""What own.py knows about each network: written by scripts/list_own_backbones.py."""
 
 from __future__ import annotations
@@ -31,7 +37,8 @@ def table(records: list) -> str:
         network = r.arguments["network"]
         rows.append((network, r.family, r.timm, r.preprocessing, *sizes, r.learning_rate))
     lines = ["# File, paper.", "FAMILIES: dict[str, tuple[str, str]] = {"]
-    lines += [f"    {name!r}: {shared!r}," for name, shared in sorted(families.items())]
+    for name, shared in sorted(families.items()):
+        lines += entry(name, shared)
     lines += [
         "}",
         "",
@@ -42,7 +49,20 @@ def table(records: list) -> str:
     return "# ruff: noqa: E501\n" + HEAD + "\n".join([*lines, "]", ""])
 
 
+def entry(name: str, shared: tuple[str, str]) -> list[str]:
+    """The lines of a family, divided where ruff format divides them."""
+    name, *words = (json.dumps(word, ensure_ascii=False) for word in (name, *shared))
+    line = f"    {name}: ({', '.join(words)}),"
+    if len(line) <= LINE:
+        return [line]
+    return [f"    {name}: (", *(f"        {word}," for word in words), "    ),"]
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     if not TABLE.exists():
         write_text(TABLE, table([]))
     from tfgraphreg.backbones import own

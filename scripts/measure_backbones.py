@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from tfgraphreg.backbones.catalog import BACKBONES, smallest_networks  # noqa: E402
 from tfgraphreg.benchmark.results import commit  # noqa: E402
+from tfgraphreg.cli import exit_status  # noqa: E402
 from tfgraphreg.errors import TFGraphRegError  # noqa: E402
 from tfgraphreg.storage import write_json, write_text  # noqa: E402
 
@@ -118,7 +119,7 @@ def page(measured: dict[str, dict], about: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -158,7 +159,8 @@ def main() -> None:
         print(name, row, flush=True)
         write_json(path, {"about": about, "networks": measured})
         write_text(args.output.with_suffix(".md"), page(measured, about))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main, repeated="with --missing goes on"))

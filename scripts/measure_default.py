@@ -18,6 +18,9 @@ import subprocess
 import sys
 import time
 
+from tfgraphreg.backbones.catalog import BACKBONES
+from tfgraphreg.cli import exit_status
+
 HERE = pathlib.Path(__file__).resolve().parent
 CANDIDATES = "mobilenet_025:13,mobilenet_v2_035:9,mobilenet_v3_small_minimalistic:5,fcnn:5,cnn:5"
 TIMED = 12_000
@@ -58,6 +61,8 @@ def main() -> int:
         "--runs", default="runs/default", help="folder of the runs; kept ones count"
     )
     args = parser.parse_args()
+    for candidate in args.candidates.split(","):
+        BACKBONES.get(candidate.partition(":")[0])  # A wrong name is known before an hour of runs.
     rows, about = [], {}
     for candidate in args.candidates.split(","):
         row, about = measure(candidate, pathlib.Path(args.runs))
@@ -112,7 +117,6 @@ class Row:
 
 def measure(candidate: str, runs: pathlib.Path) -> tuple[Row, dict]:
     """The row of `NAME:EPOCHS`, and the versions that it was run with."""
-    from tfgraphreg.backbones.catalog import BACKBONES
     from tfgraphreg.backbones.records import plan_input
 
     name, _, epochs = candidate.partition(":")
@@ -155,4 +159,4 @@ def run(name: str, folder: pathlib.Path, *flags: str) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main, repeated="goes on"))

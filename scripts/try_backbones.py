@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from tfgraphreg.backbones.catalog import BACKBONES, smallest_networks  # noqa: E402
 from tfgraphreg.benchmark.results import commit  # noqa: E402
+from tfgraphreg.cli import exit_status  # noqa: E402
 from tfgraphreg.storage import write_json, write_text  # noqa: E402
 
 
@@ -119,4 +120,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main, repeated="goes on"))

@@ -1,5 +1,6 @@
 """The command line answers at once and teaches."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -72,6 +73,48 @@ def test_unknown_key_in_a_config_file_is_one_line(tmp_path, capsys):
     path.write_text("alpah: 0.5\n")
     assert cli.run_command("train", ["--config", str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("freeze: 2.5", "`--freeze` must be a word or a whole number. Received: freeze=2.5."),
+        ("graph: 5", "`--graph` must be a word. Received: graph=5."),
+        ("limit: 2.5", "`--limit` must be a whole number. Received: limit=2.5."),
+        ("graph_radius: far", "`--graph-radius` must be a finite number. Received:"),
+        ("graph: null", "`--graph` must be a word. Received: graph=None."),
+        ("symmetrize: 'no'", "`--symmetrize` must be true or false. Received: symmetrize='no'."),
+    ],
+)
+def test_values_of_the_wrong_type_in_a_config_file_are_one_line(tmp_path, capsys, line, words):
+    path = tmp_path / "run.yaml"
+    path.write_text(line + "\n")
+    assert cli.run_command("train", ["--config", str(path), "--dataset", "digits"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {words}") and error.count("\n") == 1
+
+
+def test_a_config_file_takes_a_number_of_stages_as_a_sweep_does(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("freeze: 2\n")
+    args = cli.make_parser("train").parse_args(["--config", str(path)])
+    assert config.TrainConfig(freeze=args.freeze).freeze == "2"
+    again = tmp_path / "again.yaml"
+    again.write_text(_print_config(capsys, ["--freeze", "2"]))
+    assert "freeze" in _print_config(capsys, ["--config", str(again)])
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_an_interruption_promises_only_what_the_command_can(name, monkeypatch, capsys):
+    def stopped(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, name, dataclasses.replace(cli.COMMANDS[name], run=stopped))
+    needed = {"predict": "a.png", "search": "--run=r", "evaluate": "--run=r", "embed": "--run=r"}
+    assert cli.run_command(name, needed.get(name, "").split()) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("interrupted; the same command ") and error.count("\n") == 1
+    assert ("--resume" in error) == ("--resume" in cli.make_parser(name).format_help())
 
 
 def test_backbones_prints_a_table(capsys):

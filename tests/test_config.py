@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import pathlib
 
+import numpy as np
 import pytest
 
 from tfgraphreg import config as configs
@@ -26,11 +28,61 @@ from tfgraphreg.errors import ConfigError
         ({"edge_kinds": "xx"}, "must name some of ll, lu and uu"),
         ({"seed": 2**31}, "smaller than"),
         ({"freeze": "some"}, "none, backbone or a number of stages"),
+        ({"freeze": "²"}, "none, backbone or a number of stages"),
+        ({"jit_compile": True, "augment": "flip_shift"}, "XLA cannot compile the random changes"),
     ],
 )
 def test_wrong_values_are_refused(values, words):
     with pytest.raises(ConfigError, match=words):
         TrainConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"alpha": "0.1"}, "`--alpha` must be a finite number. Received: alpha='0.1'."),
+        ({"alpha": 10**400}, "`--alpha` must be a finite number"),
+        ({"limit": "5"}, "`--limit` must be a whole number. Received: limit='5'. Leave it out"),
+        ({"limit": 50.0}, "`--limit` must be a whole number. Received: limit=50.0."),
+        ({"epochs": 1.5}, "Received: epochs=1.5. The default is 5."),
+        ({"epochs": True}, "`--epochs` must be a whole number"),
+        ({"batch_size": 32.5}, "`--batch-size` must be a whole number"),
+        ({"seed": None}, "`--seed` must be a whole number. Received: seed=None."),
+        ({"symmetrize": "no"}, "`--symmetrize` must be true or false. Received: symmetrize='no'."),
+        ({"cache_images": 1}, "`--cache-images` must be true or false"),
+        ({"edge_kinds": ["ll"]}, r"`--edge-kinds` must be a word. Received: edge_kinds=\['ll'\]."),
+        ({"graph": None}, "`--graph` must be a word. Received: graph=None. The default is knn."),
+        ({"augment": 3}, "`--augment` must be a word"),
+        ({"freeze": 2.5}, "`--freeze` must be a word or a whole number"),
+        ({"freeze": True}, "`--freeze` must be a word or a whole number"),
+        ({"learning_rate": np.ones((2, 2))}, "`--learning-rate` must be a finite number"),
+    ],
+)
+def test_values_of_the_wrong_type_are_refused(values, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        TrainConfig(**values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"freeze": 2}, "2"),
+        ({"freeze": np.int64(2)}, "2"),
+        ({"alpha": 0}, 0.0),
+        ({"alpha": np.float32(0.5)}, 0.5),
+        ({"learning_rate": None}, None),
+        ({"limit": np.int32(7)}, 7),
+        ({"symmetrize": np.bool_(True)}, True),
+        ({"run_dir": pathlib.Path("runs") / "a"}, str(pathlib.Path("runs") / "a")),
+        ({"distance": np.str_("cosine")}, "cosine"),
+    ],
+)
+def test_values_are_kept_as_plain_python(given, kept):
+    (name,) = given
+    value = getattr(TrainConfig(**given), name)
+    assert value == kept and type(value) is type(kept)
+    json.dumps(dataclasses.asdict(TrainConfig(**given)))
 
 
 def test_no_neighbors_are_fine_without_a_graph_term():
@@ -44,11 +96,14 @@ def test_round_trip_through_json(tmp_path):
     assert configs.read(path) == config
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"alpah": 1}', '{"alpha": "x"}', '{"alpha": null}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1]", '{"alpah": 1}', '{"alpha": "x"}', '{"alpha": null}', '{"graph": 5}', '{"": 1}'],
+)
 def test_files_that_are_no_config(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"config\.json"):
         configs.read(path)
 
 

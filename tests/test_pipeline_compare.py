@@ -162,7 +162,7 @@ def test_different_datasets_have_tables_of_their_own(runs):
         (lambda p: (p / "metrics.json").write_text("[]"), "no number as test_accuracy"),
         (lambda p: (p / "metrics.json").write_text('{"test_accuracy": NaN}'), "no number"),
         (lambda p: (p / "config.json").write_text('{"alhpa": 1}'), "Did you mean alpha"),
-        (lambda p: (p / "config.json").write_text('{"alpha": "x"}'), "wrong type"),
+        (lambda p: (p / "config.json").write_text('{"alpha": "x"}'), "must be a finite number"),
         (lambda p: (p / "history.csv").write_text("epoch,loss\n0,word\n"), "is broken"),
         (lambda p: (p / "history.csv").write_bytes(b"\xff\xfe\x00"), "is broken"),
     ],

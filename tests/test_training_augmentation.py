@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from tfgraphreg.compat import keras, tf
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.errors import ConfigError
 from tfgraphreg.training.augmentation import build_augmenter, build_label_mixer
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 10, 10, 1)).astype(np.uint8)
@@ -45,6 +47,27 @@ def test_mixed_labels_are_shares_and_repeatable(name):
     assert (np.asarray(one["labels"]).max(-1) < 1).any()
     for key in one:
         np.testing.assert_array_equal(one[key], two[key])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["flip", "flip_shift", pytest.param("rand_augment", marks=pytest.mark.slow), "mixup", "cutmix"],
+)
+def test_the_config_lets_xla_have_what_it_can_compile(name):
+    if name in ("mixup", "cutmix"):
+        batch = {"images": tf.constant(PIXELS, tf.float32), "labels": tf.eye(32)}
+    else:
+        batch = tf.constant(PIXELS)
+    layer = build_augmenter(name, seed=0) or build_label_mixer(name, seed=0)
+    change = tf.function(lambda images: layer(images, training=True), jit_compile=True)
+    try:
+        TrainConfig(augment=name, jit_compile=True, alpha=0.0)
+    except ConfigError as error:
+        assert "XLA" in str(error)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"XLA"):
+            change(batch)
+    else:
+        assert (change(batch) != change(batch)).numpy().any()
 
 
 def test_other_names_change_nothing():

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -14,10 +14,15 @@ from jsonargparse import ArgumentParser
 from tfgraphreg import __version__, compat
 from tfgraphreg import config as configs
 from tfgraphreg.commands import COMMANDS
+from tfgraphreg.config_checks import KINDS
 from tfgraphreg.errors import ConfigError, TFGraphRegError
 
-_WRONG_TYPE = re.compile(r'Parser key "([^"]+)":.*?Expected an? (.+?)\. Got value: (.*)$')
-_TYPES = {"<class 'float'>": "a finite number", "<class 'int'>": "a whole number"}
+# How jsonargparse words a value of the wrong type, where one type is allowed and where several.
+_WRONG_TYPE = re.compile(
+    r'Parser key "([^"]+)": .*?((?:Expected|Subtypes:) .*?<class .*?)'
+    r"(?:\. Got value| Given value type: <class '\w+'> Given value): (.*)$"
+)
+_KINDS = {kind.__name__: words for kind, words in KINDS.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,12 +68,28 @@ def make_parser(name: str) -> ArgumentParser:
 def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     """One command with its own flags; what the files in scripts/ call."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS[name]
+    return exit_status(
+        lambda: command.run(_parse(make_parser(name), argv)), repeated=command.repeated
+    )
+
+
+def exit_status(work: Callable[[], int], *, repeated: str = "begins anew") -> int:
+    """Does the work of a program, and says in one line what kept it from ending well.
+
+    Args:
+        work: Gives the exit status.
+        repeated: What the same command does when it is given again after Ctrl-C.
+
+    Returns:
+        The status; 2 after an error that is the user's to mend, 130 after Ctrl-C.
+    """
     try:
-        return COMMANDS[name].run(_parse(make_parser(name), argv))
+        return work()
     except (TFGraphRegError, ArgumentError) as error:
         return _fail(error)
     except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on", file=sys.stderr)
+        print(f"interrupted; the same command {repeated}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,12 +103,19 @@ def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
 
 def _fail(error: Exception) -> int:
     text = " ".join(str(error).split())
-    wrong = _WRONG_TYPE.match(text)
-    if wrong:
-        name, kind, value = wrong.groups()
-        text = f"`{configs.flag(name)}` must be {_TYPES.get(kind, kind)}. Received: {name}={value}."
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {_wrong_type(text) or text}", file=sys.stderr)
     return 2
+
+
+def _wrong_type(text: str) -> str | None:
+    """In this project's words, what jsonargparse says of a value of the wrong type."""
+    found = _WRONG_TYPE.match(text)
+    if not found:
+        return None
+    name, types, value = found.groups()
+    kinds = [_KINDS[k] for k in re.findall(r"<class '(\w+)'>", types) if k in _KINDS]
+    rule = " or ".join(dict.fromkeys(kinds))
+    return rule and f"`{configs.flag(name)}` must be {rule}. Received: {name}={value}."
 
 
 def _overview() -> str:

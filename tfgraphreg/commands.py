@@ -206,12 +206,21 @@ def _benchmark(args: Any) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command of the program."""
+    """A command of the program.
+
+    Attributes:
+        help: What it does, in a sentence.
+        add_arguments: Adds its flags to a parser.
+        run: Does it with the parsed flags and gives the exit status.
+        epilog: Examples that stand below the flags in its help.
+        repeated: What the same command does when it is given again after Ctrl-C.
+    """
 
     help: str
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Any], int]
     epilog: str = ""
+    repeated: str = "begins anew"
 
 
 COMMANDS = {
@@ -220,6 +229,7 @@ COMMANDS = {
         _train_parser,
         _train,
         _TRAIN_EXAMPLES,
+        "with --resume goes on",
     ),
     "build-graph": Command(
         "Builds a similarity graph; writes TSV, npz and a report with pictures.",
@@ -250,6 +260,7 @@ COMMANDS = {
         results.compare_parser,
         results.compare,
         results.COMPARE_EXAMPLES,
+        "goes on where a sweep stopped",
     ),
     "benchmark": Command(
         "Measures speed beside NSL and beside plain training.", _benchmark_parser, _benchmark

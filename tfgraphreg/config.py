@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
 from typing import Any
 
+from tfgraphreg import config_checks
+from tfgraphreg.config_checks import flag, nearest
 from tfgraphreg.errors import ConfigError
 
 PAIRINGS = ("uniform", "weight")
@@ -24,7 +25,6 @@ SCHEDULES = ("cosine", "fixed")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 PACKERS = ("auto", "nsl", "stream")
 AUGMENTATIONS = ("none", "flip", "flip_shift", "rand_augment", "mixup", "cutmix")
-LABEL_MIXING = ("mixup", "cutmix")
 OBJECTIVES = (
     "auto",
     "softmax",
@@ -104,7 +104,8 @@ class TrainConfig:
     )
     weights: str = _field("none", "start weights: none, imagenet, a file, or timm:FILE.safetensors")
     embedding_dim: int = _field(64, "width of the embedding")
-    freeze: str = _field(
+    # A number of stages is naturally written as one; it is kept as a word.
+    freeze: str | int = _field(
         "none",
         "what keeps its start weights: none, backbone, or N: the first N of at most 5 stages, "
         "counted from the pixels. Their batch normalization uses its stored statistics",
@@ -197,7 +198,9 @@ class TrainConfig:
         "none: one device",
         choices=STRATEGIES,
     )
-    jit_compile: bool = _field(False, "compile the training step with XLA")
+    jit_compile: bool = _field(
+        False, "compile the training step with XLA; of --augment only flip can be compiled"
+    )
     seed: int = _field(0, "seed of everything random; the same seed gives the same run on CPU")
 
     run_dir: str | None = _field(
@@ -209,114 +212,9 @@ class TrainConfig:
     resume: bool = _field(False, "go on with a run that was interrupted")
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            choices = field.metadata.get("choices")
-            value = getattr(self, field.name)
-            if choices and value not in choices:
-                raise ConfigError(
-                    f"`{flag(field.name)}` must be one of {', '.join(choices)}.",
-                    received=repr(value),
-                    cure=_nearest(value, choices),
-                )
-        self._check_numbers()
-        self._check_combinations()
-
-    def _check_numbers(self) -> None:
-        if not math.isfinite(self.alpha) or self.alpha < 0:
-            _refuse(
-                "alpha", "must be a finite number >= 0", self.alpha, "Use 0 for plain training."
-            )
-        for name in ("embedding_dim", "epochs", "batch_size", "graph_neighbors"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("limit", "labels_per_class", "image_size"):
-            if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
-        if self.alpha > 0 and self.max_neighbors < 1:
-            _refuse(
-                "max_neighbors",
-                "must be at least 1 when alpha > 0",
-                self.max_neighbors,
-                "Use alpha=0 to train without neighbors.",
-            )
-        _at_least("max_neighbors", self.max_neighbors, 0)
-        _at_least("warmup_epochs", self.warmup_epochs, 0)
-        _at_least("seed", self.seed, 0)
-        if self.seed >= 2**31:
-            _refuse("seed", "must be smaller than 2**31", self.seed, "Use a smaller seed.")
-        for name in ("learning_rate", "backbone_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                _refuse(name, "must be a finite number > 0", value, "Try 0.001.")
-        if not 0 < self.stage_decay <= 1:
-            _refuse("stage_decay", "must be in (0, 1]", self.stage_decay, "Try 0.7.")
-        if not 0 <= self.validation_fraction < 1:
-            _refuse(
-                "validation_fraction", "must be in [0, 1)", self.validation_fraction, "Try 0.1."
-            )
-        if self.graph_radius is not None and not (
-            math.isfinite(self.graph_radius) and self.graph_radius > 0
-        ):
-            _refuse("graph_radius", "must be a finite number > 0", self.graph_radius, "Try 1.")
-        if "radius" in self.graph.split(",") and self.graph_radius is None:
-            _refuse("graph_radius", "must be given for a radius graph", None, "Try 1.")
-        if not 0 < self.graph_threshold <= 1:
-            _refuse("graph_threshold", "must be in (0, 1]", self.graph_threshold, "Try 0.9.")
-
-    def _check_combinations(self) -> None:
-        kinds = [k for k in self.edge_kinds.split(",") if k]
-        if not kinds or set(kinds) - {"ll", "lu", "uu"}:
-            _refuse(
-                "edge_kinds", "must name some of ll, lu and uu", self.edge_kinds, "Try ll,lu,uu."
-            )
-        if self.freeze not in ("none", "backbone") and not self.freeze.isdigit():
-            _refuse(
-                "freeze",
-                "must be none, backbone or a number of stages",
-                self.freeze,
-                "Try backbone.",
-            )
-        if self.augment in LABEL_MIXING and self.alpha > 0:
-            raise ConfigError(
-                f"--augment {self.augment} mixes the labels of two images, and an edge between "
-                "mixtures has no meaning.",
-                received=f"augment={self.augment}, alpha={self.alpha}",
-                cure="Use --alpha 0, or an augmentation that keeps labels, such as rand_augment.",
-            )
-        if self.neighbors == "paired" and self.alpha > 0 and self.batch_size % 2:
-            _refuse(
-                "batch_size",
-                "must be even with --neighbors paired",
-                self.batch_size,
-                f"Use {self.batch_size + 1}.",
-            )
-        paired_only = self.pair_correction or self.pairing != "uniform"
-        if self.alpha > 0 and self.neighbors != "paired" and paired_only:
-            raise ConfigError(
-                "--pairing and --pair-correction change how pairs are made, and only "
-                "--neighbors paired makes pairs.",
-                received=f"neighbors={self.neighbors}",
-                cure="Add --neighbors paired, or leave them out.",
-            )
-        if self.augment in LABEL_MIXING and self.labels_per_class is not None:
-            raise ConfigError(
-                f"--augment {self.augment} mixes labels, and unlabeled images have none.",
-                received=f"labels_per_class={self.labels_per_class}",
-                cure="Use all labels, or an augmentation that keeps labels.",
-            )
-        if self.warmup_epochs and self.freeze == "backbone":
-            raise ConfigError(
-                "`--warmup-epochs` trains the head alone at the start, and `--freeze backbone` to "
-                "the end.",
-                received=f"warmup_epochs={self.warmup_epochs}, freeze={self.freeze}",
-                cure="Leave one of them out.",
-            )
-        if self.warmup_epochs >= self.epochs and self.warmup_epochs:
-            _refuse(
-                "warmup_epochs",
-                "must be smaller than epochs",
-                self.warmup_epochs,
-                f"Use at most {self.epochs - 1}.",
-            )
+        for name, value in config_checks.plain_values(self).items():
+            object.__setattr__(self, name, value)
+        config_checks.check(self)
 
     @property
     def regularized(self) -> bool:
@@ -327,11 +225,6 @@ class TrainConfig:
         """The fields that decide the result: all but places and `resume`."""
         skipped = {"run_dir", "export_dir", "resume"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in skipped}
-
-
-def flag(name: str) -> str:
-    """The command-line flag of a field: `data_dir` gives `--data-dir`."""
-    return "--" + name.replace("_", "-")
 
 
 def from_mapping(values: dict[str, Any]) -> TrainConfig:
@@ -345,12 +238,9 @@ def from_mapping(values: dict[str, Any]) -> TrainConfig:
     unknown = sorted(set(values) - known)
     if unknown:
         raise ConfigError(
-            "Unknown setting in the config.", received=unknown[0], cure=_nearest(unknown[0], known)
+            "Unknown setting in the config.", received=unknown[0], cure=nearest(unknown[0], known)
         )
-    try:
-        return TrainConfig(**values)
-    except TypeError as error:
-        raise ConfigError(f"A value in the config has the wrong type ({error}).") from error
+    return TrainConfig(**values)
 
 
 def read(path: os.PathLike[str] | str) -> TrainConfig:
@@ -365,26 +255,16 @@ def read(path: os.PathLike[str] | str) -> TrainConfig:
         raise ConfigError(f"{path} cannot be read as a config ({error}).") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is no config: it must hold one JSON object.")
-    return from_mapping(values)
+    try:
+        return from_mapping(values)
+    except ConfigError as error:
+        # Who evaluates a run gave no flags, and could not tell where the wrong value stands.
+        raise ConfigError(
+            f"{path}: {error.rule}", received=error.received, cure=error.cure
+        ) from error
 
 
 def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
     """What decides the result and differs, as sentences like `--alpha: 0.1 against 0.2`."""
     left, right = one.result_fields(), other.result_fields()
     return [f"{flag(k)}: {left[k]} against {right[k]}" for k in left if left[k] != right[k]]
-
-
-def _at_least(name: str, value: int, smallest: int) -> None:
-    if value < smallest:
-        _refuse(name, f"must be at least {smallest}", value, f"Use {smallest} or more.")
-
-
-def _refuse(name: str, rule: str, value: Any, cure: str) -> None:
-    raise ConfigError(f"`{flag(name)}` {rule}.", received=f"{name}={value}", cure=cure)
-
-
-def _nearest(value: Any, choices: Any) -> str | None:
-    import difflib
-
-    near = difflib.get_close_matches(str(value), list(choices), n=2)
-    return f"Did you mean {' or '.join(near)}?" if near else None

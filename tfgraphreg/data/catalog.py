@@ -19,7 +19,7 @@ from tfgraphreg.data.options import LoadOptions
 from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.data.sources import find_files
 from tfgraphreg.data.splits import divide, keep_labels, stratified_choice
-from tfgraphreg.errors import DataError
+from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.registry import Registry
 from tfgraphreg.storage import fingerprint
 
@@ -150,7 +150,7 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
     if options.validation_fraction > 0 and len(validation):
         notes.append("The dataset's own validation split is used, not a share of the training.")
     elif options.validation_fraction > 0:
-        train, validation = divide(train, options.validation_fraction, seed=options.seed)
+        train, validation = _divided(train, options)
     if options.labels_per_class is not None:
         train = keep_labels(train, options.labels_per_class, seed=options.seed)
     choices = {
@@ -167,6 +167,18 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
         notes=tuple(notes),
         checksum=fingerprint([dataset.checksum, choices]),
     )
+
+
+def _divided(train: Split, options: LoadOptions) -> tuple[Split, Split]:
+    """Training and validation images; of few images a large share may be all of them."""
+    rest, validation = divide(train, options.validation_fraction, seed=options.seed)
+    if len(rest) == 0:
+        raise ConfigError(
+            "`validation_fraction` leaves no training image.",
+            received=f"{options.validation_fraction} of {len(train)} images",
+            cure="Set a smaller share aside, or use more images.",
+        )
+    return rest, validation
 
 
 def _limited(train: Split, limit: int, seed: int, notes: list[str]) -> Split:
