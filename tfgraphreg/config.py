@@ -155,7 +155,7 @@ class TrainConfig:
         choices=PACKERS,
     )
     graph: str = _field(
-        "knn", f"graph: one of {', '.join(GRAPH_KINDS)}, or a TSV file of your own edges"
+        "knn", f"graph: one of {', '.join(GRAPH_KINDS)}, or a TSV or npz file of your own edges"
     )
     graph_features: str = _field(
         "pca",
@@ -207,7 +207,9 @@ class TrainConfig:
         None, "folder of this run. Default: runs/<dataset>-<backbone>-<time>"
     )
     export_dir: str | None = _field(
-        None, "folder of the SavedModel. Default: saved_models/<run name>"
+        None,
+        "folder of the SavedModel; an earlier model there is replaced. "
+        "Default: saved_models/<run name>",
     )
     resume: bool = _field(False, "go on with a run that was interrupted")
 
