@@ -54,6 +54,18 @@ def test_one_folder_is_split_by_the_seed_and_by_class(tmp_path):
     assert "share of 0.2" in first.notes[0]
 
 
+@pytest.mark.parametrize("left", [0, 1, 100, -30])
+def test_a_damaged_note_of_what_was_checked_is_made_again(tmp_path, left):
+    root = write_folder(tmp_path / "set", layout=("train", "test"))
+    first = open_folder(root, tmp_path)
+    (note,) = (tmp_path / "cache" / "folders").glob("*.npz")
+    whole = note.read_bytes()
+    note.write_bytes(whole[:left])
+    again = open_folder(root, tmp_path)
+    assert again.train.ids.tolist() == first.train.ids.tolist()
+    assert len(note.read_bytes()) == len(whole)
+
+
 def test_bad_files_are_named_and_refused_or_left_out(tmp_path):
     root = write_folder(tmp_path / "set", layout=("train", "test"))
     cats = root / "train" / "cat"

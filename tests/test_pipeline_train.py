@@ -1,5 +1,6 @@
 """Whole runs on scikit-learn's digits, through the command line."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -201,16 +202,22 @@ def start(run, *words):
     )
 
 
+@contextlib.contextmanager
+def working_in(folder):
+    """What the fixture `workplace` does, for fixtures of the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TFGRAPHREG_CACHE", str(folder / "cache"))
+        yield folder
+
+
 LONG = ("--epochs", "3", "--backbone", "cnn", "--augment", "flip_shift", "--limit", "1400")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The metrics of an uninterrupted run."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("whole")
-        patch.chdir(folder)
-        patch.setenv("TFGRAPHREG_CACHE", str(folder / "cache"))
+    with working_in(tmp_path_factory.mktemp("whole")):
         assert train(*LONG) == 0
         return without_times(metrics())
 
@@ -240,10 +247,7 @@ def _cut(path, size):
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """A run that ended before it was exported."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("stopped")
-        patch.chdir(folder)
-        patch.setenv("TFGRAPHREG_CACHE", str(folder / "cache"))
+    with working_in(tmp_path_factory.mktemp("stopped")) as folder:
         assert train() == 0
         pathlib.Path("runs/r/metrics.json").unlink()
     return folder / "runs"

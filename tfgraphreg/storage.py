@@ -13,6 +13,8 @@ import os
 import pathlib
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +36,19 @@ _UNWRITABLE = {
     errno.ENAMETOOLONG,
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+
+# What np.load raises of an archive that is damaged, or whose arrays claim impossible sizes.
+UNREADABLE_NPZ = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def cache_folder() -> pathlib.Path:

@@ -218,8 +218,7 @@ def _distinct(found: Found, dataset: Any, graph: Any) -> None:
             near, _ = sampling.sample_neighbors(graph, k, draw=0)
             rows = order
             if size is not None:
-                rows, starts = grouping.grow_groups(near, order, size=size)
-                rows = rows[grouping.spread_groups(rows, starts, labels, seed=0)]
+                rows = grouping.grouped_order(near, order, labels, seed=0, size=size)
             batches = rows[: len(rows) // _BATCH * _BATCH].reshape(-1, _BATCH)
             distinct = [len(np.unique(np.append(near[batch], batch))) for batch in batches]
             cells.append(f"{np.mean(distinct):.0f}")

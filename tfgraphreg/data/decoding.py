@@ -9,6 +9,8 @@ import pathlib
 
 import numpy as np
 
+from tfgraphreg.errors import first_line
+
 # An image with more pixels is refused before it is decoded: a file of a few kilobytes can
 # otherwise ask for all the memory there is.
 MAX_PIXELS = 64_000_000
@@ -155,7 +157,7 @@ def _load(image) -> None:
     try:
         image.load()
     except Exception as error:  # decoders of foreign bytes raise whatever they like
-        raise BadImage(f"cannot be decoded ({str(error).splitlines()[0][:120]})") from error
+        raise BadImage(f"cannot be decoded ({first_line(error)[:120]})") from error
 
 
 def _eight_bit(image):

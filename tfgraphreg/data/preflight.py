@@ -14,7 +14,7 @@ from tfgraphreg.data.decoding import FORMATS, BadImage, inspect_image
 from tfgraphreg.data.lazy import workers
 from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import DataError
-from tfgraphreg.storage import atomic_path, fingerprint
+from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint
 
 _CHUNK = 1024
 
@@ -59,7 +59,7 @@ def check_folder(
     if kept is not None and kept.is_file():
         try:
             return Checked(*_restore(kept, names), ignored, checksum)
-        except (OSError, ValueError, KeyError):
+        except UNREADABLE_NPZ:
             kept.unlink(missing_ok=True)
     facts = np.zeros((len(names), 3), np.int64)
     reasons: dict[int, str] = {}

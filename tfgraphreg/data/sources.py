@@ -16,7 +16,6 @@ import io
 import os
 import pathlib
 import tarfile
-import zipfile
 import zlib
 
 import numpy as np
@@ -25,7 +24,7 @@ from tfgraphreg.data import debian, network, tfds_access, tfds_files
 from tfgraphreg.data.known import KnownSet, RawFile
 from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import DataError, StackError
-from tfgraphreg.storage import atomic_folder, cache_folder, write_error
+from tfgraphreg.storage import UNREADABLE_NPZ, atomic_folder, cache_folder, write_error
 
 # Where installed Debian packages have their files.
 _DEBIAN_ROOT = pathlib.Path("/")
@@ -263,7 +262,7 @@ def _read_keras(known: KnownSet, folder: pathlib.Path, cure: str) -> dict[str, b
     try:
         with np.load(path, allow_pickle=False) as npz:
             arrays = {key: npz[key] for key in ("x_train", "y_train", "x_test", "y_test")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE_NPZ as error:
         raise DataError(
             f"The data file {path} is truncated or no archive of x_train, y_train, x_test, y_test.",
             received=str(error),

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from tfgraphreg.errors import GraphError, first_line
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.storage import atomic_path
-
-# What a damaged archive, or one whose arrays claim impossible sizes, can raise.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path
 
 
 def write_npz(graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str] | str) -> None:
@@ -67,7 +52,7 @@ def read_npz(
             indptr, indices, weights = arrays["indptr"], arrays["indices"], arrays["weights"]
             names, about = arrays["ids"], json.loads(str(arrays["about"]))
         _check_kinds(indptr, indices, weights, names, about)
-    except _UNREADABLE as error:
+    except UNREADABLE_NPZ as error:
         raise GraphError(
             f"{path} is no graph file that can be read ({first_line(error)}).",
             cure="Build the graph again.",

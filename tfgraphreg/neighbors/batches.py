@@ -70,11 +70,10 @@ def gathered_batches(
         epochs: Number of the epoch to stop before.
         first_epoch: Number of the first epoch to give.
         sample: `"top"`: the K neighbors of largest weight, in the batches of `packed_batches` bit
-            for bit. `"uniform"`: K others each
-            epoch, every edge alike, with its weight; the mean over epochs of a node's weighted
-            distances is that over all its edges. `"weight"`: drawn in proportion to weight, each
-            with the mean weight of the node's edges, which has the same mean at K=1 and a
-            smaller variance where weights differ.
+            for bit. `"uniform"`: K others each epoch, every edge alike, with its weight; the mean
+            over epochs of a node's weighted distances is that over all its edges. `"weight"`:
+            drawn in proportion to weight, each with the mean weight of the node's edges, which
+            has the same mean at K=1 and a smaller variance where weights differ.
 
     Raises:
         ConfigError: If `sample` or a number is out of range.

@@ -17,7 +17,7 @@ GROUP = 4
 
 
 def grouped_order(
-    near: np.ndarray, order: np.ndarray, kinds: np.ndarray, *, seed: int
+    near: np.ndarray, order: np.ndarray, kinds: np.ndarray, *, seed: int, size: int = GROUP
 ) -> np.ndarray:
     """An order in which images stand beside their neighbors, and classes at even distances.
 
@@ -26,11 +26,12 @@ def grouped_order(
         order: As of `grow_groups`.
         kinds: As of `spread_groups`.
         seed: Number from 0 below 2^63.
+        size: As of `grow_groups`.
 
     Returns:
         `[N]` int64: each image once.
     """
-    rows, starts = grow_groups(near, order, size=GROUP)
+    rows, starts = grow_groups(near, order, size=size)
     return rows[spread_groups(rows, starts, kinds, seed=seed)]
 
 

@@ -2,7 +2,7 @@
 
 Nodes are visited in random order; a node that is still free takes one of its free
 out-neighbors, at random. The result is maximal: no edge is left with both ends free. Time is
-O(N + E), and O(N log N) to spread pairs over the epoch; memory beside the graph is O(N): some 60
+O(N + E), and O(N log N) to spread pairs over the epoch; memory beside the graph is O(N): some 112
 bytes a node while pairs are spread, less before.
 
 What is estimated. Let p(e) be the probability that edge e is drawn. A sum over the drawn edges

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.data.dataset import Dataset, Split
-from tfgraphreg.errors import RunError
 from tfgraphreg.evaluation.nearest import nearest
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.pipeline.outputs import RunOutputs
-from tfgraphreg.pipeline.runs import RunFolder
-from tfgraphreg.training.history import HISTORY, Row, read_history
+from tfgraphreg.training.history import HISTORY, read_history
 from tfgraphreg.visualize import figures, grids
 from tfgraphreg.visualize.style import save
 
@@ -69,17 +67,10 @@ def _pictures(
         yield "retrieval", _retrieval(seen, distance)
     if graph is not None and graph.num_edges:
         yield "graph_and_embedding", _graph_and_embedding(seen, graph, distance)
-    history = _history(seen.run)
+    history = read_history(seen.run.path / HISTORY)
     if history:
         yield "learning_curves", figures.learning_curves(history)
     yield from _object_pictures(data)
-
-
-def _history(run: RunFolder) -> list[Row]:
-    try:
-        return read_history(run.path / HISTORY)
-    except (OSError, ValueError) as error:
-        raise RunError(f"The run folder {run.path} is broken (history.csv: {error}).") from error
 
 
 def _retrieval(seen: RunOutputs, distance: str) -> Any:

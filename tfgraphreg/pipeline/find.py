@@ -80,7 +80,8 @@ def _searcher(
     run: RunFolder, predictor: Predictor, method: str | None, distance: str | None, rebuild: bool
 ) -> Searcher:
     before = None
-    if (run.export_path / search.FOLDER).exists():
+    existed = (run.export_path / search.FOLDER).exists()
+    if existed:
         try:
             before = Searcher.load(run.export_path)
         except DataError:
@@ -99,7 +100,7 @@ def _searcher(
     trained = len(made)
     if before is not None:
         _keep_added(made, before)
-    elif (run.export_path / search.FOLDER).exists():
+    elif existed:
         _tell_lost(made, run)
     folder = made.save(run.export_path)
     kept = f" and {len(made) - trained} added ones" if len(made) > trained else ""

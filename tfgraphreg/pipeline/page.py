@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.pipeline.compare import Comparison, RunRecord, compare, gather
 from tfgraphreg.pipeline.tables import print_tables, write_tables
 from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.storage import UNREADABLE_NPZ
 from tfgraphreg.visualize import report
 
 EMBEDDINGS = ("embedding.npz", "embedding_3d.npz")
@@ -115,7 +115,7 @@ def read_embedding(run: RunRecord, name: str = EMBEDDINGS[0]) -> report.Embeddin
         if points.size > _MAX_POINTS * 3:
             raise ValueError(f"more than {_MAX_POINTS} points")
         labels = arrays["labels"].astype(np.int64)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE_NPZ as error:
         raise DataError(
             f"{path} is no usable embedding ({error}).", cure="Make it again: scripts/embed.py."
         ) from error

@@ -15,7 +15,7 @@ from tfgraphreg.data.catalog import find_loader
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.pipeline.graphs import file_mark
+from tfgraphreg.pipeline.graphs import check_graph, file_mark, search_note, training_graph
 from tfgraphreg.pipeline.outputs import load_data, within_budget
 from tfgraphreg.pipeline.runs import (
     METRICS,
@@ -85,8 +85,6 @@ def prepare(config: TrainConfig, progress: Any) -> Material:
         say(f"  {note}")
     graph = summary = None
     if config.regularized:
-        from tfgraphreg.pipeline.graphs import search_note, training_graph
-
         graph = training_graph(config, dataset, progress)
         summary = describe_graph(graph, true_labels)
         agreement = summary["edge_label_agreement"]
@@ -121,8 +119,6 @@ def check_names(config: TrainConfig) -> None:
     DISTANCES.get(config.graph_metric)
     find_loader(config.dataset)
     if config.regularized:
-        from tfgraphreg.pipeline.graphs import check_graph
-
         check_graph(config)
 
 

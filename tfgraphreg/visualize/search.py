@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from tfgraphreg.errors import ConfigError, DataError, first_line
 from tfgraphreg.evaluation.arrays import as_matrix
 from tfgraphreg.evaluation.nearest import unit_rows
-from tfgraphreg.storage import atomic_folder, write_json
+from tfgraphreg.storage import UNREADABLE_NPZ, atomic_folder, write_json
 from tfgraphreg.visualize.thumbnails import thumbnails
 
 FOLDER = "search"
@@ -29,7 +28,6 @@ MAX_THUMBNAIL = 128
 _FORMAT = 1
 _SAMPLE = 500
 _MAX_ITEMS = 100_000_000
-_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 Embed = Callable[[np.ndarray], np.ndarray]
 
@@ -92,7 +90,7 @@ def saved_ids(model_folder: os.PathLike[str] | str) -> list[str]:
     try:
         with np.load(folder / "items.npz", allow_pickle=False) as items:
             return [str(identity) for identity in items["ids"]]
-    except _UNREADABLE as error:
+    except UNREADABLE_NPZ as error:
         raise _damaged(folder, first_line(error)) from error
 
 
@@ -305,7 +303,7 @@ class Searcher:
                 if "lengths" in items:
                     made._lengths = [np.asarray(items["lengths"], np.float32).reshape(-1)]
             made.recall = float(meta["recall"])
-        except _UNREADABLE as error:
+        except UNREADABLE_NPZ as error:
             raise _damaged(folder, first_line(error)) from error
         made._known = set(made._ids)
         sizes = {made._index.ntotal, len(made._ids), len(made._known), meta["items"]}
