@@ -117,7 +117,7 @@ def _build_graph(args: Any) -> int:
 
 
 def _predict_parser(parser: ArgumentParser) -> None:
-    parser.add_argument("images", type=str, nargs="+", help="JPEG or PNG files")
+    parser.add_argument("images", type=str, nargs="+", help="image files")
     parser.add_argument("--run", type=str, default=None, help="run folder whose model is asked")
     parser.add_argument(
         "--model", type=str, default=None, help="SavedModel folder. Default: the newest"

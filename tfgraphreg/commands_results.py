@@ -145,7 +145,7 @@ def embed(args: Any) -> int:
 
 def search_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `search`."""
-    parser.add_argument("images", type=str, nargs="*", help="JPEG or PNG files to search with")
+    parser.add_argument("images", type=str, nargs="*", help="image files to search with")
     _add_run(parser)
     parser.add_argument("--k", type=int, default=5, help="images found for each query")
     parser.add_argument(

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfgraphreg.compat import keras, tf
-from tfgraphreg.errors import DataError, ModelError, TFGraphRegError, first_line
+from tfgraphreg.data.decoding import BadImage, decode_image
+from tfgraphreg.data.decoding_graph import decode_in_graph
+from tfgraphreg.errors import DataError, ModelError, first_line
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS, probabilities
 from tfgraphreg.storage import EXPORT_META as META
 from tfgraphreg.storage import atomic_folder, write_json
-
-MAX_PIXELS = 64_000_000
-_FORMATS = ("JPEG", "PNG")
 
 
 class _Server(tf.Module):
@@ -36,22 +35,20 @@ class _Server(tf.Module):
         self.encoded = tf.function(self._encoded, input_signature=[encoded])
 
     def _raw(self, image):
+        # A signature does not check shapes itself: a wrong one gives an answer or kills the
+        # process. Nor does every layer take an empty batch, so one image is added to it.
+        image = tf.ensure_shape(image, [None, *self.shape])
+        count = tf.shape(image)[0]
+        image = tf.pad(image, [[0, tf.maximum(1 - count, 0)], [0, 0], [0, 0], [0, 0]])
         outputs = self.model(image, training=False)
-        return {
-            "probabilities": probabilities(outputs[LOGITS], multilabel=self.multilabel),
-            "embedding": outputs[EMBEDDING],
-        }
+        scores = probabilities(outputs[LOGITS], multilabel=self.multilabel)
+        return {"probabilities": scores[:count], "embedding": outputs[EMBEDDING][:count]}
 
     def _encoded(self, encoded_image):
-        height, width, channels = self.shape
-
-        def decode(content):
-            image = tf.io.decode_image(content, channels=channels, expand_animations=False)
-            image = tf.image.resize(image, (height, width), antialias=True)
-            return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-
         images = tf.map_fn(
-            decode, encoded_image, fn_output_signature=tf.TensorSpec(self.shape, tf.uint8)
+            lambda content: decode_in_graph(content, self.shape),
+            encoded_image,
+            fn_output_signature=tf.TensorSpec(self.shape, tf.uint8),
         )
         return self._raw(images)
 
@@ -68,8 +65,8 @@ def export(
 
     Its signatures: `serving_default` takes `image`, raw uint8 `[B, height, width, channels]`
     for any B; `serving_encoded` takes `encoded_image`, `[B]` JPEG or PNG files, which are
-    resized to the model's image size. Both give `probabilities` `[B, C]` and `embedding`
-    `[B, D]`. Neighbors take no part. The folder appears whole or not at all.
+    decoded and resized to the pixels that training saw. Both give `probabilities` `[B, C]` and
+    `embedding` `[B, D]`. Neighbors take no part. The folder appears whole or not at all.
 
     Args:
         model: Of `build_classifier`.
@@ -178,39 +175,59 @@ class Predictor:
                 progress(min(start + batch_size, len(images)))
         return {k: np.concatenate([p[k].numpy() for p in parts]) for k in parts[0]}
 
+    def read(self, path: os.PathLike[str] | str) -> np.ndarray:
+        """An image file as the model takes it, `[height, width, channels]` uint8.
+
+        Raises:
+            DataError: If it is no usable image.
+        """
+        height, width, channels = self.image_shape
+        try:
+            with warnings.catch_warnings():
+                # Pillow warns about odd tags and palettes; what matters it raises.
+                warnings.simplefilter("ignore")
+                return decode_image(path, (height, width), channels)
+        except BadImage as error:
+            raise DataError(f"{path} {error}.") from error
+
+    def ask(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """`probabilities` `[C]` and `embedding` `[D]` of one image that `read` gave."""
+        return {name: values[0] for name, values in self(image[None]).items()}
+
     def predict_files(
         self, paths: Iterable[os.PathLike[str] | str], *, top: int = 3
     ) -> list[Prediction]:
-        """Classifies JPEG and PNG files; one that is no image gets its error instead."""
+        """Classifies image files; one that is no image gets its error instead."""
         return [self._predict_file(pathlib.Path(path), top) for path in paths]
 
     def embed_files(self, paths: Sequence[os.PathLike[str] | str]) -> np.ndarray:
-        """Embeddings `[N, D]` of JPEG and PNG files.
+        """Embeddings `[N, D]` of image files.
 
         Raises:
             DataError: Of the first file that is no usable image.
         """
-        contents = [read_image_file(path) for path in paths]
-        return np.stack([self.ask(content)["embedding"] for content in contents])
+        shape = (len(paths), *self.image_shape)
+        images = np.array([self.read(path) for path in paths], np.uint8).reshape(shape)
+        return self(images)["embedding"]
 
-    def ask(self, content: bytes) -> dict[str, np.ndarray]:
-        """`probabilities` `[C]` and `embedding` `[D]` of what `read_image_file` gave.
+    def ask_encoded(self, contents: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """`probabilities` `[N, C]` and `embedding` `[N, D]` of JPEG or PNG files.
+
+        The exported model decodes them itself, as it does where only TensorFlow is installed.
 
         Raises:
-            DataError: If it cannot be decoded.
+            DataError: If one of them cannot be decoded.
         """
         try:
-            found = self._encoded(encoded_image=tf.constant([content]))
-            return {name: value.numpy()[0] for name, value in found.items()}
+            found = self._encoded(encoded_image=tf.constant(list(contents), tf.string))
         except tf.errors.OpError as error:
-            raise DataError(
-                f"The image cannot be decoded ({error.message.splitlines()[0]})."
-            ) from None
+            raise DataError(f"An image cannot be decoded ({first_line(error)}).") from None
+        return {name: values.numpy() for name, values in found.items()}
 
     def _predict_file(self, path: pathlib.Path, top: int) -> Prediction:
         try:
-            scores = self.ask(read_image_file(path))["probabilities"]
-        except TFGraphRegError as error:
+            scores = self.ask(self.read(path))["probabilities"]
+        except DataError as error:
             return Prediction(str(path), error=str(error))
         best = np.argsort(-scores, kind="stable")[:top]
         return Prediction(str(path), tuple((self.class_names[i], float(scores[i])) for i in best))
@@ -226,35 +243,3 @@ def _read_meta(path: pathlib.Path) -> dict[str, Any]:
         if not isinstance(values, list) or not all(isinstance(v, kind) for v in values):
             raise ValueError(f"{META} has no list of {name}")
     return meta
-
-
-def read_image_file(path: os.PathLike[str] | str) -> bytes:
-    """The bytes of a JPEG or PNG file whose header was checked.
-
-    Raises:
-        DataError: If there is no such file, it is no JPEG or PNG, it is truncated, or it has
-            more than `MAX_PIXELS` pixels.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        content = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-    try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise DataError(
-                    f"{path} has too many pixels.",
-                    received=f"{width} x {height}",
-                    cure=f"Use an image of at most {MAX_PIXELS} pixels.",
-                )
-            image.load()
-    except DataError:
-        raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no JPEG or PNG image.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} is a damaged image ({error}).") from error
-    return content

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from tfgraphreg.data.options import LoadOptions
 from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.data.sources import find_files
 from tfgraphreg.data.splits import divide, keep_labels, stratified_choice
-from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.errors import DataError
 from tfgraphreg.registry import Registry
 from tfgraphreg.storage import fingerprint
 
@@ -150,7 +150,8 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
     if options.validation_fraction > 0 and len(validation):
         notes.append("The dataset's own validation split is used, not a share of the training.")
     elif options.validation_fraction > 0:
-        train, validation = _divided(train, options)
+        train, validation = divide(train, options.validation_fraction, seed=options.seed)
+    notes.extend(filter(None, [_classes_without_training(train, dataset.class_names)]))
     if options.labels_per_class is not None:
         train = keep_labels(train, options.labels_per_class, seed=options.seed)
     choices = {
@@ -169,26 +170,32 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
     )
 
 
-def _divided(train: Split, options: LoadOptions) -> tuple[Split, Split]:
-    """Training and validation images; of few images a large share may be all of them."""
-    rest, validation = divide(train, options.validation_fraction, seed=options.seed)
-    if len(rest) == 0:
-        raise ConfigError(
-            "`validation_fraction` leaves no training image.",
-            received=f"{options.validation_fraction} of {len(train)} images",
-            cure="Set a smaller share aside, or use more images.",
-        )
-    return rest, validation
-
-
 def _limited(train: Split, limit: int, seed: int, notes: list[str]) -> Split:
     """The first images; of images that lie class by class, as in a folder, some of each class."""
-    first = np.arange(limit)
-    if train.multilabel or (np.diff(train.labels) < 0).any():
-        return train.take(first)
+    if train.multilabel or not _class_by_class(train.labels):
+        return train.take(np.arange(limit))
     notes.append(f"The {limit} training images are drawn from all classes.")
-    chosen = stratified_choice(train.labels, limit / len(train), seed=seed)
+    chosen = stratified_choice(train.labels, limit / len(train), seed=seed, at_least=1)
     return train.take(np.flatnonzero(chosen))
+
+
+def _class_by_class(labels: np.ndarray) -> bool:
+    """Whether the images of every class, and the unlabeled ones, stand together."""
+    runs = 1 + np.count_nonzero(np.diff(labels))
+    return runs == len(np.unique(labels))
+
+
+def _classes_without_training(train: Split, class_names: Sequence[str]) -> str | None:
+    """A sentence that names the classes of which no labeled training image is left."""
+    if train.multilabel:
+        return None
+    missing = sorted(set(range(len(class_names))) - set(train.labels.tolist()))
+    if not missing:
+        return None
+    names = ", ".join(class_names[number] for number in missing[:10])
+    return f"{len(missing)} class(es) have no labeled training image: {names}" + (
+        ", and more." if len(missing) > 10 else "."
+    )
 
 
 def make_ids(name: str, split: str, count: int) -> np.ndarray:

@@ -1,11 +1,19 @@
-"""Reading one image file, with bounds on what it may do to us."""
+"""The one reader of image files: training, prediction, search and evaluation see these pixels.
+
+`tfgraphreg.data.decoding_graph` does the same in TensorFlow, for exported models.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 import os
 import pathlib
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,14 +27,22 @@ MAX_PIXELS = 64_000_000
 FORMATS = {
     ".jpg": ("JPEG", "MPO"),
     ".jpeg": ("JPEG", "MPO"),
+    ".jpe": ("JPEG", "MPO"),
+    ".jfif": ("JPEG", "MPO"),
     ".png": ("PNG",),
     ".bmp": ("BMP",),
     ".gif": ("GIF",),
     ".webp": ("WEBP",),
     ".tif": ("TIFF",),
     ".tiff": ("TIFF",),
+    ".pbm": ("PPM",),
+    ".pgm": ("PPM",),
+    ".ppm": ("PPM",),
+    ".pnm": ("PPM",),
 }
 _GRAY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+# Where Pillow's mode "I" holds 16 bits. Elsewhere it holds 32, whose range nobody knows.
+_SIXTEEN_BITS_AS_I = ("PNG", "PPM")
 
 
 class BadImage(Exception):
@@ -46,22 +62,21 @@ def inspect_image(path: os.PathLike[str] | str, *, max_pixels: int = MAX_PIXELS)
     """Decodes a file to see that it can be decoded, and forgets the pixels.
 
     Raises:
-        BadImage: If the file is empty, no image, larger than `max_pixels`, truncated, or not of
-            the kind that its suffix promises.
+        BadImage: As `decode_image` does, or if the file is not of the format that its suffix
+            promises. A file without a suffix may have any format.
     """
     path = pathlib.Path(path)
     with _opened(path, max_pixels) as image:
         expected = FORMATS.get(path.suffix.lower(), ())
-        if image.format not in expected:
+        if path.suffix and image.format not in expected:
             raise BadImage(f"is {image.format}, which its suffix {path.suffix} does not say")
-        height, width = image.height, image.width
         channels = 1 if image.mode in _GRAY else 3
-        _load(image)
-    return ImageFacts(height, width, channels)
+        _levels(image)
+        return ImageFacts(image.height, image.width, channels)
 
 
 def decode_image(
-    path: os.PathLike[str] | str,
+    source: os.PathLike[str] | str | bytes,
     size: tuple[int, int],
     channels: int,
     *,
@@ -74,7 +89,7 @@ def decode_image(
     applied, because a served model that gets the file's bytes does not apply it either.
 
     Args:
-        path: The file.
+        source: The file, or its bytes.
         size: `(height, width)`.
         channels: 1 or 3.
         max_pixels: Refuse larger images.
@@ -83,15 +98,20 @@ def decode_image(
         `[height, width, channels]` uint8.
 
     Raises:
-        BadImage: If the file cannot be decoded.
+        BadImage: If the file is empty, no ordinary file, no image, larger than `max_pixels`,
+            truncated, or holds 32-bit or floating-point numbers.
     """
-    with _opened(pathlib.Path(path), max_pixels) as image:
-        height, width = size
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8: twice the wanted size leaves the filter
-        # enough to average.
-        image.draft("L" if channels == 1 else "RGB", (2 * width, 2 * height))
-        _load(image)
-        return resize_pillow(_eight_bit(image), size, channels)
+    with _opened(source, max_pixels) as image:
+        return resize_pillow(_levels(image), size, channels)
+
+
+def is_image(path: os.PathLike[str] | str) -> bool:
+    """Whether a file begins like an image that can be read."""
+    try:
+        with _opened(path, MAX_PIXELS):
+            return True
+    except BadImage as error:
+        return not isinstance(error, _NoImage)
 
 
 def resize_pillow(image, size: tuple[int, int], channels: int) -> np.ndarray:
@@ -99,8 +119,11 @@ def resize_pillow(image, size: tuple[int, int], channels: int) -> np.ndarray:
     from PIL import Image
 
     image = image.convert("L" if channels == 1 else "RGB")
-    if (image.height, image.width) != tuple(size):
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    # One direction at a time: which comes first decides the rounding, and Pillow's choice differs
+    # from version to version.
+    for shape in ((size[1], image.height), (size[1], size[0])):
+        if shape != image.size:
+            image = image.resize(shape, Image.Resampling.BILINEAR)
     pixels = np.asarray(image, np.uint8)
     return pixels[..., None] if channels == 1 else pixels
 
@@ -129,41 +152,88 @@ def _readable_formats() -> list[str]:
     return sorted(names & set(Image.OPEN) - {"MPO"})
 
 
-def _opened(path: pathlib.Path, max_pixels: int):
+class _NoImage(BadImage):
+    """No image in a known format at all."""
+
+
+@contextlib.contextmanager
+def _opened(source: os.PathLike[str] | str | bytes, max_pixels: int) -> Iterator:
     from PIL import Image
 
+    with _file(source) as file:
+        try:
+            image = Image.open(file, formats=_readable_formats())
+        except Image.DecompressionBombError as error:
+            raise BadImage(f"has more than {max_pixels:,} pixels") from error
+        except Image.UnidentifiedImageError as error:
+            raise _NoImage("is no image that can be read") from error
+        except Exception as error:  # decoders of foreign bytes raise whatever they like
+            raise BadImage(f"cannot be read ({first_line(error)[:120]})") from error
+        if image.height * image.width > max_pixels:
+            raise BadImage(f"has {image.width} x {image.height} pixels, more than {max_pixels:,}")
+        yield image
+
+
+@contextlib.contextmanager
+def _file(source: os.PathLike[str] | str | bytes) -> Iterator[BinaryIO]:
+    if isinstance(source, bytes):
+        if not source:
+            raise _NoImage("is empty")
+        yield io.BytesIO(source)
+        return
     try:
-        if path.stat().st_size == 0:
-            raise BadImage("is empty")
-        image = Image.open(path, formats=_readable_formats())
-    except Image.DecompressionBombError as error:
-        raise BadImage(f"has more than {max_pixels:,} pixels") from error
-    except Image.UnidentifiedImageError as error:
-        raise BadImage("is no image that can be read") from error
-    except BadImage:
-        raise
-    except OSError as error:
-        raise BadImage(f"cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # decoders of foreign bytes raise whatever they like
-        raise BadImage(f"cannot be read ({error})") from error
-    if image.height * image.width > max_pixels:
-        text = f"has {image.width} x {image.height} pixels, more than {max_pixels:,}"
-        image.close()
-        raise BadImage(text)
-    return image
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
+        handle = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise _NoImage(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, handle)
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise _NoImage("is no ordinary file")
+        if facts.st_size == 0:
+            raise _NoImage("is empty")
+        yield stack.enter_context(open(handle, "rb", closefd=False))
 
 
-def _load(image) -> None:
+def _levels(image):
+    """The decoded image in 8 bits, gray (`L`) or color (`RGB`)."""
     try:
         image.load()
+        if image.mode == "F":
+            raise BadImage("holds floating-point numbers; save it with 8 or 16 bits a channel")
+        if image.mode == "I" and image.format not in _SIXTEEN_BITS_AS_I:
+            raise BadImage("holds 32-bit numbers; save it with 8 or 16 bits a channel")
+        if image.mode == "I" or image.mode.startswith("I;16"):
+            return _upper_bytes(image)
+        if image.mode == "CMYK":
+            return _ink_to_light(image)
+        return image.convert("L" if image.mode in _GRAY else "RGB")
+    except BadImage:
+        raise
     except Exception as error:  # decoders of foreign bytes raise whatever they like
         raise BadImage(f"cannot be decoded ({first_line(error)[:120]})") from error
 
 
-def _eight_bit(image):
+def _upper_bytes(image):
     from PIL import Image
 
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray((values >> 8).astype(np.uint8))
-    return image
+    values = np.asarray(image).astype(np.int64)
+    if 0 < values.max() < 256:
+        raise BadImage(
+            f"has 16 bits and no value above {values.max()}, so it would be black; "
+            "save it with 8 bits"
+        )
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _ink_to_light(image):
+    """CMYK to RGB with the rounding of `tf.io.decode_jpeg`, from which Pillow's differs by one."""
+    from PIL import Image
+
+    ink = np.asarray(image).astype(np.int32)
+    if image.format == "JPEG" and "adobe" not in image.info:
+        # Pillow takes it for granted that a JPEG holds inverted values; only Adobe's do.
+        ink = 255 - ink
+    light = 255 - ink
+    return Image.fromarray((light[..., :3] * light[..., 3:] // 255).astype(np.uint8))

@@ -1,32 +1,40 @@
 """Folders of images: one subfolder a class.
 
 Either `PATH/train/CLASS/...` and `PATH/test/CLASS/...` (and, if there is one,
-`PATH/validation/CLASS/...`), or `PATH/CLASS/...`, of which a fifth of every class, chosen by
-the seed, becomes the test split. A class folder may have subfolders. Images in a folder named
-`_unlabeled` beside the class folders are training images without a label.
+`PATH/validation/CLASS/...`; also by names such as `Training` and `seg_test`), or `PATH/CLASS/...`,
+of which a fifth of every class, chosen by the seed, becomes the test split. A class folder may have
+subfolders. Images in a folder named `_unlabeled` beside the class folders are training images
+without a label.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import unicodedata
 
 import numpy as np
 
 from tfgraphreg.data.dataset import UNLABELED, Dataset, Split
+from tfgraphreg.data.layout import CURE, UNLABELED_FOLDER, Layout, read_layout
 from tfgraphreg.data.lazy import FileImages, LazyImages
 from tfgraphreg.data.options import LoadOptions
-from tfgraphreg.data.preflight import Checked, check_folder, report_bad
+from tfgraphreg.data.preflight import (
+    Checked,
+    check_folder,
+    describe_ignored,
+    passed_over,
+    report_bad,
+)
 from tfgraphreg.data.splits import divide
 from tfgraphreg.errors import DataError
 from tfgraphreg.storage import fingerprint
 
-UNLABELED_FOLDER = "_unlabeled"
 TEST_FRACTION = 0.2
 # Smaller splits are decoded once and kept in memory.
 IN_MEMORY_BYTES = 512 * 2**20
-
-_CURE = "Make one subfolder a class: PATH/CLASS/image.jpg, or PATH/train/... and PATH/test/...."
+# Sides to choose from where images have different sizes and none is asked for.
+_SIDES = (16, 24, 32, 48, 64, 96, 128)
 
 
 def load_folder(path: str, options: LoadOptions) -> Dataset:
@@ -36,28 +44,30 @@ def load_folder(path: str, options: LoadOptions) -> Dataset:
     `tfgraphreg.data.preflight`), and read lazily if they are large together.
 
     Raises:
-        DataError: If the folder is missing or empty, has fewer than two classes, two files with
-            one id, or unusable files that are not to be skipped.
+        DataError: If the folder is missing or empty, has fewer than two classes, or has unusable
+            files, or two with one id, that are not to be skipped.
     """
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
-        raise DataError("The folder of images does not exist.", received=str(root), cure=_CURE)
+        raise DataError("The folder of images does not exist.", received=str(root), cure=CURE)
     root = root.resolve()
     checked = check_folder(root, options.cache / "folders", progress=options.progress)
+    checked = _one_file_an_id(checked, options.on_bad_image)
     notes = report_bad(checked.bad, root, options.on_bad_image)
-    if checked.ignored:
-        notes.append(
-            f"{len(checked.ignored)} file(s) in {root} without an image's suffix are ignored: "
-            f"{', '.join(checked.ignored[:5])}."
-        )
+    ignored = describe_ignored(checked.ignored)
     if not checked.names:
-        raise DataError("The folder holds no usable images.", received=str(root), cure=_CURE)
-    _refuse_same_ids(checked.names)
+        raise DataError(
+            "The folder holds no usable images.",
+            received=f"{root}. {ignored}" if ignored else str(root),
+            cure=CURE,
+        )
+    if ignored:
+        notes.append(f"In {root} {ignored}")
 
-    size, channels = _image_shape(checked, options)
-    parts = _assign(checked.names, root)
-    _refuse_empty_classes(root / "train" if _laid_out(checked.names) else root, parts["train"][1])
-    class_names = _class_names(parts, root)
+    layout = read_layout(checked.names, root)
+    _refuse_empty_classes(layout, root)
+    class_names = _class_names(layout.parts, root)
+    size, channels = _image_shape(checked, options, notes)
     images = FileImages([str(root / name) for name in checked.names], size, channels)
     if options.cache_images:
         name = fingerprint([checked.checksum, list(images.shape), checked.names])
@@ -66,18 +76,21 @@ def load_folder(path: str, options: LoadOptions) -> Dataset:
         )
     splits = {
         split: _make_split(rows, labels, checked.names, images, class_names)
-        for split, (rows, labels) in parts.items()
+        for split, (rows, labels) in layout.parts.items()
     }
     train = splits["train"]
     test = splits.get("test")
     if test is None:
         train, test = divide(train, TEST_FRACTION, seed=options.seed)
         notes.append(
-            f"There is no folder {root / 'test'}: a share of {TEST_FRACTION} of the images, "
+            f"There is no test/ in {root}: a share of {TEST_FRACTION} of the labeled images, "
             f"chosen by the seed {options.seed}, is the test split."
         )
     if len(test) == 0:
         raise DataError("The test split is empty.", received=str(root), cure="Add images.")
+    untested = _named(set(range(len(class_names))) - set(test.labels.tolist()), class_names)
+    if untested:
+        notes.append(f"The test split has no image of {untested}.")
     return Dataset(
         name=f"folder:{path}",
         train=_in_memory(train),
@@ -90,75 +103,78 @@ def load_folder(path: str, options: LoadOptions) -> Dataset:
     )
 
 
-def _refuse_same_ids(names: list[str]) -> None:
+def _one_file_an_id(checked: Checked, on_bad_image: str) -> Checked:
+    """Refuses a second file with the id of another, or moves it to the bad files."""
     seen: dict[str, str] = {}
-    for name in names:
+    same = {}
+    for name in checked.names:
         first = seen.setdefault(image_id(name), name)
         if first is not name:
-            raise DataError(
-                f"Two files have the id {image_id(name)!r}.",
-                received=f"{first!r} and {name!r}",
-                cure="Rename one of them: an id is the path without the suffix.",
-            )
+            same[name] = first
+    if not same:
+        return checked
+    if on_bad_image == "error":
+        name, first = next(iter(same.items()))
+        raise DataError(
+            f"Two files have the id {image_id(name)!r}.",
+            received=f"{first!r} and {name!r}",
+            cure="Rename one of them: an id is the path without the suffix. Or leave out the "
+            "second with --on-bad-image skip.",
+        )
+    kept = [row for row, name in enumerate(checked.names) if name not in same]
+    return dataclasses.replace(
+        checked,
+        names=[checked.names[row] for row in kept],
+        facts=checked.facts[kept],
+        bad=[*checked.bad, *((n, f"has the id of {first!r}") for n, first in same.items())],
+    )
 
 
 def image_id(name: str) -> str:
     """The id of a file: its path in the folder without the suffix, in one Unicode form."""
-    stem = name[: name.rindex(".")]
+    stem = name.removesuffix(pathlib.PurePosixPath(name).suffix)
     return unicodedata.normalize("NFC", stem)
 
 
-def _image_shape(checked: Checked, options: LoadOptions) -> tuple[tuple[int, int], int]:
+def _image_shape(
+    checked: Checked, options: LoadOptions, notes: list[str]
+) -> tuple[tuple[int, int], int]:
     channels = int(checked.facts[:, 2].max())
     if options.size is not None:
         return options.size, channels
-    sizes, first = np.unique(checked.facts[:, :2], axis=0, return_index=True)
-    if len(sizes) > 1:
-        examples = ", ".join(
-            f"{checked.names[i]!r} {w} x {h}" for i, (h, w) in list(zip(first, sizes.tolist()))[:2]
-        )
-        raise DataError(
-            "The images have different sizes.",
-            received=f"{len(sizes)} sizes: {examples}",
-            cure="Give the size to which they are resized with --image-size.",
-        )
-    return (int(sizes[0, 0]), int(sizes[0, 1])), channels
+    sizes = np.unique(checked.facts[:, :2], axis=0)
+    if len(sizes) == 1:
+        return (int(sizes[0, 0]), int(sizes[0, 1])), channels
+    median = np.median(checked.facts[:, :2].min(axis=1))
+    side = max([side for side in _SIDES if side <= median], default=_SIDES[0])
+    (low_h, low_w), (high_h, high_w) = sizes[[0, -1]].tolist()
+    notes.append(
+        f"The images have {len(sizes)} sizes, from {low_w} x {low_h} to {high_w} x {high_h}: they "
+        f"are resized to {side} x {side}. --image-size chooses another side."
+    )
+    return (side, side), channels
 
 
-def _assign(names: list[str], root: pathlib.Path) -> dict[str, tuple[list[int], list[str]]]:
-    """Rows and class names of every split that the folder's layout gives."""
-    laid_out = _laid_out(names)
-    parts: dict[str, tuple[list[int], list[str]]] = {}
-    for row, name in enumerate(names):
-        pieces = name.split("/")
-        split = "train"
-        if laid_out:
-            split, *pieces = pieces
-            split = "validation" if split == "val" else split
-        if len(pieces) < 2 or split not in ("train", "validation", "test"):
-            expected = "train/, validation/ or test/" if laid_out else "a class folder"
-            raise DataError(f"The image {root / name} is not in {expected}.", cure=_CURE)
-        rows, labels = parts.setdefault(split, ([], []))
-        rows.append(row)
-        labels.append(pieces[0])
-    return parts
-
-
-def _laid_out(names: list[str]) -> bool:
-    """Whether there is a folder `train` of class folders."""
-    return any(name.startswith("train/") and name.count("/") >= 2 for name in names)
-
-
-def _refuse_empty_classes(folder: pathlib.Path, labels: list[str]) -> None:
+def _refuse_empty_classes(layout: Layout, root: pathlib.Path) -> None:
     """A class whose every image is unusable must not vanish and move the others' numbers."""
-    there = {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")}
-    empty = sorted(there - set(labels) - {UNLABELED_FOLDER})
-    if empty:
-        raise DataError(
-            f"These class folders in {folder} hold no usable image.",
-            received=", ".join(empty[:10]),
-            cure="Add images or remove the folders.",
-        )
+    known = {*layout.parts["train"][1], UNLABELED_FOLDER} if "train" in layout.parts else set()
+    for parent in layout.class_parents:
+        folders = [p.name for p in (root / parent).iterdir() if p.is_dir()]
+        names = {unicodedata.normalize("NFC", n) for n in folders if not passed_over(n)}
+        empty = sorted(names - known)
+        if empty:
+            raise DataError(
+                f"These class folders in {root / parent} hold no usable image.",
+                received=", ".join(empty[:10]),
+                cure="Add images or remove the folders.",
+            )
+
+
+def _named(numbers: set[int], class_names: tuple[str, ...]) -> str:
+    """Some class names in words."""
+    names = [class_names[number] for number in sorted(numbers)]
+    more = f" and {len(names) - 10} more classes" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
 
 
 def _class_names(parts, root: pathlib.Path) -> tuple[str, ...]:
@@ -168,7 +184,7 @@ def _class_names(parts, root: pathlib.Path) -> tuple[str, ...]:
         raise DataError(
             "A dataset needs at least two classes.",
             received=f"{root} has {len(names)}: {', '.join(names) or 'none'}",
-            cure=_CURE,
+            cure=CURE,
         )
     for split, found in classes.items():
         unknown = sorted(found - set(names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,15 +11,25 @@ import warnings
 
 import numpy as np
 
-from tfgraphreg.data.decoding import FORMATS, BadImage, inspect_image
+from tfgraphreg.data.decoding import FORMATS, BadImage, inspect_image, is_image
 from tfgraphreg.data.lazy import workers
 from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import DataError
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint
 
 _CHUNK = 1024
+# Made by NAS systems, macOS archives and Windows, with thumbnails or deleted files inside.
+_SYSTEM_FOLDERS = {
+    "__macosx",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "lost+found",
+    "system volume information",
+}
 
 
+@dataclasses.dataclass(frozen=True)
 class Checked:
     """The result of a look at N image files.
 
@@ -26,16 +37,16 @@ class Checked:
         names: Usable files, relative to the folder, sorted.
         facts: `[len(names), 3]` int64: height, width, channels.
         bad: `(name, reason)` of the others.
-        ignored: Names of files that do not claim to be images.
+        ignored: Names of files that do not claim to be images, and of folders that file
+            servers and file managers make (with a `/` at the end).
         checksum: Changes when a file is added, removed, renamed, resized or touched.
     """
 
-    def __init__(self, names, facts, bad, ignored, checksum):
-        self.names: list[str] = names
-        self.facts: np.ndarray = facts
-        self.bad: list[tuple[str, str]] = bad
-        self.ignored: list[str] = ignored
-        self.checksum: str = checksum
+    names: list[str]
+    facts: np.ndarray
+    bad: list[tuple[str, str]]
+    ignored: list[str]
+    checksum: str
 
 
 def check_folder(
@@ -99,21 +110,29 @@ def _restore(path: pathlib.Path, names: list[str]):
 def list_images(root: pathlib.Path) -> tuple[list[str], list[tuple[str, str]], list[str]]:
     """Names of files below `root`, with `/` between their parts: images, unusable, ignored.
 
-    Hidden files and folders are passed over. Links to folders are not followed.
+    A file counts as an image by its suffix, or if it has none, by its first bytes. Hidden files
+    and folders are passed over. Links to folders are not followed.
     """
     names, bad, ignored = [], [], []
-    for folder, folders, files in os.walk(root):
+
+    def unreadable(error: OSError) -> None:
+        where = _relative(pathlib.Path(error.filename), root)
+        bad.append((where, f"is a folder that cannot be read ({error.strerror})"))
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
         here = pathlib.Path(folder)
         for name in folders:
-            if (here / name).is_symlink():
+            if _is_system_folder(name):
+                ignored.append(_relative(here / name, root) + "/")
+            elif (here / name).is_symlink():
                 bad.append((_relative(here / name, root), "is a link to a folder"))
-        folders[:] = sorted(n for n in folders if not n.startswith("."))
+        folders[:] = sorted(name for name in folders if not passed_over(name))
         for name in files:
             if name.startswith("."):
                 continue
             path = here / name
             relative = _relative(path, root)
-            if path.suffix.lower() not in FORMATS:
+            if path.suffix.lower() not in FORMATS and (path.suffix or not is_image(path)):
                 ignored.append(relative)
                 continue
             reason = _bad_name(path, relative, root)
@@ -122,6 +141,16 @@ def list_images(root: pathlib.Path) -> tuple[list[str], list[tuple[str, str]], l
             else:
                 names.append(relative)
     return sorted(names), sorted(bad), sorted(ignored)
+
+
+def passed_over(folder: str) -> bool:
+    """Whether a folder of this name is hidden or the file server's own."""
+    return folder.startswith(".") or _is_system_folder(folder)
+
+
+def _is_system_folder(name: str) -> bool:
+    # Synology and QNAP begin theirs with @: @eaDir, @Recycle, @Recently-Snapshot.
+    return name.startswith("@") or name.casefold() in _SYSTEM_FOLDERS
 
 
 def _bad_name(path: pathlib.Path, relative: str, root: pathlib.Path) -> str | None:
@@ -167,3 +196,24 @@ def report_bad(bad: list[tuple[str, str]], root: pathlib.Path, on_bad_image: str
             cure="Mend or remove them, or leave them out with --on-bad-image skip.",
         )
     return [f"{len(bad)} file(s) in {root} are left out: {shown}."]
+
+
+def describe_ignored(ignored: list[str]) -> str | None:
+    """A sentence on what was passed over and why, or None if nothing was."""
+    if not ignored:
+        return None
+    folders = [name for name in ignored if name.endswith("/")]
+    files = [name for name in ignored if not name.endswith("/")]
+    said = []
+    if files:
+        suffixes = sorted({pathlib.PurePosixPath(n).suffix.lower() or "none" for n in files})
+        said.append(
+            f"{len(files)} file(s) are ignored, because their suffix ({', '.join(suffixes[:5])}) "
+            f"is not one of {', '.join(FORMATS)}: {', '.join(map(repr, files[:5]))}"
+        )
+    if folders:
+        said.append(
+            f"{len(folders)} folder(s) that file servers make are ignored: "
+            f"{', '.join(map(repr, folders[:5]))}"
+        )
+    return "; ".join(said) + "."

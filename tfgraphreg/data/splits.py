@@ -10,7 +10,14 @@ from tfgraphreg.data.dataset import UNLABELED, Split
 from tfgraphreg.errors import ConfigError
 
 
-def stratified_choice(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
+def stratified_choice(
+    labels: np.ndarray,
+    fraction: float,
+    *,
+    seed: int,
+    at_least: int = 0,
+    leave: int = 0,
+) -> np.ndarray:
     """Chooses about `fraction` of the items, every class in its proportion.
 
     Each class gives the floor of its share; what is missing from the rounded total comes
@@ -21,6 +28,9 @@ def stratified_choice(labels: np.ndarray, fraction: float, *, seed: int) -> np.n
         labels: `[N]` int64 class numbers (any value, -1 is a class of its own) or `[N, C]`.
         fraction: In [0, 1).
         seed: The same seed chooses the same items.
+        at_least: Items chosen of every class but -1, at the expense of larger classes, as far as
+            the total allows.
+        leave: Items of every class that are not chosen, even if the total falls short.
 
     Returns:
         `[N]` bool.
@@ -34,22 +44,41 @@ def stratified_choice(labels: np.ndarray, fraction: float, *, seed: int) -> np.n
     chosen = np.zeros(len(labels), bool)
     total = round(fraction * len(labels))
     if labels.ndim == 2:
-        chosen[order[:total]] = True
+        chosen[order[: min(total, len(labels) - leave)]] = True
         return chosen
     classes, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     share = counts * fraction
     take = np.floor(share).astype(int)
     extra = np.argsort(-(share - take), kind="stable")[: max(0, total - take.sum())]
     take[extra] += 1
+    _fill_up(take, np.where(classes == UNLABELED, 0, np.minimum(counts, at_least)))
+    take = np.minimum(take, np.maximum(counts - leave, 0))
     for number in range(len(classes)):
         members = order[inverse[order] == number]
         chosen[members[: take[number]]] = True
     return chosen
 
 
+def _fill_up(take: np.ndarray, wanted: np.ndarray) -> None:
+    """Raises `take` to `wanted` where it is below, one by one from the largest surplus."""
+    for number in np.flatnonzero(take < wanted):
+        while take[number] < wanted[number]:
+            giver = int(np.argmax(take - wanted))
+            if take[giver] <= wanted[giver]:
+                return
+            take[giver] -= 1
+            take[number] += 1
+
+
 def divide(split: Split, fraction: float, *, seed: int) -> tuple[Split, Split]:
-    """Returns (the rest, about `fraction` of the items), both in their original order."""
-    chosen = stratified_choice(split.labels, fraction, seed=seed)
+    """Returns (the rest, about `fraction` of the labeled items), both in their original order.
+
+    Unlabeled items stay in the rest, since nothing can be measured by them; so does one item of
+    every class.
+    """
+    labeled = np.flatnonzero(split.labeled)
+    chosen = np.zeros(len(split), bool)
+    chosen[labeled] = stratified_choice(split.labels[labeled], fraction, seed=seed, leave=1)
     return split.take(np.flatnonzero(~chosen)), split.take(np.flatnonzero(chosen))
 
 

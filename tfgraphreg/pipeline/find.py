@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
-from tfgraphreg.export import Predictor, read_image_file
+from tfgraphreg.export import Predictor
 from tfgraphreg.pipeline.figures import FOLDER
 from tfgraphreg.pipeline.outputs import ask, load_data
 from tfgraphreg.pipeline.runs import RunFolder
@@ -42,7 +41,7 @@ def search_run(
 
     Args:
         run: The run.
-        queries: JPEG or PNG files.
+        queries: Image files.
         k: Images for each query.
         method: ``"exact"`` or ``"hnsw"``; that of the index, else exact, if None.
         distance: ``"cosine"`` or ``"euclidean"``; that of the index, else that of the run where
@@ -169,34 +168,24 @@ def _add(searcher: Searcher, predictor: Predictor, paths: Sequence[str]) -> None
     embeddings = predictor.embed_files(paths)
     images = None
     if searcher.thumbnails is not None:
-        images = np.stack([_pixels(read_image_file(p), predictor.image_shape) for p in paths])
+        images = np.stack([predictor.read(path) for path in paths])
     searcher.add(list(paths), embeddings=embeddings, images=images)
-
-
-def _pixels(content: bytes, shape: Sequence[int]) -> np.ndarray:
-    """A file as a uint8 image of the model's shape, for a thumbnail."""
-    from PIL import Image
-
-    height, width, channels = shape
-    with Image.open(io.BytesIO(content)) as image:
-        fitted = image.convert("L" if channels == 1 else "RGB").resize((width, height))
-    return np.asarray(fitted).reshape(height, width, channels)
 
 
 def _answer(
     run: RunFolder, predictor: Predictor, searcher: Searcher, queries: Sequence[str], k: int
 ) -> list[str]:
-    problems, good, contents, guesses, embeddings = [], [], [], [], []
+    problems, good, images, guesses, embeddings = [], [], [], [], []
     for path in queries:
         try:
-            content = read_image_file(path)
-            outputs = predictor.ask(content)
+            image = predictor.read(path)
         except TFGraphRegError as error:
             problems.append(f"{path}: error: {error}")
             say(problems[-1])
             continue
         good.append(path)
-        contents.append(content)
+        images.append(image)
+        outputs = predictor.ask(image)
         guesses.append(predictor.class_names[int(outputs["probabilities"].argmax())])
         embeddings.append(outputs["embedding"])
     if not good:
@@ -210,31 +199,29 @@ def _answer(
             if identity:
                 say(f"  {distance:.4f}  {identity}" + (f"  ({label})" if label else ""))
     if searcher.thumbnails is not None:
-        picture = _picture(predictor, searcher, contents, guesses, found)
+        picture = _picture(searcher, images, guesses, found)
         written = save(picture, run.path / FOLDER / "search")
         say(f"Picture: {written[0]}")
     return problems
 
 
 def _picture(
-    predictor: Predictor,
     searcher: Searcher,
-    contents: Sequence[bytes],
+    images: Sequence[np.ndarray],
     guesses: Sequence[str],
     found: Any,
 ) -> Any:
     """The queries with what was found; right is what has the class that the model sees."""
-    drawn = contents[:_MOST_DRAWN]
+    drawn = np.stack(images[:_MOST_DRAWN])
     names = list(dict.fromkeys([*guesses, *found.labels.ravel().tolist()]))
     number = {name: place for place, name in enumerate(names)}
-    images = np.stack([_pixels(content, predictor.image_shape) for content in drawn])
     near = found.positions[: len(drawn)]
     near = near[:, (near >= 0).all(axis=0)]
     used, places = np.unique(near, return_inverse=True)
     labels = found.labels[: len(drawn), : near.shape[1]].ravel()
     by_position = dict(zip(near.ravel().tolist(), labels.tolist()))
     return retrieval_grid(
-        images,
+        drawn,
         np.array([number[guess] for guess in guesses[: len(drawn)]]),
         searcher.thumbnails[used],
         np.array([number[by_position[position]] for position in used.tolist()], np.int64),

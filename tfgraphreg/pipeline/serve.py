@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.data.decoding import decode_image
 from tfgraphreg.errors import ConfigError, ModelError
 from tfgraphreg.export import Prediction, Predictor, export
 from tfgraphreg.model.classifier import infer
@@ -19,10 +21,14 @@ from tfgraphreg.pipeline.terminal import say
 _TOLERANCE = 1e-5
 # No power of two and not the training batch: a batch size must not have been baked in.
 _CHECKED = 37
+# Of these, files are made too, for the signature that takes files.
+_FILES = 6
 
 
 def export_and_check(run: RunFolder, model: Any, dataset: Dataset) -> float:
     """Writes the run's SavedModel, loads it again and compares it with the live model.
+
+    It is asked with pixels, and with JPEG and PNG files made from the same test images.
 
     Returns:
         The largest difference between probabilities.
@@ -39,9 +45,14 @@ def export_and_check(run: RunFolder, model: Any, dataset: Dataset) -> float:
         about={"run": run.name, "config": config},
     )
     images = np.asarray(dataset.test.images[:_CHECKED])
-    live = infer(model, images, multilabel=dataset.multilabel)
-    served = Predictor(run.export_path)(images, batch_size=max(len(images), 1))
-    gap = float(np.abs(live["probabilities"] - served["probabilities"]).max(initial=0.0))
+    files = _image_files(images[:_FILES])
+    shape = dataset.image_shape
+    decoded = np.stack([decode_image(content, shape[:2], shape[2]) for content in files])
+    live = infer(model, np.concatenate([images, decoded]), multilabel=dataset.multilabel)
+    predictor = Predictor(run.export_path)
+    served = [predictor(images, batch_size=len(images)), predictor.ask_encoded(files)]
+    answers = np.concatenate([part["probabilities"] for part in served])
+    gap = float(np.abs(live["probabilities"] - answers).max())
     limit = _TOLERANCE if run.config.precision == "float32" else 1e-2
     if not gap <= limit:
         raise ModelError(
@@ -50,6 +61,21 @@ def export_and_check(run: RunFolder, model: Any, dataset: Dataset) -> float:
         )
     say(f"Exported: {run.export_path}, loaded again; probabilities agree to {gap:.1e}")
     return gap
+
+
+def _image_files(images: np.ndarray) -> list[bytes]:
+    """JPEG and PNG files of images, of other sizes than the model's, in color and in gray."""
+    from PIL import Image
+
+    files = []
+    for number, pixels in enumerate(images):
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        image = image.convert("RGB" if number % 2 else "L")
+        image = image.resize((image.width * (number + 1) // 2 + 1, image.height + 5 * number))
+        content = io.BytesIO()
+        image.save(content, "PNG" if number % 3 == 2 else "JPEG")
+        files.append(content.getvalue())
+    return files
 
 
 def model_folder(run_dir: str | None, model_dir: str | None) -> pathlib.Path:
