@@ -76,6 +76,7 @@ setup(
         "scipy>=1.10",
         "tensorboard>=2.15",
         "tensorflow-datasets>=4.9",
+        "threadpoolctl>=3",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["tfgraphreg=tfgraphreg.cli:main"]},

@@ -17,6 +17,7 @@ _HOMES = {
     "Dataset": "tfgraphreg.data.dataset",
     "Split": "tfgraphreg.data.dataset",
     "extract": "tfgraphreg.features",
+    "fit_patches": "tfgraphreg.features.patches",
     "SimilarityGraph": "tfgraphreg.graph.similarity",
     "build": "tfgraphreg.graph.build",
     "knn_graph": "tfgraphreg.graph.knn",

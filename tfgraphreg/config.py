@@ -159,7 +159,7 @@ class TrainConfig:
     )
     graph_features: str = _field(
         "pca",
-        "what the graph compares: pixels, pca, color, texture, shape, global, sgt, "
+        "what the graph compares: pixels, pca, patches, color, texture, shape, global, sgt, "
         "model:PATH, backbone:NAME",
     )
     graph_metric: str = _field("cosine", "distance that makes the graph")

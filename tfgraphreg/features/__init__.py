@@ -1,6 +1,16 @@
 """What a graph compares: descriptors of images as rows of numbers."""
 
-from tfgraphreg.features import color, pixels, sequence, shape, texture
+from tfgraphreg.features import color, patches, pixels, sequence, shape, texture
 from tfgraphreg.features.registry import FEATURES, Feature, extract
 
-__all__ = ["FEATURES", "Feature", "color", "extract", "pixels", "sequence", "shape", "texture"]
+__all__ = [
+    "FEATURES",
+    "Feature",
+    "color",
+    "extract",
+    "patches",
+    "pixels",
+    "sequence",
+    "shape",
+    "texture",
+]
