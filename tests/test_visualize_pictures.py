@@ -154,7 +154,7 @@ def test_colors_differ_for_every_kind_of_color_vision():
 
 
 def test_objects_and_boxes_of_a_dataset_are_drawn():
-    from tfgraphreg.pipeline.figures import _object_pictures
+    from tfgraphreg.recipes.figures import _object_pictures
 
     def split(n):
         extras = {

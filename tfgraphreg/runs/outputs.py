@@ -12,7 +12,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import DATASETS, load
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.splits import keep_labels
-from tfgraphreg.pipeline.runs import RunFolder
+from tfgraphreg.runs.folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.evaluation.nearest import nearest
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.pipeline.outputs import RunOutputs
+from tfgraphreg.runs.outputs import RunOutputs
 from tfgraphreg.training.history import HISTORY, read_history
 from tfgraphreg.visualize import figures, grids
 from tfgraphreg.visualize.style import save
