@@ -60,9 +60,9 @@ def main():
 
     compat.prepare_environment()
     compat.load_nsl()
-    from tfgraphreg.pipeline.learn import batch_source
-    from tfgraphreg.pipeline.terminal import progress_bars
-    from tfgraphreg.pipeline.train import prepare
+    from tfgraphreg.recipes.learn import batch_source
+    from tfgraphreg.recipes.terminal import progress_bars
+    from tfgraphreg.recipes.train import prepare
 
     config = TrainConfig(dataset=f"folder:{folder}", epochs=1, cache_images=options.cache_images)
     print(f"TensorFlow and all imports: {peak_megabytes():.0f} MB")

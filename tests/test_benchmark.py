@@ -78,7 +78,7 @@ def measured(monkeypatch):
     """Results to be given instead of measured: what is tested is what becomes of them."""
     given = {}
     monkeypatch.setattr(run, "_measure", lambda name, quick: given[name])
-    monkeypatch.setattr("tfgraphreg.commands.start_tensorflow", lambda: None)
+    monkeypatch.setattr("tfgraphreg.commands.table.start_tensorflow", lambda: None)
     return given
 
 

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from tfgraphreg.cli import make_parser
-from tfgraphreg.commands import COMMANDS
+from tfgraphreg.commands.table import COMMANDS
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

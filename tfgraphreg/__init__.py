@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     # settings, and the whole way from data to an exported model
     "TrainConfig": "tfgraphreg.config",
-    "train": "tfgraphreg.pipeline.train",
+    "train": "tfgraphreg.recipes.train",
     # data, features, graphs
     "load": "tfgraphreg.data.catalog",
     "Dataset": "tfgraphreg.data.dataset",

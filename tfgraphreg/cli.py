@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from tfgraphreg import __version__, compat
 from tfgraphreg import config as configs
-from tfgraphreg.commands import COMMANDS
+from tfgraphreg.commands.table import COMMANDS
 from tfgraphreg.config_checks import KINDS
 from tfgraphreg.errors import ConfigError, TFGraphRegError
 

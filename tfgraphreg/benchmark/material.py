@@ -89,6 +89,6 @@ def default_graphs(
 ) -> dict[int, SimilarityGraph]:
     """The default graph of the training images, for several numbers of neighbors."""
     from tfgraphreg.config import TrainConfig
-    from tfgraphreg.pipeline.graphs import training_graph
+    from tfgraphreg.recipes.graphs import training_graph
 
     return {k: training_graph(TrainConfig(graph_neighbors=k), dataset, progress) for k in neighbors}

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfgraphreg import storage
 from tfgraphreg.benchmark.results import NAMES
-from tfgraphreg.pipeline.terminal import table_console
+from tfgraphreg.recipes.terminal import table_console
 
 _HEAD = """# How fast it is
 

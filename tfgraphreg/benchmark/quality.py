@@ -52,8 +52,8 @@ def measure(
 
 
 def _one_run(config: TrainConfig) -> dict[str, float]:
-    from tfgraphreg.pipeline.runs import RunFolder
-    from tfgraphreg.pipeline.train import train
+    from tfgraphreg.recipes.train import train
+    from tfgraphreg.runs.folder import RunFolder
 
     metrics = train(config)
     run = RunFolder(pathlib.Path(config.run_dir), config)

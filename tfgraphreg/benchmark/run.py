@@ -141,7 +141,7 @@ def _measure(name: str, quick: bool) -> Found:
 
 
 def _versions() -> dict[str, str]:
-    from tfgraphreg.pipeline.train import versions
+    from tfgraphreg.recipes.train import versions
 
     return versions()
 

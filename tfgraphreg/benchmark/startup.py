@@ -105,7 +105,7 @@ def _first_step(kind: str, tf: Any, lap: Callable[[str], None]) -> None:
         rows = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(60_000).batch(128)
     else:
         from tfgraphreg.config import TrainConfig
-        from tfgraphreg.pipeline.train import prepare
+        from tfgraphreg.recipes.train import prepare
 
         compat.load_nsl()
         lap("import of NSL")
@@ -114,7 +114,7 @@ def _first_step(kind: str, tf: Any, lap: Callable[[str], None]) -> None:
         material = prepare(config, lambda *_: None)
         lap("data and graph")
         from tfgraphreg.compat import keras
-        from tfgraphreg.pipeline.learn import batch_source, build_model
+        from tfgraphreg.recipes.learn import batch_source, build_model
 
         model = build_model(config, material.dataset)
         model.compile(optimizer=keras.optimizers.Adam(1e-3))

@@ -59,9 +59,9 @@ class RegularizedClassifier(GraphRegularization):
         mode: See `GraphRegularization`.
         multilabel: Whether labels are multi-hot rows.
         objective: `softmax`, or for multi-hot labels `sigmoid` (`auto`: the one that the labels
-            need); or a metric-learning loss on the embedding from tensorflow-addons. With the latter
-            the classifier is trained on the embedding without passing a gradient to it, so that
-            accuracy can be reported.
+            need); or a metric-learning loss on the embedding from tensorflow-addons. The classifier
+            is then trained on the embedding without passing a gradient to it, so that accuracy can
+            be reported.
         augmenter: See `GraphRegularization`.
         label_mixer: KerasCV layer that mixes images and one-hot labels; for alpha = 0 only.
 

@@ -182,7 +182,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         return modes.Packed(max(self.graph_reg_config.neighbor_config.max_neighbors, 1))
 
     def _replica_weight(self, inputs: Any) -> tf.Tensor | None:
-        """This replica's part of the global batch; None if it is all of it."""
+        """The part that this replica has the global batch; None if it is all of it."""
         if tf.distribute.get_strategy().num_replicas_in_sync == 1:
             return None
         rows = tf.cast(tf.shape(tf.nest.flatten(inputs)[0])[0], tf.float32)
@@ -205,9 +205,10 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         others = [tf.cast(penalty, loss.dtype) for penalty in self.losses]
         supervised = loss * replicas - (tf.add_n(others) if others else 0.0)
         self.optimizer.minimize(minimized, self.trainable_variables, tape=tape)
-        rows = tf.shape(tf.nest.flatten(x)[0])[0]
-        for metric, value in zip(self._parts(), (supervised, graph)):
-            metric.update_state(value, sample_weight=rows)
+        rows = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
+        labeled = rows * _any_weight(sample_weight)
+        for metric, value, weight in zip(self._parts(), (supervised, graph), (labeled, rows)):
+            metric.update_state(value, sample_weight=weight)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def evaluate(self, *args, **kwargs):
@@ -265,6 +266,14 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             None if mode is None else modes.from_config(mode),
             augmenter=restored("augmenter"),
         )
+
+
+def _any_weight(sample_weight: Any) -> Any:
+    """0.0 if no row of the global batch counts, which then has no supervised loss; else 1.0."""
+    if sample_weight is None:
+        return 1.0
+    sizes = [tf.reduce_sum(tf.abs(w)) for w in tf.nest.flatten(sample_weight)]
+    return tf.cast(global_sum(tf.add_n(sizes)) > 0, tf.float32)
 
 
 def _is_keras_3(model: Any) -> bool:

@@ -125,7 +125,7 @@ class NeighborMode(abc.ABC):
         """The memory for embeddings of width D; only where `remembers`."""
         raise NotImplementedError
 
-    def remember(self, compared: Any, features: Features, memory: Any) -> None:
+    def remember(self, compared: Any, features: Features, memory: Any) -> None:  # noqa: B027
         """Called after each training batch where `remembers`; `compared` are the batch's rows."""
 
 
@@ -135,17 +135,21 @@ class _Beside(NeighborMode):
     k: int
 
     def owns(self, key: str) -> bool:
+        """See `NeighborMode`."""
         return key.startswith(_PREFIX)
 
     def inputs(self, features: Features) -> dict[str, Any]:
+        """See `NeighborMode`."""
         numbered = _indexed(features)
         found = super().inputs(features)
         return {key: v for key, v in found.items() if not (numbered and key == INDEX)}
 
     def needs(self, inputs: Iterable[str]) -> list[str]:
+        """See `NeighborMode`."""
         return [f"NL_nbr_{i}_{name}" for i in range(self.k) for name in [*inputs, "weight"]]
 
     def check(self, features: Features) -> None:
+        """See `NeighborMode`."""
         super().check(features)
         most = _count(features)
         if most > self.k:
@@ -163,6 +167,7 @@ class _Beside(NeighborMode):
             )
 
     def gather(self, features: Features, *, fold: bool) -> Pass:
+        """See `NeighborMode`."""
         own = self.inputs(features)
 
         def together(name: str) -> Any:
@@ -177,6 +182,7 @@ class _Beside(NeighborMode):
         return Pass({name: tf.gather(v, rows) for name, v in inputs.items()}, places, batch)
 
     def edges(self, compared: Any, features: Features, memory: Any) -> Edges:
+        """See `NeighborMode`."""
         weights = [features[f"NL_nbr_{i}_weight"] for i in range(self.k)]
         rows = tf.shape(weights[0])[0]
         sources = tf.repeat(compared[:rows], self.k, axis=0)
@@ -200,6 +206,7 @@ class Packed(_Beside):
         _check_k(self)
 
     def batches(self, data: Any, graph: Any, *, replicas: int = 1, **window: Any) -> Any:
+        """See `NeighborMode`."""
         return batching.gathered_batches(data, graph, max_neighbors=self.k, **window)
 
 
@@ -226,6 +233,7 @@ class Gathered(_Beside):
         check_sample(self.sample)
 
     def batches(self, data: Any, graph: Any, *, replicas: int = 1, **window: Any) -> Any:
+        """See `NeighborMode`."""
         return batching.gathered_batches(
             data, graph, max_neighbors=self.k, sample=self.sample, **window
         )
@@ -246,17 +254,21 @@ class Paired(NeighborMode):
     correction: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def owns(self, key: str) -> bool:
+        """See `NeighborMode`."""
         return key == PAIR_WEIGHT
 
     def needs(self, inputs: Iterable[str]) -> list[str]:
+        """See `NeighborMode`."""
         return [PAIR_WEIGHT]
 
     def edges(self, compared: Any, features: Features, memory: Any) -> Edges:
+        """See `NeighborMode`."""
         weights = tf.reshape(features[PAIR_WEIGHT], [-1])
         pairs = tf.shape(weights)[0] // 2 * 2
         return Edges(compared[0:pairs:2], compared[1:pairs:2], weights[0:pairs:2])
 
     def batches(self, data: Any, graph: Any, **window: Any) -> Any:
+        """See `NeighborMode`."""
         return batching.paired_batches(
             data, graph, by_weight=self.by_weight, correction=self.correction, **window
         )
@@ -288,12 +300,15 @@ class Bank(NeighborMode):
             raise ConfigError("`size` must be at least 1.", received=f"size={self.size}")
 
     def owns(self, key: str) -> bool:
+        """See `NeighborMode`."""
         return key in self._keys
 
     def needs(self, inputs: Iterable[str]) -> list[str]:
+        """See `NeighborMode`."""
         return list(self._keys)
 
     def check(self, features: Features) -> None:
+        """See `NeighborMode`."""
         super().check(features)
         width = features[NEIGHBOR_INDEX].shape[-1]
         if width is not None and width != self.k:
@@ -304,6 +319,7 @@ class Bank(NeighborMode):
             )
 
     def edges(self, compared: Any, features: Features, memory: EmbeddingBank) -> Edges:
+        """See `NeighborMode`."""
         targets, seen = memory.read(features[NEIGHBOR_INDEX])
         sources = tf.repeat(compared, tf.shape(targets)[1], axis=0)
         targets = tf.reshape(targets, [-1, tf.shape(targets)[2]])
@@ -311,9 +327,11 @@ class Bank(NeighborMode):
 
     @property
     def remembers(self) -> bool:
+        """See `NeighborMode`."""
         return True
 
     def make_memory(self, width: int) -> EmbeddingBank:
+        """See `NeighborMode`."""
         if self.size is None:
             raise ConfigError(
                 "A bank needs the number of examples.",
@@ -323,9 +341,11 @@ class Bank(NeighborMode):
         return EmbeddingBank(self.size, width)
 
     def remember(self, compared: Any, features: Features, memory: EmbeddingBank) -> None:
+        """See `NeighborMode`."""
         memory.write(features[INDEX], compared)
 
     def batches(self, data: Any, graph: Any, *, replicas: int = 1, **window: Any) -> Any:
+        """See `NeighborMode`."""
         examples = batching.Examples.of(data)
         if self.size is not None and self.size != len(examples):
             raise ConfigError(

@@ -85,13 +85,13 @@ def _add_run(parser: ArgumentParser) -> None:
 def evaluate(args: Any) -> int:
     """Runs `evaluate` and gives its exit status."""
     from tfgraphreg.distances import DISTANCES
-    from tfgraphreg.pipeline.runs import read_run
+    from tfgraphreg.runs.folder import read_run
 
     if args.distance is not None:
         DISTANCES.get(args.distance)
     run = read_run(args.run)
     start_tensorflow()
-    from tfgraphreg.pipeline.evaluate import evaluate_run
+    from tfgraphreg.recipes.evaluate import evaluate_run
 
     evaluate_run(
         run,
@@ -132,8 +132,8 @@ def embed_parser(parser: ArgumentParser) -> None:
 
 def embed(args: Any) -> int:
     """Runs `embed` and gives its exit status."""
-    from tfgraphreg.pipeline.embed import EmbedOptions, embed_run
-    from tfgraphreg.pipeline.runs import read_run
+    from tfgraphreg.recipes.embed import EmbedOptions, embed_run
+    from tfgraphreg.runs.folder import read_run
 
     names = [field.name for field in dataclasses.fields(EmbedOptions)]
     options = EmbedOptions(**{name: getattr(args, name) for name in names})
@@ -162,11 +162,11 @@ def search_parser(parser: ArgumentParser) -> None:
 
 def search(args: Any) -> int:
     """Runs `search` and gives its exit status."""
-    from tfgraphreg.pipeline.runs import read_run
+    from tfgraphreg.runs.folder import read_run
 
     run = read_run(args.run)
     start_tensorflow()
-    from tfgraphreg.pipeline.find import search_run
+    from tfgraphreg.recipes.find import search_run
 
     problems = search_run(
         run,
@@ -194,6 +194,6 @@ def compare_parser(parser: ArgumentParser) -> None:
 
 def compare(args: Any) -> int:
     """Runs `compare` and gives its exit status."""
-    from tfgraphreg.pipeline.page import compare_runs
+    from tfgraphreg.recipes.page import compare_runs
 
     return 2 if compare_runs(args.runs, sweep=args.sweep, out=args.out).problems else 0

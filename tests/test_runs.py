@@ -10,8 +10,8 @@ from tfgraphreg import cli
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import load
 from tfgraphreg.errors import RunError
-from tfgraphreg.pipeline.compare import compare, gather
-from tfgraphreg.pipeline.runs import METRICS, RunFolder, open_run, read_run
+from tfgraphreg.recipes.compare import compare, gather
+from tfgraphreg.runs.folder import METRICS, RunFolder, open_run, read_run
 
 QUICK = ["--dataset", "digits", "--backbone", "fcnn", "--limit", "200", "--epochs", "1"]
 

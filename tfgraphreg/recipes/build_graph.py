@@ -9,8 +9,8 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.graph.npz import write_npz
 from tfgraphreg.graph.report import write_report
 from tfgraphreg.graph.tsv import write_tsv
-from tfgraphreg.pipeline.terminal import progress_bars, say
-from tfgraphreg.pipeline.train import prepare
+from tfgraphreg.recipes.terminal import progress_bars, say
+from tfgraphreg.recipes.train import prepare
 
 
 def build_graph(config: TrainConfig, folder: os.PathLike[str] | str) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from tfgraphreg import commands_results as results
 from tfgraphreg import config as configs
-from tfgraphreg.commands_results import start_tensorflow
+from tfgraphreg.commands import results
+from tfgraphreg.commands.results import start_tensorflow
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError
 
@@ -89,7 +89,7 @@ def _train_parser(parser: ArgumentParser) -> None:
 
 def _train(args: Any) -> int:
     config = _to_config(args)
-    from tfgraphreg.pipeline.train import check_names, train
+    from tfgraphreg.recipes.train import check_names, train
 
     check_names(config)
     start_tensorflow()
@@ -106,8 +106,8 @@ def _graph_parser(parser: ArgumentParser) -> None:
 
 def _build_graph(args: Any) -> int:
     config = _to_config(args)
-    from tfgraphreg.pipeline.build_graph import build_graph
-    from tfgraphreg.pipeline.train import check_names
+    from tfgraphreg.recipes.build_graph import build_graph
+    from tfgraphreg.recipes.train import check_names
 
     check_names(config)
     start_tensorflow()
@@ -129,7 +129,7 @@ def _predict(args: Any) -> int:
     if args.top < 1:
         raise ConfigError("`--top` must be at least 1.", received=f"top={args.top}")
     start_tensorflow()
-    from tfgraphreg.pipeline.serve import predict
+    from tfgraphreg.recipes.serve import predict
 
     found = predict(args.images, run_dir=args.run, model_dir=args.model, top=args.top)
     return 2 if any(p.error for p in found) else 0
@@ -149,7 +149,7 @@ def _backbones(args: Any) -> int:
     from rich.table import Table
 
     from tfgraphreg.backbones.catalog import backbone_table
-    from tfgraphreg.pipeline.terminal import table_console
+    from tfgraphreg.recipes.terminal import table_console
 
     limit = None if args.max_parameters is None else int(args.max_parameters * 1e6)
     rows = backbone_table(args.pattern, max_parameters=limit)

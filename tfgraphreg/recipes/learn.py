@@ -25,9 +25,9 @@ from tfgraphreg.neighbors.modes import Bank, Gathered, NeighborMode, Packed, Pai
 from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.neighbors.packed import packed_batches
 from tfgraphreg.neighbors.packing import pack
-from tfgraphreg.pipeline.graphs import graph_key
-from tfgraphreg.pipeline.runs import RunFolder
-from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.recipes.graphs import graph_key
+from tfgraphreg.recipes.terminal import progress_bars, say
+from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.training.augmentation import build_augmenter, build_label_mixer
 from tfgraphreg.training.fit import FitPlan, fit, suit_batch_norm
 from tfgraphreg.training.history import Row

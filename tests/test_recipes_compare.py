@@ -17,7 +17,7 @@ import scipy.stats
 
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, RunError
-from tfgraphreg.pipeline import compare, sweep, tables
+from tfgraphreg.recipes import compare, sweep, tables
 
 
 def make_run(folder, *, accuracy, name=None, recall=None, **settings):

@@ -20,9 +20,9 @@ from tfgraphreg import config as configs
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, RunError
-from tfgraphreg.pipeline.compare import read_record
-from tfgraphreg.pipeline.graphs import file_mark
-from tfgraphreg.pipeline.terminal import say
+from tfgraphreg.recipes.compare import read_record
+from tfgraphreg.recipes.graphs import file_mark
+from tfgraphreg.recipes.terminal import say
 
 _MAX_RUNS = 10_000
 _PLACES = ("run_dir", "export_dir", "resume")
@@ -74,7 +74,7 @@ def grid(settings: dict[Any, Any], out: pathlib.Path) -> dict[str, TrainConfig]:
     Raises:
         ConfigError: If a setting is unknown, empty, or a combination cannot work.
     """
-    from tfgraphreg.pipeline.train import check_names
+    from tfgraphreg.recipes.train import check_names
 
     choices = {}
     for key, value in settings.items():

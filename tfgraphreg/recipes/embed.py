@@ -13,10 +13,10 @@ from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.evaluation.nearest import nearest, without_own
 from tfgraphreg.features import extract
-from tfgraphreg.pipeline.figures import FOLDER
-from tfgraphreg.pipeline.outputs import RunOutputs, run_outputs, within_budget
-from tfgraphreg.pipeline.runs import RunFolder, finished_metrics
-from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.recipes.figures import FOLDER
+from tfgraphreg.recipes.terminal import progress_bars, say
+from tfgraphreg.runs.folder import RunFolder, finished_metrics
+from tfgraphreg.runs.outputs import RunOutputs, run_outputs, within_budget
 from tfgraphreg.visualize import figures, grids
 from tfgraphreg.visualize.mde import VARIANTS, Layout, layout, load_pymde
 from tfgraphreg.visualize.projector import write_projector
@@ -198,7 +198,7 @@ def _layouts(
         return made
 
     if options.source == "graph":
-        from tfgraphreg.pipeline.graphs import training_graph
+        from tfgraphreg.recipes.graphs import training_graph
 
         graph = training_graph(
             seen.run.config, within_budget(seen.run.config, seen.dataset), progress

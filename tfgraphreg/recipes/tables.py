@@ -9,8 +9,8 @@ import pathlib
 from typing import Any
 
 from tfgraphreg import storage
-from tfgraphreg.pipeline.compare import Comparison
-from tfgraphreg.pipeline.terminal import table_console
+from tfgraphreg.recipes.compare import Comparison
+from tfgraphreg.recipes.terminal import table_console
 
 
 def write_tables(comparison: Comparison, folder: os.PathLike[str] | str) -> list[pathlib.Path]:

@@ -15,9 +15,9 @@ from tfgraphreg.data.catalog import find_loader
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.pipeline.graphs import check_graph, file_mark, search_note, training_graph
-from tfgraphreg.pipeline.outputs import load_data, within_budget
-from tfgraphreg.pipeline.runs import (
+from tfgraphreg.recipes.graphs import check_graph, file_mark, search_note, training_graph
+from tfgraphreg.recipes.terminal import progress_bars, say
+from tfgraphreg.runs.folder import (
     METRICS,
     RunFolder,
     gone_if_it_fails,
@@ -25,7 +25,7 @@ from tfgraphreg.pipeline.runs import (
     open_run,
     working_on,
 )
-from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.runs.outputs import load_data, within_budget
 from tfgraphreg.training.history import HISTORY, read_history
 
 
@@ -58,7 +58,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         say(f"Run: {run.path}")
         with progress_bars() as progress:
             material = prepare(config, progress)
-        from tfgraphreg.pipeline.learn import learn
+        from tfgraphreg.recipes.learn import learn
 
         # Epochs of an interrupted run count, as they do for train_seconds.
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
@@ -125,8 +125,8 @@ def check_names(config: TrainConfig) -> None:
 def _measure_and_export(
     config: TrainConfig, run: RunFolder, material: Material, learned: Any
 ) -> dict[str, Any]:
-    from tfgraphreg.pipeline.evaluate import measure
-    from tfgraphreg.pipeline.serve import export_and_check
+    from tfgraphreg.recipes.evaluate import measure
+    from tfgraphreg.recipes.serve import export_and_check
 
     with progress_bars() as progress:
         measured = measure(

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
-from tfgraphreg.pipeline.compare import Comparison, RunRecord, compare, gather
-from tfgraphreg.pipeline.tables import print_tables, write_tables
-from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.recipes.compare import Comparison, RunRecord, compare, gather
+from tfgraphreg.recipes.tables import print_tables, write_tables
+from tfgraphreg.recipes.terminal import progress_bars, say
 from tfgraphreg.storage import UNREADABLE_NPZ
 from tfgraphreg.visualize import report
 
@@ -32,7 +32,7 @@ def compare_runs(
 
     Args:
         paths: Run folders, or folders of run folders.
-        sweep: A sweep file (see `tfgraphreg.pipeline.sweep.read_sweep`).
+        sweep: A sweep file (see `tfgraphreg.recipes.sweep.read_sweep`).
         out: Folder for the results. Default: the sweep's own, else `comparison`.
 
     Raises:
@@ -47,7 +47,7 @@ def compare_runs(
     failed: list[str] = []
     folders: list[Any] = list(paths)
     if sweep is not None:
-        from tfgraphreg.pipeline.sweep import read_sweep, run_sweep
+        from tfgraphreg.recipes.sweep import read_sweep, run_sweep
 
         plan = read_sweep(sweep)
         failed = run_sweep(plan)
@@ -158,7 +158,7 @@ def _class_names(run: RunRecord, named: np.ndarray | None, highest: int) -> list
 def _thumbnails(run: RunRecord, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
     if "indices" not in arrays:
         return None
-    from tfgraphreg.pipeline.outputs import load_data
+    from tfgraphreg.runs.outputs import load_data
 
     try:
         with progress_bars() as progress:

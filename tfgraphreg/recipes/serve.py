@@ -15,8 +15,8 @@ from tfgraphreg.data.decoding import decode_image
 from tfgraphreg.errors import ConfigError, ModelError
 from tfgraphreg.export import Prediction, Predictor, export
 from tfgraphreg.model.classifier import infer
-from tfgraphreg.pipeline.runs import RunFolder, finished_metrics, read_run
-from tfgraphreg.pipeline.terminal import say
+from tfgraphreg.recipes.terminal import say
+from tfgraphreg.runs.folder import RunFolder, finished_metrics, read_run
 
 _TOLERANCE = 1e-5
 # No power of two and not the training batch: a batch size must not have been baked in.

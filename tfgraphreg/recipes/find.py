@@ -9,10 +9,10 @@ import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.export import Predictor
-from tfgraphreg.pipeline.figures import FOLDER
-from tfgraphreg.pipeline.outputs import ask, load_data
-from tfgraphreg.pipeline.runs import RunFolder
-from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.recipes.figures import FOLDER
+from tfgraphreg.recipes.terminal import progress_bars, say
+from tfgraphreg.runs.folder import RunFolder
+from tfgraphreg.runs.outputs import ask, load_data
 from tfgraphreg.visualize import search
 from tfgraphreg.visualize.grids import retrieval_grid
 from tfgraphreg.visualize.search import Searcher

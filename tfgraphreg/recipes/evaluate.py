@@ -14,9 +14,9 @@ from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.evaluation.classification import classification_report
 from tfgraphreg.evaluation.retrieval import full_retrieval_report, retrieval_report
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.pipeline.outputs import RunOutputs, ask, run_outputs, within_budget
-from tfgraphreg.pipeline.runs import RunFolder
-from tfgraphreg.pipeline.terminal import progress_bars, say
+from tfgraphreg.recipes.terminal import progress_bars, say
+from tfgraphreg.runs.folder import RunFolder
+from tfgraphreg.runs.outputs import RunOutputs, ask, run_outputs, within_budget
 
 EVALUATION = "evaluation.json"
 WITHIN = ("train", "test", "all")
@@ -121,7 +121,7 @@ def evaluate_run(
             found["probes"] = _probes(seen, progress)
         storage.write_json(run.path / EVALUATION, found)
         if figures:
-            from tfgraphreg.pipeline.figures import draw_figures
+            from tfgraphreg.recipes.figures import draw_figures
 
             drawn = draw_figures(seen, found, graph, distance, progress)
             say(f"Figures: {run.path / 'figures'}: {', '.join(drawn)}")
@@ -221,7 +221,7 @@ def _within(seen: RunOutputs, which: str, distance: str, progress: Any) -> dict[
 
 def _graph(seen: RunOutputs, progress: Any) -> SimilarityGraph | None:
     """The run's training graph; for a run without a graph term, the one its settings describe."""
-    from tfgraphreg.pipeline.graphs import training_graph
+    from tfgraphreg.recipes.graphs import training_graph
 
     config = seen.run.config
     try:
@@ -235,7 +235,7 @@ def _faithfulness(
     seen: RunOutputs, graph: SimilarityGraph, distance: str, progress: Any
 ) -> dict[str, Any]:
     from tfgraphreg.evaluation.faithfulness import faithfulness_report
-    from tfgraphreg.pipeline.features import graph_features
+    from tfgraphreg.recipes.features import graph_features
 
     config, count = seen.run.config, graph.num_nodes
     dataset = within_budget(config, seen.dataset)

@@ -19,7 +19,7 @@ from tfgraphreg import config as configs
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import RunError, TFGraphRegError
-from tfgraphreg.pipeline.runs import CONFIG, METRICS
+from tfgraphreg.runs.folder import CONFIG, METRICS
 from tfgraphreg.training.history import HISTORY, Row, read_history
 
 METRIC_NAMES = (
@@ -174,7 +174,7 @@ def read_record(path: os.PathLike[str] | str) -> RunRecord:
 
 def _reported(path: pathlib.Path, config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:
     """The single numbers of the reports about a run."""
-    from tfgraphreg.pipeline.evaluate import read_evaluation
+    from tfgraphreg.recipes.evaluate import read_evaluation
 
     reports = {"classification": metrics.get("classification")}
     evaluation = read_evaluation(path) or {}

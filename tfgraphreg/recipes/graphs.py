@@ -16,8 +16,8 @@ from tfgraphreg.graph.build import build, union
 from tfgraphreg.graph.npz import read_npz, write_npz
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import read_tsv
-from tfgraphreg.pipeline.features import check_features, features_mark, graph_features
-from tfgraphreg.pipeline.terminal import say
+from tfgraphreg.recipes.features import check_features, features_mark, graph_features
+from tfgraphreg.recipes.terminal import say
 
 
 def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:

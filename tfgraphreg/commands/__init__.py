@@ -1,0 +1,1 @@
+"""The commands of the program: flags, help, and the one call that each makes."""

@@ -1,1 +1,0 @@
-"""The recipes: the one room that composes all others."""

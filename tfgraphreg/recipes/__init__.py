@@ -1,0 +1,1 @@
+"""Recipes: each composes the rooms below it into one command."""
