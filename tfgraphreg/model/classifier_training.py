@@ -120,9 +120,11 @@ class RegularizedClassifier(GraphRegularization):
         return super().train_step((features, {"true": labels, "targets": targets}, weights))
 
     def test_step(self, data):
-        """Supervised loss and accuracy of a batch in inference mode."""
-        features, labels = data[:2]
-        return super().test_step((features, labels, _row_weights(_labeled(labels))))
+        """Supervised loss and accuracy of a batch's labeled rows in inference mode."""
+        labeled = _labeled(data[1]) > 0
+        # Masked rather than weighted: a batch must count as much as it has labels.
+        rows = tf.nest.map_structure(lambda v: tf.boolean_mask(v, labeled), data[:2])
+        return super().test_step(rows)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
         """The cross-entropy, in training with the metric-learning loss besides."""

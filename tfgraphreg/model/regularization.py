@@ -14,7 +14,7 @@ from tfgraphreg.distances import DISTANCES, Distance
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.model.graph_term import global_sum
 from tfgraphreg.model.readout import Readout
-from tfgraphreg.model.regularizer import Regularizer
+from tfgraphreg.model.regularizer import Refusals, Regularizer
 from tfgraphreg.neighbors import modes
 from tfgraphreg.neighbors.modes import NeighborMode, own_inputs
 
@@ -98,6 +98,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             _check_nsl(self_config, distance, embedding, mode, augmenter)
         super().__init__(base_model, self_config)
         self._autocast = False  # The weights of edges stay float32 under any precision policy.
+        self._refusals = Refusals()
         self.as_nsl = graph_reg_config is not None
         self.embedding = embedding
         self.augmenter = augmenter
@@ -160,15 +161,14 @@ class GraphRegularization(nsl.keras.GraphRegularization):
 
     def call(self, inputs, training=False, **kwargs):
         """The base model's outputs; in training the graph term is added as a loss."""
-        if not training:
+        with self._refusals.noted():
+            if not training:
+                return self._infer(inputs)
             if self.as_nsl:
-                return self.base_model(own_inputs(inputs, self._nsl_mode()), training=False)
-            return self._regularizer.infer(inputs)
-        if self.as_nsl:
-            if self.alpha > 0:
-                _check_nsl_batch(inputs, self._nsl_mode())
-            return super().call(inputs, training=training, **kwargs)
-        outputs, share = self._regularizer.train(inputs, fold=not self.jit_compile)
+                if self.alpha > 0:
+                    _check_nsl_batch(inputs, self._nsl_mode())
+                return super().call(inputs, training=training, **kwargs)
+            outputs, share = self._regularizer.train(inputs, fold=not self.jit_compile)
         self._adopt()
         if share is not None:
             weight = self._replica_weight(inputs)
@@ -177,6 +177,11 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             self.add_loss(self.alpha * share)
         self._graph_share = tf.constant(0.0) if share is None else share
         return outputs
+
+    def _infer(self, inputs: Any) -> Any:
+        if self.as_nsl:
+            return self.base_model(own_inputs(inputs, self._nsl_mode()), training=False)
+        return self._regularizer.infer(inputs)
 
     def _nsl_mode(self) -> NeighborMode:
         return modes.Packed(max(self.graph_reg_config.neighbor_config.max_neighbors, 1))
@@ -211,13 +216,25 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             metric.update_state(value, sample_weight=weight)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
+    def fit(self, *args, **kwargs):
+        """Trains on batches of `with_neighbors`; see `keras.Model.fit`."""
+        with self._refusals.shown():
+            return super().fit(*args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        """One step on one batch; see `keras.Model.train_on_batch`."""
+        with self._refusals.shown():
+            return super().train_on_batch(*args, **kwargs)
+
     def evaluate(self, *args, **kwargs):
         """Loss and metrics without the graph term; see `keras.Model.evaluate`."""
-        return keras.Model.evaluate(self, *args, **kwargs)
+        with self._refusals.shown():
+            return keras.Model.evaluate(self, *args, **kwargs)
 
     def predict(self, *args, **kwargs):
         """The base model's outputs; see `keras.Model.predict`."""
-        return keras.Model.predict(self, *args, **kwargs)
+        with self._refusals.shown():
+            return keras.Model.predict(self, *args, **kwargs)
 
     def test_step(self, data):
         """Loss and metrics of a batch in inference mode, without the graph term."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfgraphreg.compat import tf
 from tfgraphreg.distances import find_distance
-from tfgraphreg.errors import ConfigError
+from tfgraphreg.errors import ConfigError, TFGraphRegError
 from tfgraphreg.model.graph_term import GraphTerm
 from tfgraphreg.model.readout import Readout
 from tfgraphreg.neighbors.modes import NeighborMode, find_mode, own_inputs
@@ -123,3 +124,34 @@ def _may_create() -> bool:
     return tf.distribute.in_cross_replica_context() or (
         tf.distribute.get_strategy().num_replicas_in_sync == 1
     )
+
+
+class Refusals:
+    """Brings an error of this package through `tf.function` unchanged.
+
+    AutoGraph replaces an exception of a class that it does not know by one of its own, with a page
+    of source lines.
+    """
+
+    def __init__(self):
+        self._last: TFGraphRegError | None = None
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Inside the traced function: remembers the error."""
+        try:
+            yield
+        except TFGraphRegError as error:
+            self._last = error
+            raise
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Outside of it: raises the error as it was."""
+        self._last = None
+        try:
+            yield
+        except Exception:
+            if self._last is None:
+                raise
+            raise self._last from None
