@@ -94,13 +94,14 @@ class RegularizedClassifier(GraphRegularization):
 
     def compile(self, optimizer, *, jit_compile=None):
         """Configures training; loss and accuracy are the classifier's own."""
-        keras.Model.compile(
-            self,
-            optimizer,
-            loss=ClassLoss(multilabel=self.multilabel),
-            metrics=[ClassAccuracy(multilabel=self.multilabel)],
-            jit_compile=jit_compile,
-        )
+        with self.distribute_strategy.scope():
+            keras.Model.compile(
+                self,
+                optimizer,
+                loss=ClassLoss(multilabel=self.multilabel),
+                metrics=[ClassAccuracy(multilabel=self.multilabel)],
+                jit_compile=jit_compile,
+            )
 
     def call(self, inputs, training=False, **kwargs):
         """`embedding` and `logits`; in training the graph term is added as a loss."""

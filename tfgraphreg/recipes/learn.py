@@ -138,7 +138,7 @@ def build_model(config: TrainConfig, dataset: Dataset) -> RegularizedClassifier:
         config.alpha,
         config.distance,
         regularize=config.regularize,
-        mode=neighbor_mode(config, size=len(dataset.train)),
+        mode=neighbor_mode(config, size=len(dataset.train)) if config.regularized else None,
         multilabel=dataset.multilabel,
         objective=config.objective,
         augmenter=build_augmenter(config.augment, seed=config.seed),
