@@ -36,7 +36,7 @@ OBJECTIVES = (
 )
 GRAPH_KINDS = ("knn", "mutual", "threshold", "radius", "class", "random")
 SEARCHES = ("auto", "exact", "ivf", "hnsw")
-WEIGHTINGS = ("cosine", "gaussian", "binary")
+WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "binary")
 BAD_IMAGE = ("error", "skip")
 
 # The fields that make a graph, and those that decide how it takes part in training.
