@@ -1,5 +1,6 @@
 """Folders as people have them: names of splits, leftovers of file servers, few or no labels."""
 
+import dataclasses
 import os
 import unicodedata
 
@@ -165,3 +166,31 @@ def test_images_of_many_sizes_get_one(tmp_path, sides, chosen):
     assert dataset.image_shape == (chosen, chosen, 3)
     assert any(f"resized to {chosen} x {chosen}. --image-size" in n for n in dataset.notes)
     assert open_folder(root, tmp_path, image_size=20).image_shape == (20, 20, 3)
+
+
+def test_few_training_labels_beside_a_labeled_validation_split_are_told(tmp_path):
+    root = write(tmp_path / "set", {"a": 20, "b": 20, "_unlabeled": 5})
+    options = {"validation_fraction": 0.25, "labels_per_class": 2}
+    dataset = open_folder(root, tmp_path, **options)
+    assert counts(dataset.train, 2) == [2, 2, 25]
+    assert counts(dataset.validation, 2) == [4, 4, 0]
+    told = [note for note in dataset.notes if "validation split keeps its 8 labels" in note]
+    assert len(told) == 1 and "2 a class" in told[0]
+
+
+def test_unlabeled_images_of_a_loader_are_not_measured_by(monkeypatch):
+    from tfgraphreg.data import catalog
+
+    whole = load("digits")
+    labels = whole.test.labels.copy()
+    labels[:7] = UNLABELED
+    loader = catalog.DATASETS.get("digits").loader
+
+    def partly_labeled(options):
+        found = loader(options)
+        return dataclasses.replace(found, test=dataclasses.replace(found.test, labels=labels))
+
+    monkeypatch.setattr(catalog, "find_loader", lambda name: partly_labeled)
+    dataset = load("digits")
+    np.testing.assert_array_equal(dataset.test.ids, whole.test.ids[7:])
+    assert "7 unlabeled image(s) of the test split are left out." in dataset.notes

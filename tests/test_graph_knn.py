@@ -50,7 +50,7 @@ def test_knn_graph_has_exactly_k_edges_a_node_and_cosine_weights():
 @pytest.mark.parametrize("weighting", ["cosine", "gaussian", "binary"])
 def test_more_copies_than_k(metric, weighting):
     x = np.concatenate([np.tile(features(1, 4, 1), (40, 1)), features(20, 4, 2), np.zeros((9, 4))])
-    graph = knn_graph(x, k=3, metric=metric, weighting=weighting)
+    graph = knn_graph(x, k=3, distance=metric, weighting=weighting)
     assert (graph.degrees() == 3).all()
     assert (graph.sources() != graph.indices).all()
     assert (graph.weights > 0).all() and (graph.weights <= 1).all()
@@ -69,7 +69,7 @@ def test_gaussian_weights_equal_loops():
         ("cosine", lambda a, b: np.sqrt(scipy_distance.cosine(a, b))),
     ):
         for k in (4, 9):
-            graph = knn_graph(x, k=k, metric=metric, weighting="gaussian")
+            graph = knn_graph(x, k=k, distance=metric, weighting="gaussian")
             nodes = graph.indices.reshape(40, k)
             expected = gaussian_weights(x.astype(float), nodes, distance)
             np.testing.assert_allclose(graph.weights.reshape(40, k), expected, rtol=1e-5)
@@ -121,12 +121,12 @@ def clusters(n=6000, width=16):
 def test_lists_reach_as_far_as_the_neighbors_need(monkeypatch):
     monkeypatch.setitem(search._EXACT_WORK, "METRIC_L2", 0)
     for x, metric in ((clusters(), "cosine"), (clusters(), "euclidean")):
-        graph = knn_graph(x, k=10, metric=metric)
-        truth = knn_graph(x, k=10, metric=metric, method="exact")
+        graph = knn_graph(x, k=10, distance=metric)
+        truth = knn_graph(x, k=10, distance=metric, method="exact")
         share = graph.to_scipy().multiply(truth.to_scipy() > 0).nnz / truth.num_edges
         assert graph.about["method"] == "ivf"
         assert share > 0.99 and graph.about["recall"] == pytest.approx(share, abs=0.01)
-        same = knn_graph(x, k=10, metric=metric)
+        same = knn_graph(x, k=10, distance=metric)
         np.testing.assert_array_equal(graph.indices, same.indices)
 
 
@@ -139,7 +139,7 @@ def test_where_lists_do_not_help_the_search_is_exact_while_it_can_be(monkeypatch
     about = knn_graph(x, k=10).about
     assert about["method"] == "ivf" and about["recall"] < 0.99
     with pytest.raises(GraphError, match=r"no inverted lists for the distance manhattan"):
-        knn_graph(x, k=10, metric="manhattan", method="ivf")
+        knn_graph(x, k=10, distance="manhattan", method="ivf")
 
 
 def test_bad_input_says_what_to_do():
@@ -161,7 +161,7 @@ def test_bad_input_says_what_to_do():
     with pytest.raises(ConfigError, match=r"`weighting` must be one of cosine, gaussian, binary"):
         knn_graph(x, k=2, weighting="linear")
     with pytest.raises(UnknownNameError, match=r"Did you mean euclidean"):
-        knn_graph(x, k=2, metric="euclid")
+        knn_graph(x, k=2, distance="euclid")
     broken = x.copy()
     broken[3, 1] = np.nan
     with pytest.raises(GraphError, match=r"1 rows with NaN or infinity, the first is row 3"):
@@ -193,4 +193,4 @@ def test_a_metric_of_ones_own_and_negative_histograms():
     with pytest.raises(GraphError, match=r"no approximate search for the distance my_own"):
         nearest(Measured.of(x, chebyshev), 5, method="hnsw")
     with pytest.raises(GraphError, match=r"js compares histograms: features must not be negative"):
-        knn_graph(x - 1, k=3, metric="js")
+        knn_graph(x - 1, k=3, distance="js")

@@ -113,6 +113,21 @@ def test_unlabeled_rows_count_only_in_the_graph():
     assert none["supervised_loss"] == 0 and none["graph_loss"] > 0
 
 
+def test_batches_without_labels_do_not_dilute_the_supervised_loss():
+    features, labels = batch()
+    labels = tf.concat([labels[:2], tf.fill([6], tf.constant(-1, tf.int64))], 0)
+    data = tf.data.Dataset.from_tensor_slices((features, labels)).batch(2)
+    model = wrap(base_model(), alpha=0.0)
+    model.compile(optimizer=keras.optimizers.SGD(0.0))
+    own = {k: v[:2] for k, v in features.items()}
+    first = one_step(wrap(base_model(), alpha=0.0), own, labels[:2])
+    logs = model.fit(data, verbose=0).history
+    assert logs["supervised_loss"][0] == pytest.approx(first["supervised_loss"], rel=1e-5)
+    assert logs["loss"][0] == pytest.approx(first["loss"] / 4, rel=1e-5)
+    found = model.evaluate(data, verbose=0, return_dict=True)
+    assert found["loss"] == found["supervised_loss"] == pytest.approx(first["loss"], rel=1e-5)
+
+
 def test_batch_normalization_sees_images_and_neighbors_once():
     base = base_model(norm=True)
     features, labels = batch()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import re
+from collections.abc import Iterable
+from typing import Any
 
 # The end of a sentence; not of a path such as ".." or of a text that was cut with "...".
 _FULL_STOP = re.compile(r"[^./]\.$")
@@ -86,3 +90,10 @@ def first_line(error: BaseException) -> str:
     """What an error says first, or its kind if it says nothing; at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
+
+
+def did_you_mean(value: Any, choices: Iterable[str]) -> str | None:
+    """A question that offers the choices spelled like `value`, or None if there are none."""
+    # Comparing with very many ids would take longer than the work that failed.
+    near = difflib.get_close_matches(str(value)[:200], itertools.islice(choices, 20_000), n=2)
+    return f"Did you mean {' or '.join(near)}?" if near else None

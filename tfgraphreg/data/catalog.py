@@ -17,7 +17,7 @@ from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.data.known import KNOWN, KnownSet
 from tfgraphreg.data.options import LoadOptions
 from tfgraphreg.data.sources import find_files
-from tfgraphreg.data.splits import divide, keep_labels, stratified_choice
+from tfgraphreg.data.splits import divide, keep_labels, labels_beyond_budget, stratified_choice
 from tfgraphreg.errors import DataError
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.registry import Registry
@@ -80,7 +80,7 @@ def load(
             instead. The test split stays whole.
         image_size: Height and width to which images are resized; None keeps their own.
         labels_per_class: Keep N labels a class in the training split; the other images stay,
-            unlabeled (-1).
+            unlabeled (-1). The validation split keeps all of its labels; a note says so.
         on_bad_image: ``"error"`` refuses a folder with an unusable image, ``"skip"`` leaves such
             images out; see `tfgraphreg.data.folder`.
         cache_images: Decode a folder's images once into a file in the cache instead of at
@@ -139,10 +139,12 @@ def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:
 
 def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
     """Applies what is the same for every dataset."""
-    train, validation = dataset.train, dataset.validation
-    if len(train) == 0 or len(dataset.test) == 0:
-        raise DataError(f"{dataset.name} has an empty training or test split.")
     notes = list(dataset.notes)
+    train = dataset.train
+    validation = _labeled(dataset.validation, "validation", notes)
+    test = _labeled(dataset.test, "test", notes)
+    if len(train) == 0 or len(test) == 0:
+        raise DataError(f"{dataset.name} has an empty training or test split.")
     if options.limit is not None and options.limit < len(train):
         train = _limited(train, options.limit, options.seed, notes)
     elif options.limit is not None:
@@ -154,6 +156,7 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
     notes.extend(filter(None, [_classes_without_training(train, dataset.class_names)]))
     if options.labels_per_class is not None:
         train = keep_labels(train, options.labels_per_class, seed=options.seed)
+        notes.extend(filter(None, [labels_beyond_budget(validation, options.labels_per_class)]))
     choices = {
         "limit": options.limit,
         "validation_fraction": options.validation_fraction,
@@ -165,9 +168,19 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
         dataset,
         train=train,
         validation=validation,
+        test=test,
         notes=tuple(notes),
         checksum=fingerprint([dataset.checksum, choices]),
     )
+
+
+def _labeled(split: Split, name: str, notes: list[str]) -> Split:
+    """The labeled items of a split to measure by: unlabeled ones belong to training alone."""
+    missing = len(split) - int(split.labeled.sum())
+    if not missing:
+        return split
+    notes.append(f"{missing} unlabeled image(s) of the {name} split are left out.")
+    return split.take(np.flatnonzero(split.labeled))
 
 
 def _limited(train: Split, limit: int, seed: int, notes: list[str]) -> Split:

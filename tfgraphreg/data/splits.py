@@ -114,6 +114,17 @@ def keep_labels(split: Split, per_class: int, *, seed: int) -> Split:
     return dataclasses.replace(split, labels=labels)
 
 
+def labels_beyond_budget(validation: Split, per_class: int) -> str | None:
+    """What to say of a validation split beside few training labels; None if it is empty."""
+    if not len(validation):
+        return None
+    return (
+        f"The validation split keeps its {len(validation)} labels beyond the {per_class} a class: "
+        "they choose the best epoch and train nothing. Without --validation-fraction the last "
+        "epoch counts."
+    )
+
+
 def _membership(split: Split) -> np.ndarray:
     """`[N, C]` bool: which labeled items belong to which class."""
     if split.multilabel:

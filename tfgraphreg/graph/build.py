@@ -72,7 +72,7 @@ def build(
         graph = knn_graph(
             features,
             k=k,
-            metric=metric,
+            distance=metric,
             weighting=weighting,
             method=method,
             seed=seed,

@@ -28,7 +28,11 @@ def check_features(features: np.ndarray) -> np.ndarray:
             "Features must have the shape [N, D] with D at least 1.",
             received=f"shape={features.shape}",
         )
-    features = np.ascontiguousarray(features, np.float32)
+    if features.dtype.kind not in "fiub":
+        raise GraphError("Features must be numbers.", received=f"dtype={features.dtype}")
+    # What float32 cannot hold becomes infinite and is refused below.
+    with np.errstate(over="ignore"):
+        features = np.ascontiguousarray(features, np.float32)
     bad = ~np.isfinite(features.sum(axis=1, dtype=np.float64))
     if bad.any():
         raise GraphError(

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfgraphreg.errors import GraphError
+from tfgraphreg.graph import convert
+
+if TYPE_CHECKING:
+    import networkx
+    import pyarrow
+    from scipy import sparse
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SimilarityGraph:
     """A weighted directed graph in compressed sparse rows.
 
@@ -44,7 +50,8 @@ class SimilarityGraph:
         set_(self, "num_nodes", int(self.num_nodes))
         set_(self, "indptr", np.ascontiguousarray(self.indptr, np.int64))
         set_(self, "indices", np.ascontiguousarray(self.indices))
-        set_(self, "weights", np.ascontiguousarray(self.weights, np.float32))
+        weights = convert.edge_weights_of(self.weights, np.size(self.weights))
+        set_(self, "weights", np.ascontiguousarray(weights))
         self._check_rows()
         self._check_indices()
         self._check_weights()
@@ -82,6 +89,7 @@ class SimilarityGraph:
                 "A node must not be its own neighbor.",
                 received=f"{int(loops.sum())} self loops, the first at node "
                 f"{int(sources[np.argmax(loops)])}",
+                cure="Leave them out: edges[edges[:, 0] != edges[:, 1]], or matrix.setdiag(0).",
             )
         keys = sources * self.num_nodes + self.indices
         if (np.diff(keys) <= 0).any():
@@ -113,15 +121,26 @@ class SimilarityGraph:
         *,
         about: Mapping[str, Any] | None = None,
     ) -> SimilarityGraph:
-        """A graph of E edges in any order; of an edge given twice the larger weight is kept."""
-        sources, targets = np.asarray(sources, np.int64), np.asarray(targets, np.int64)
-        weights = np.asarray(weights, np.float32)
-        for name, nodes in (("sources", sources), ("targets", targets)):
-            if len(nodes) and not (nodes.min() >= 0 and nodes.max() < num_nodes):
-                raise GraphError(
-                    f"`{name}` must be node numbers from 0 to num_nodes - 1.",
-                    received=f"{nodes.min()} to {nodes.max()}, num_nodes={num_nodes}",
-                )
+        """A graph of E edges in any order; of an edge given twice the larger weight is kept.
+
+        Args:
+            sources: `[E]` node numbers, the node each edge leaves.
+            targets: `[E]` node numbers.
+            weights: `[E]` finite numbers, at least 0.
+            num_nodes: N.
+            about: How the graph was made, if that is known.
+
+        Raises:
+            GraphError: If a node number, a weight or a length is wrong.
+        """
+        sources = convert.node_numbers("sources", sources, num_nodes)
+        targets = convert.node_numbers("targets", targets, num_nodes)
+        weights = convert.edge_weights_of(weights, len(sources))
+        if len(targets) != len(sources):
+            raise GraphError(
+                "Every edge needs a source and a target.",
+                received=f"{len(sources)} sources, {len(targets)} targets",
+            )
         keys = sources * num_nodes + targets
         order = np.argsort(keys, kind="stable")
         keys, weights = keys[order], weights[order]
@@ -132,6 +151,103 @@ class SimilarityGraph:
         indptr = np.zeros(num_nodes + 1, np.int64)
         np.cumsum(np.bincount(keys // max(num_nodes, 1), minlength=num_nodes), out=indptr[1:])
         return cls(indptr, keys % max(num_nodes, 1), weights, num_nodes, about or {})
+
+    @classmethod
+    def from_pairs(
+        cls, edges: np.ndarray, weights: np.ndarray | None = None, *, num_nodes: int | None = None
+    ) -> SimilarityGraph:
+        """A graph of an array of edges and one of weights.
+
+        >>> SimilarityGraph.from_pairs([[0, 1], [1, 2]], [0.5, 1.0], num_nodes=4)
+        SimilarityGraph(4 nodes, 2 edges)
+
+        Args:
+            edges: `[E, 2]` node numbers; a row is (source, target). Of an edge given twice the
+                larger weight is kept.
+            weights: `[E]` finite numbers, at least 0; all 1 if not given.
+            num_nodes: N; the largest node number plus one if not given.
+
+        Raises:
+            GraphError: If a shape, a node number or a weight is wrong, or an edge is a self loop.
+        """
+        return cls.from_edges(*convert.from_pairs(edges, weights, num_nodes))
+
+    @classmethod
+    def from_scipy(cls, matrix: sparse.spmatrix | sparse.sparray) -> SimilarityGraph:
+        """A graph of a sparse `[N, N]` matrix of weights; row i holds the edges out of node i.
+
+        A stored zero is an edge of weight 0, but on the diagonal it is nothing.
+
+        Raises:
+            GraphError: If the matrix is not sparse and square, holds a self loop, or a weight is
+                negative or not finite.
+        """
+        return cls.from_edges(*convert.from_matrix(matrix))
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        *,
+        ids: Sequence[str] | None = None,
+        num_nodes: int | None = None,
+        source: str = "source",
+        target: str = "target",
+        weight: str | None = "weight",
+    ) -> SimilarityGraph:
+        """A graph of a table with one edge in a row.
+
+        >>> table = {"source": ["cat", "dog"], "target": ["dog", "emu"], "weight": [0.5, 1.0]}
+        >>> SimilarityGraph.from_table(table, ids=["cat", "dog", "emu"])
+        SimilarityGraph(3 nodes, 2 edges)
+
+        Args:
+            table: A pandas or polars data frame, a pyarrow table, or a dictionary of columns.
+            ids: `[N]` what the table calls the nodes; node i is ``ids[i]``. If not given, the
+                table holds node numbers.
+            num_nodes: N, where `ids` is not given; else the largest node number plus one.
+            source: Column of the node that an edge leaves.
+            target: Column of the node that it points to.
+            weight: Column of its weight; None: all edges weigh 1.
+
+        Raises:
+            GraphError: If a column is missing or wrong, a node is unknown, or an edge is a self
+                loop.
+        """
+        names = (source, target, weight)
+        return cls.from_edges(*convert.from_columns(table, ids, num_nodes, names))
+
+    @classmethod
+    def from_networkx(
+        cls,
+        graph: networkx.Graph,
+        *,
+        ids: Sequence[Any] | None = None,
+        weight: str | None = "weight",
+    ) -> SimilarityGraph:
+        """A graph of a networkx graph; each edge of an undirected one goes in both directions.
+
+        Args:
+            graph: Its edges without the attribute `weight` weigh 1, as networkx has it. Of
+                parallel edges the largest weight is kept.
+            ids: `[N]` its nodes in the order of their numbers here; ``list(graph.nodes)`` if not
+                given. Ids that it lacks become nodes without edges.
+            weight: Attribute with the weight; None: all edges weigh 1.
+
+        Raises:
+            GraphError: If a node is not among `ids`, or an edge is wrong.
+        """
+        return cls.from_edges(*convert.from_networkx_graph(graph, ids, weight))
+
+    def __repr__(self) -> str:
+        """N, E, and how the graph was made, in a line."""
+        words = [f"{self.num_nodes:,} nodes", f"{self.num_edges:,} edges"]
+        words += [
+            str(self.about[name]) if name == "kind" else f"{name}={self.about[name]}"
+            for name in ("kind", "k", "metric")
+            if name in self.about
+        ]
+        return f"SimilarityGraph({', '.join(words)})"
 
     @property
     def num_edges(self) -> int:
@@ -160,12 +276,50 @@ class SimilarityGraph:
         row = slice(self.indptr[node], self.indptr[node + 1])
         return self.indices[row], self.weights[row]
 
-    def to_scipy(self):
+    def to_scipy(self) -> sparse.csr_matrix:
         """The `[N, N]` scipy.sparse.csr_matrix of weights; row i holds the edges out of node i."""
         from scipy import sparse
 
         arrays = (self.weights, self.indices, self.indptr)
         return sparse.csr_matrix(arrays, shape=(self.num_nodes, self.num_nodes), copy=True)
+
+    def to_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """`[E, 2]` int64 rows of (source, target), and `[E]` float32 weights."""
+        return np.stack([self.sources(), self.indices.astype(np.int64)], axis=1), self.weights
+
+    def to_table(self, ids: Sequence[str] | None = None) -> pyarrow.Table:
+        """A pyarrow table with the columns source, target and weight; `.to_pandas()` is on it.
+
+        Args:
+            ids: `[N]` what to call the nodes; their numbers if not given.
+
+        Raises:
+            GraphError: If there is not one id for every node.
+        """
+        import pyarrow
+
+        names = convert.names_of(ids, self.num_nodes)
+        columns = {"source": names[self.sources()], "target": names[self.indices]}
+        return pyarrow.table({**columns, "weight": self.weights})
+
+    def to_networkx(self, ids: Sequence[str] | None = None) -> networkx.DiGraph:
+        """A directed networkx graph with the edge attribute weight.
+
+        Args:
+            ids: `[N]` what to call the nodes; their numbers if not given.
+
+        Raises:
+            GraphError: If there is not one id for every node.
+        """
+        import networkx
+
+        names = convert.names_of(ids, self.num_nodes).tolist()
+        made = networkx.DiGraph()
+        made.add_nodes_from(names)
+        edges, weights = self.to_pairs()
+        ends = ((names[i], names[j]) for i, j in edges.tolist())
+        made.add_weighted_edges_from((i, j, w) for (i, j), w in zip(ends, weights.tolist()))
+        return made
 
     def top(self, k: int, ids: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `k` heaviest out-neighbors of every node, as `nsl.tools.pack_nbrs` chooses them.
@@ -181,11 +335,8 @@ class SimilarityGraph:
         """
         if k < 1:
             raise GraphError("`k` must be at least 1.", received=f"k={k}")
-        if ids is not None and len(ids) != self.num_nodes:
-            raise GraphError(
-                "There must be one id for every node.",
-                received=f"{len(ids)} ids, {self.num_nodes} nodes",
-            )
+        if ids is not None:
+            convert.names_of(ids, self.num_nodes)
         rank = np.arange(self.num_nodes)
         if ids is not None:
             rank[np.argsort(np.asarray(ids, dtype=str), kind="stable")] = np.arange(self.num_nodes)

@@ -226,7 +226,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
         if self.running is not None:
             self.running.update(_of_all_replicas(outputs[self.regularize]))
-        self._track(loss, supervised, graph, labels, outputs[LOGITS], row_weight)
+        self._track(loss, supervised, graph, labels, outputs[LOGITS], row_weight, count)
         return {name: metric.result() for name, metric in self._tracked.items()}
 
     def evaluate(self, *args, **kwargs):
@@ -242,7 +242,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         count = _global_sum(tf.reduce_sum(row_weight))
         supervised = tf.math.divide_no_nan(tf.reduce_sum(row_loss * row_weight), count)
         zero = tf.constant(0.0)
-        self._track(supervised, supervised, zero, labels, outputs[LOGITS], row_weight)
+        self._track(None, supervised, zero, labels, outputs[LOGITS], row_weight, count)
         return {name: metric.result() for name, metric in self._tracked.items()}
 
     def _mix(self, features, labels):
@@ -255,12 +255,16 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         )
         return {**features, IMAGE: mixed["images"]}, mixed["labels"]
 
-    def _track(self, loss, supervised, graph, labels, logits, row_weight) -> None:
+    def _track(self, loss, supervised, graph, labels, logits, row_weight, count) -> None:
         # A replica holds its share of each global mean; the shares add up.
         rows = tf.cast(tf.shape(logits)[0], tf.float32)
-        all_rows = _global_sum(rows)
-        for name, share in (("loss", loss), ("supervised_loss", supervised), ("graph_loss", graph)):
-            self._tracked[name].update_state(_global_sum(share), sample_weight=rows / all_rows)
+        share = rows / _global_sum(rows)
+        # A batch without labels has no supervised loss. Without a graph term that is all there is.
+        labeled = share * tf.cast(count > 0, tf.float32)
+        parts = [("supervised_loss", supervised, labeled), ("graph_loss", graph, share)]
+        parts += [("loss", supervised, labeled)] if loss is None else [("loss", loss, share)]
+        for name, value, weight in parts:
+            self._tracked[name].update_state(_global_sum(value), sample_weight=weight)
         if self.multilabel:
             hits = tf.reduce_mean(
                 tf.cast(tf.equal(tf.cast(labels, tf.float32) > 0, logits > 0), tf.float32), -1

@@ -127,7 +127,8 @@ def _object_pictures(data: Dataset) -> Iterator[tuple[str, Any]]:
     boxed = {name: s for name, s in splits.items() if len(s) and "box_classes" in s.extras}
     if not boxed:
         return
-    counts = {name: split.extras["box_classes"].ravel() for name, split in boxed.items()}
+    # -1 fills the rows of images with fewer boxes.
+    counts = {n: c[c >= 0] for n, c in ((n, s.extras["box_classes"]) for n, s in boxed.items())}
     yield (
         "objects_per_class",
         figures.class_distribution(counts, data.class_names, title="Objects by class"),

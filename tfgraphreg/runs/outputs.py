@@ -11,7 +11,7 @@ from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import DATASETS, load
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.data.splits import keep_labels
+from tfgraphreg.data.splits import keep_labels, labels_beyond_budget
 from tfgraphreg.runs.folder import RunFolder
 
 
@@ -59,7 +59,9 @@ def within_budget(config: TrainConfig, dataset: Dataset) -> Dataset:
         return dataset
     few = keep_labels(dataset.train, config.labels_per_class, seed=config.seed)
     mark = storage.fingerprint([dataset.checksum, config.labels_per_class, config.seed])
-    return dataclasses.replace(dataset, train=few, checksum=mark)
+    said = labels_beyond_budget(dataset.validation, config.labels_per_class)
+    notes = (*dataset.notes, said) if said else dataset.notes
+    return dataclasses.replace(dataset, train=few, checksum=mark, notes=notes)
 
 
 def run_outputs(run: RunFolder, progress: Any) -> RunOutputs:

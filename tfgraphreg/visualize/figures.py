@@ -23,20 +23,24 @@ def class_distribution(
     """Bars of the number of items of each class, one color for each split.
 
     Args:
-        splits: Labels by split name: `[N]` class numbers (-1 is not counted) or `[N, C]`
-            multi-hot rows.
+        splits: Labels by split name: `[N]` class numbers or `[N, C]` multi-hot rows. Items with
+            -1 get a bar of their own, `unlabeled`, if there are any.
         class_names: C names.
         title: Above the bars.
     """
-    classes = len(class_names)
-    counts = {name: _class_counts(labels, classes) for name, labels in splits.items()}
+    counts = {name: _class_counts(labels, len(class_names)) for name, labels in splits.items()}
+    names = [*class_names, "unlabeled"]
+    if not any(values[-1] for values in counts.values()):
+        counts = {name: values[:-1] for name, values in counts.items()}
+        names = names[:-1]
+    classes = len(names)
     with figure(height=max(2.0, 0.9 + 0.22 * classes)) as made:
         axes = made.subplots()
         thick = 0.8 / max(len(counts), 1)
         for number, (name, values) in enumerate(counts.items()):
             places = np.arange(classes) + (number - (len(counts) - 1) / 2) * thick
             axes.barh(places, values, thick, label=name, color=COLORS[number % len(COLORS)])
-        axes.set_yticks(np.arange(classes), class_names)
+        axes.set_yticks(np.arange(classes), names)
         axes.set_ylim(classes - 0.4, -0.6)
         axes.set(title=title, xlabel="items")
         axes.xaxis.set_major_locator(_whole_numbers())
@@ -132,10 +136,12 @@ def distortion_cdf(distortions: Mapping[str, np.ndarray]) -> Any:
 
 
 def _class_counts(labels: np.ndarray, classes: int) -> np.ndarray:
+    """`[C + 1]` items of each class, then those without a label."""
     labels = np.asarray(labels)
     if labels.ndim == 2:
-        return (labels > 0).sum(axis=0)
-    return np.bincount(labels[labels >= 0], minlength=classes)
+        unlabeled = (labels < 0).any(axis=1)
+        return np.append((labels > 0).sum(axis=0), unlabeled.sum())
+    return np.bincount(np.where(labels < 0, classes, labels), minlength=classes + 1)
 
 
 def _whole_numbers() -> Any:

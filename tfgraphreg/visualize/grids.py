@@ -28,7 +28,8 @@ def retrieval_grid(
     """A row for each query: the query, then its nearest images, nearest first.
 
     Right ones (the query's class, or one of its classes) are framed in blue and wrong ones in
-    orange, with their class named below, so that color is not the only sign.
+    orange, with their class named below, so that color is not the only sign. Where the query or
+    the image has no label there is nothing to judge: no frame.
 
     Args:
         query_images: Q images, at most about 12 for a page.
@@ -53,10 +54,7 @@ def retrieval_grid(
             for axes, image, other in zip(
                 cells[row, 1:], gallery_images[found], gallery_labels[found]
             ):
-                right = _same(label, other)
-                name = _name(other, class_names)
-                text = name if right else f"✗ {name}"
-                _cell(axes, image, text, RIGHT if right else WRONG)
+                _neighbor(axes, image, label, other, class_names)
     return made
 
 
@@ -82,19 +80,16 @@ def worst_mistakes(
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     guess = probabilities.argmax(axis=1)
     wrong = np.flatnonzero((guess != labels) & (labels >= 0))
+    if not len(wrong):
+        return _only_words(f"No mistakes among {np.count_nonzero(labels >= 0)} labeled images")
     worst = wrong[np.argsort(-probabilities[wrong, guess[wrong]], kind="stable")][:count]
-    rows = max(1, -(-len(worst) // columns))
+    rows = -(-len(worst) // columns)
     with figure(height=_grid_height(rows, columns, lines=3)) as made:
         cells = made.subplots(rows, columns, squeeze=False).ravel()
-        made.suptitle(
-            f"The {len(worst)} most confident of {len(wrong)} mistakes"
-            if len(worst)
-            else "No mistakes",
-            fontsize=10,
-        )
+        made.suptitle(f"The {len(worst)} most confident of {len(wrong)} mistakes", fontsize=10)
         for axes in cells[len(worst) :]:
             axes.set_axis_off()
-        for axes, item, image in zip(cells, worst, images[worst] if len(worst) else ()):
+        for axes, item, image in zip(cells, worst, images[worst]):
             share = probabilities[item, guess[item]]
             names = f"is {class_names[labels[item]]}\nsaid {class_names[guess[item]]}"
             text = f"{names}\n({share:.0%} sure)"
@@ -138,10 +133,7 @@ def neighbor_comparison(
             ):
                 for axes, other in zip(cells[row, start:], np.asarray(found)[:count]):
                     axes.set_axis_on()
-                    right = _same(labels[item], labels[other])
-                    name = _name(labels[other], class_names)
-                    text = name if right else f"✗ {name}"
-                    _cell(axes, images[other], text, RIGHT if right else WRONG)
+                    _neighbor(axes, images[other], labels[item], labels[other], class_names)
     return made
 
 
@@ -232,6 +224,12 @@ def boxed_images(
     return made
 
 
+def _only_words(text: str) -> Any:
+    with figure(height=0.8) as made:
+        made.text(0.5, 0.5, text, ha="center", va="center", fontsize=10)
+    return made
+
+
 def _grid_height(rows: int, columns: float, *, lines: int = 1) -> float:
     return 0.45 + rows * (PAGE_WIDTH / columns + 0.16 * lines)
 
@@ -241,14 +239,33 @@ def _cell(axes: Any, image: np.ndarray, text: str, frame: str | None) -> None:
     axes.set_xlabel(text, fontsize=6.5, labelpad=2)
 
 
+def _neighbor(
+    axes: Any, image: np.ndarray, label: Any, other: Any, class_names: Sequence[str]
+) -> None:
+    """A neighbor of an image with `label`: right, wrong, or without a label to judge by."""
+    name = _name(other, class_names)
+    if not (_labeled(label) and _labeled(other)):
+        _cell(axes, image, name, None)
+    elif _same(label, other):
+        _cell(axes, image, name, RIGHT)
+    else:
+        _cell(axes, image, f"✗ {name}", WRONG)
+
+
+def _labeled(label: Any) -> bool:
+    return bool(np.min(label, initial=0) >= 0)
+
+
 def _name(label: np.ndarray, class_names: Sequence[str]) -> str:
+    if not _labeled(label):
+        return "unlabeled"
     if np.ndim(label):
         names = [class_names[i] for i in np.flatnonzero(np.asarray(label) > 0)]
         return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "") if names else "-"
-    return class_names[int(label)] if label >= 0 else "unlabeled"
+    return class_names[int(label)]
 
 
 def _same(label: np.ndarray, other: np.ndarray) -> bool:
     if np.ndim(label):
         return bool(((np.asarray(label) > 0) & (np.asarray(other) > 0)).any())
-    return bool(label == other and label >= 0)
+    return bool(label == other)
