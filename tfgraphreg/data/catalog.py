@@ -170,8 +170,18 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
         validation=validation,
         test=test,
         notes=tuple(notes),
+        left_out=(*dataset.left_out, *_gone(dataset, train, validation, test)),
         checksum=fingerprint([dataset.checksum, choices]),
     )
+
+
+def _gone(dataset: Dataset, *kept: Split) -> list[str]:
+    """Ids of the images of a dataset that are in none of the `kept` splits."""
+    before = (dataset.train, dataset.validation, dataset.test)
+    if sum(map(len, before)) == sum(map(len, kept)):
+        return []
+    stay = {name for split in kept for name in split.ids.tolist()}
+    return [name for split in before for name in split.ids.tolist() if name not in stay]
 
 
 def _labeled(split: Split, name: str, notes: list[str]) -> Split:
