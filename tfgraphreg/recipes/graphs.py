@@ -45,7 +45,7 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
     if _is_file(config.graph):
         graph = _read(config.graph, dataset, progress)
         if graph.about.get("outside_dropped"):
-            say(
+            logger.info(
                 f"Graph: {graph.about['outside_dropped']} edges of {config.graph} to images that "
                 "are not for training were left out"
             )
