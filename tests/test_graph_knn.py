@@ -172,7 +172,7 @@ def test_bad_input_says_what_to_do():
         knn_graph(x[:1], k=1)
     with pytest.raises(ConfigError, match=r"`method` must be one of auto, exact, ivf, hnsw"):
         knn_graph(x, k=2, method="fast")
-    with pytest.raises(ConfigError, match=r"`weighting` must be one of cosine, gaussian, local_gaussian, binary"):
+    with pytest.raises(ConfigError, match=r"`weighting` must be one of cosine, gaussian, local"):
         knn_graph(x, k=2, weighting="linear")
     with pytest.raises(UnknownNameError, match=r"Did you mean euclidean"):
         knn_graph(x, k=2, distance="euclid")

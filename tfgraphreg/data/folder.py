@@ -100,7 +100,12 @@ def load_folder(path: str, options: LoadOptions) -> Dataset:
         source=f"images in {root}",
         checksum=checked.checksum,
         notes=tuple(notes),
+        left_out=tuple({image_id(name) for name, _ in checked.bad} - _ids(train, test)),
     )
+
+
+def _ids(*splits: Split) -> set[str]:
+    return {name for split in splits for name in split.ids.tolist()}
 
 
 def _one_file_an_id(checked: Checked, on_bad_image: str) -> Checked:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from tfgraphreg.distances import DISTANCES
-from tfgraphreg.errors import ConfigError
+from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.metrics import Measured
+from tfgraphreg.graph.similarity import SimilarityGraph
 
 WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "binary")
 
@@ -17,6 +18,24 @@ SMALLEST = 1e-6
 """Weights below this are raised to it: an edge that is in the graph keeps a weight."""
 
 _SCALE_NEIGHBOR = 7
+# Adam squares gradients, which grow with the weights: beyond this, float32 overflows.
+_LARGEST = 1e12
+
+
+def check_trainable(graph: SimilarityGraph) -> None:
+    """Refuses weights by which no loss could be computed.
+
+    Raises:
+        GraphError: If a weight is above 1e12.
+    """
+    largest = float(graph.weights.max(initial=0))
+    if largest > _LARGEST:
+        node = int(graph.sources()[int(np.argmax(graph.weights))])
+        raise GraphError(
+            f"Edge weights above {_LARGEST:g} make the loss overflow.",
+            received=f"a largest weight of {largest:.6g}, of an edge of node {node}",
+            cure="Divide all weights by the largest one: --alpha sets how much the graph counts.",
+        )
 
 
 def edge_weights(

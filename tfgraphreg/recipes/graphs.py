@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from typing import Any
 
@@ -16,8 +17,10 @@ from tfgraphreg.graph.build import build, union
 from tfgraphreg.graph.npz import read_npz, write_npz
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import read_tsv
+from tfgraphreg.graph.weights import check_trainable
 from tfgraphreg.recipes.features import check_features, features_mark, graph_features
-from tfgraphreg.recipes.terminal import say
+
+logger = logging.getLogger(__name__)
 
 
 def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
@@ -40,7 +43,13 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
         GraphError: If a file is wrong, or the graph cannot be built from these images.
     """
     if _is_file(config.graph):
-        graph = _read(config.graph, dataset.train.ids, progress)
+        graph = _read(config.graph, dataset, progress)
+        if graph.about.get("outside_dropped"):
+            logger.info(
+                f"Graph: {graph.about['outside_dropped']} edges of {config.graph} to images that "
+                "are not for training were left out"
+            )
+        check_trainable(graph)
         return _kept_edges(config, dataset, graph.symmetrized() if config.symmetrize else graph)
     key = {**graph_key(config, dataset), "network": features_mark(config)}
     path = storage.cache_folder() / "graphs" / f"{storage.fingerprint(key)}.npz"
@@ -49,10 +58,10 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
     if kept and path.exists():
         try:
             graph, _ = read_npz(path)
-            say(f"Graph: the one built before from the same data and settings ({path})")
+            logger.info(f"Graph: the one built before from the same data and settings ({path})")
             return graph
         except (GraphError, OSError, ValueError):
-            say("Graph: the cached file is damaged and is built again")
+            logger.info("Graph: the cached file is damaged and is built again")
     graph = _kept_edges(config, dataset, _build(config, dataset, progress))
     if kept:
         write_npz(graph, dataset.train.ids, path)
@@ -101,11 +110,12 @@ def search_note(graph: SimilarityGraph) -> str | None:
     )
 
 
-def _read(path: str, ids: np.ndarray, progress: Any) -> SimilarityGraph:
+def _read(path: str, dataset: Dataset, progress: Any) -> SimilarityGraph:
     """The graph of a file: an npz of `build-graph` where it is named so, else a TSV."""
+    ids, others = dataset.train.ids, dataset.ids_beside_train
     if path.endswith(".npz"):
-        return read_npz(path, ids)[0]
-    return read_tsv(path, ids, progress=progress)
+        return read_npz(path, ids, others=others)[0]
+    return read_tsv(path, ids, others=others, progress=progress)
 
 
 def _is_file(graph: str) -> bool:
