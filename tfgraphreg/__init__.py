@@ -5,8 +5,12 @@ The names below are the public surface; each is loaded when it is first used, so
 """
 
 import importlib
+import logging
 
 __version__ = "0.1.0"
+
+# The library reports by logging and prints nothing; the command line shows its messages.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     # settings, and the whole way from data to an exported model
