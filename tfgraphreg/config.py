@@ -160,7 +160,7 @@ class TrainConfig:
     graph_features: str = _field(
         "pca",
         "what the graph compares: pixels, pca, patches, color, texture, shape, global, sgt, "
-        "model:PATH, backbone:NAME",
+        "model:PATH, backbone:NAME, file:PATH (vectors of your own: .npy, .npz, .parquet)",
     )
     graph_metric: str = _field("cosine", "distance that makes the graph")
     graph_neighbors: int = _field(10, "neighbors of a node in the graph")
