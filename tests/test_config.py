@@ -15,16 +15,16 @@ from tfgraphreg.errors import ConfigError
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"alpha": -1.0}, r"`--alpha` must be a finite number >= 0. Received: alpha=-1.0."),
+        ({"alpha": -1.0}, r"`alpha` must be a finite number >= 0. Received: alpha=-1.0."),
         ({"alpha": float("nan")}, "alpha=nan"),
         ({"alpha": float("inf")}, "alpha=inf"),
-        ({"max_neighbors": 0}, "must be at least 1 when alpha > 0"),
+        ({"max_neighbors": 0}, "must be at least 1 when `alpha` is above 0"),
         ({"regularize": "embeding"}, "Did you mean embedding"),
         ({"neighbors": "paired", "batch_size": 7}, "must be even"),
         ({"augment": "mixup"}, "an edge between mixtures has no meaning"),
         ({"validation_fraction": 1.0}, r"must be in \[0, 1\)"),
         ({"learning_rate": 0.0}, "must be a finite number > 0"),
-        ({"epochs": 0}, "`--epochs` must be at least 1"),
+        ({"epochs": 0}, "`epochs` must be at least 1"),
         ({"edge_kinds": "xx"}, "must name some of ll, lu and uu"),
         ({"seed": 2**31}, "smaller than"),
         ({"freeze": "some"}, "none, backbone or a number of stages"),
@@ -40,22 +40,22 @@ def test_wrong_values_are_refused(values, words):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"alpha": "0.1"}, "`--alpha` must be a finite number. Received: alpha='0.1'."),
-        ({"alpha": 10**400}, "`--alpha` must be a finite number"),
-        ({"limit": "5"}, "`--limit` must be a whole number. Received: limit='5'. Leave it out"),
-        ({"limit": 50.0}, "`--limit` must be a whole number. Received: limit=50.0."),
+        ({"alpha": "0.1"}, "`alpha` must be a finite number. Received: alpha='0.1'."),
+        ({"alpha": 10**400}, "`alpha` must be a finite number"),
+        ({"limit": "5"}, "`limit` must be a whole number. Received: limit='5'. Leave it out"),
+        ({"limit": 50.0}, "`limit` must be a whole number. Received: limit=50.0."),
         ({"epochs": 1.5}, "Received: epochs=1.5. The default is 5."),
-        ({"epochs": True}, "`--epochs` must be a whole number"),
-        ({"batch_size": 32.5}, "`--batch-size` must be a whole number"),
-        ({"seed": None}, "`--seed` must be a whole number. Received: seed=None."),
-        ({"symmetrize": "no"}, "`--symmetrize` must be true or false. Received: symmetrize='no'."),
-        ({"cache_images": 1}, "`--cache-images` must be true or false"),
-        ({"edge_kinds": ["ll"]}, r"`--edge-kinds` must be a word. Received: edge_kinds=\['ll'\]."),
-        ({"graph": None}, "`--graph` must be a word. Received: graph=None. The default is knn."),
-        ({"augment": 3}, "`--augment` must be a word"),
-        ({"freeze": 2.5}, "`--freeze` must be a word or a whole number"),
-        ({"freeze": True}, "`--freeze` must be a word or a whole number"),
-        ({"learning_rate": np.ones((2, 2))}, "`--learning-rate` must be a finite number"),
+        ({"epochs": True}, "`epochs` must be a whole number"),
+        ({"batch_size": 32.5}, "`batch_size` must be a whole number"),
+        ({"seed": None}, "`seed` must be a whole number. Received: seed=None."),
+        ({"symmetrize": "no"}, "`symmetrize` must be true or false. Received: symmetrize='no'."),
+        ({"cache_images": 1}, "`cache_images` must be true or false"),
+        ({"edge_kinds": ["ll"]}, r"`edge_kinds` must be a word. Received: edge_kinds=\['ll'\]."),
+        ({"graph": None}, "`graph` must be a word. Received: graph=None. The default is knn."),
+        ({"augment": 3}, "`augment` must be a word"),
+        ({"freeze": 2.5}, "`freeze` must be a word or a whole number"),
+        ({"freeze": True}, "`freeze` must be a word or a whole number"),
+        ({"learning_rate": np.ones((2, 2))}, "`learning_rate` must be a finite number"),
     ],
 )
 def test_values_of_the_wrong_type_are_refused(values, words):
@@ -110,4 +110,4 @@ def test_files_that_are_no_config(tmp_path, text):
 def test_differences_name_flags_and_skip_places():
     one = TrainConfig(alpha=0.1, run_dir="a")
     other = TrainConfig(alpha=0.2, run_dir="b", resume=True)
-    assert configs.differences(one, other) == ["--alpha: 0.1 against 0.2"]
+    assert configs.differences(one, other) == ["alpha: 0.1 against 0.2"]

@@ -17,8 +17,10 @@ import numpy as np
 
 from tfgraphreg import config as configs
 from tfgraphreg import storage
-from tfgraphreg.config import TrainConfig
+from tfgraphreg.config import TrainConfig, names_of
 from tfgraphreg.errors import RunError, TFGraphRegError
+from tfgraphreg.graph.settings import GraphSettings
+from tfgraphreg.neighbors.settings import NeighborSettings
 from tfgraphreg.runs.folder import CONFIG, METRICS
 from tfgraphreg.training.history import HISTORY, Row, read_history
 
@@ -48,7 +50,7 @@ _MORE = tuple(
 ALWAYS_SHOWN = ("dataset", "backbone", "distance", "alpha", "neighbors")
 _CONFIDENCE = 0.95
 # What alpha=0 leaves without any effect on training. `distance` still decides the retrieval.
-_GRAPH_ONLY = {*configs.GRAPH_FIELDS, *configs.NEIGHBOR_FIELDS}
+_GRAPH_ONLY = {*names_of(GraphSettings), *names_of(NeighborSettings), "regularize"}
 _FREE_OF_DISTANCE = ("test_accuracy", "test_mean_average_precision")
 
 
