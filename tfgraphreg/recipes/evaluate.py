@@ -222,7 +222,7 @@ def _faithfulness(
     k = min(10, (count - 1) // 2)
     features = None
     if k:
-        features = graph_features(config, dataset.train.images, dataset.checksum, progress)
+        features = graph_features(config, dataset, progress)
     found = faithfulness_report(
         graph,
         seen.train["embedding"],

@@ -89,13 +89,19 @@ def check_graph(config: TrainConfig) -> None:
 
 
 def file_mark(config: TrainConfig) -> str | None:
-    """The digest of the user's own graph file; None where the graph is built, or is none."""
-    if not config.regularized or not _is_file(config.graph):
+    """The digest of the user's own file of edges or vectors; None where there is none."""
+    if not config.regularized:
+        return None
+    if _is_file(config.graph):
+        path = config.graph
+    elif set(config.graph.split(",")) != {"class"} and config.graph_features.startswith("file:"):
+        path = config.graph_features.removeprefix("file:")
+    else:
         return None
     try:
-        return storage.file_digest(config.graph)
+        return storage.file_digest(path)
     except OSError as error:
-        raise GraphError(f"{config.graph} cannot be read ({error.strerror}).") from error
+        raise GraphError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def search_note(graph: SimilarityGraph) -> str | None:
@@ -137,7 +143,7 @@ def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGr
     kinds = config.graph.split(",")
     features = np.zeros((len(dataset.train), 1), np.float32)  # a class graph compares labels only
     if set(kinds) != {"class"}:
-        features = graph_features(config, dataset.train.images, dataset.checksum, progress)
+        features = graph_features(config, dataset, progress)
     graphs = [
         build(
             kind,
