@@ -111,3 +111,45 @@ def test_differences_name_flags_and_skip_places():
     one = TrainConfig(alpha=0.1, run_dir="a")
     other = TrainConfig(alpha=0.2, run_dir="b", resume=True)
     assert configs.differences(one, other) == ["alpha: 0.1 against 0.2"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"alpha": 0.0, "neighbors": "paired"},
+        {"alpha": 0.0, "max_neighbors": 3},
+        {"alpha": 0.0, "regularize": "logits"},
+        {"neighbors": "paired", "max_neighbors": 3},
+        {"neighbor_sampling": "top"},
+        {"pairing": "weight"},
+        {"neighbors": "bank", "packer": "nsl"},
+        {"graph": "edges.tsv", "graph_neighbors": 3},
+        {"graph": "threshold", "graph_neighbors": 3},
+        {"graph": "class", "graph_search": "exact"},
+        {"graph_threshold": 0.5},
+        {"graph_radius": 1.0},
+        {"freeze": "backbone", "stage_decay": 0.5},
+        {"dataset": "digits", "data_dir": "x"},
+        {"dataset": "digits", "cache_images": True},
+    ],
+)
+def test_settings_without_effect_are_refused_and_old_runs_with_them_are_read(values, tmp_path):
+    name = list(values)[-1]
+    with pytest.raises(ConfigError, match=f"`{name}` has an effect only with .* Received: {name}="):
+        TrainConfig(**values)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    default = {field.name: field.default for field in dataclasses.fields(TrainConfig)}[name]
+    assert getattr(configs.read(path), name) == default
+
+
+def test_an_object_in_place_of_a_setting_is_one_short_line():
+    for given in (object(), np.zeros((500, 500)), ["x" * 1000], "y" * 5000):
+        with pytest.raises(ConfigError) as caught:
+            TrainConfig(epochs=given)
+        assert len(str(caught.value)) < 200
+
+
+def test_a_setting_is_added_in_one_room():
+    names = [name for section in configs.SECTIONS.values() for name in configs.names_of(section)]
+    assert sorted(names) == sorted(configs.names_of(TrainConfig)) and len(set(names)) == len(names)

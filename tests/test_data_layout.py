@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
 def test_two_files_of_one_stem_can_be_skipped(tmp_path):
     root = write(tmp_path / "set", {"a": 6, "b": 6})
     Image.open(root / "a/000.png").save(root / "a/000.bmp")
-    with pytest.raises(DataError, match=r"Two files have the id.*--on-bad-image skip"):
+    with pytest.raises(DataError, match=r"Two files have the id.*on_bad_image=skip"):
         open_folder(root, tmp_path)
     dataset = open_folder(root, tmp_path, on_bad_image="skip")
     assert len(dataset.train) + len(dataset.test) == 12

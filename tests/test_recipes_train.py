@@ -157,11 +157,11 @@ def test_bad_input_gets_one_line_and_exit_code_2(words, message, capsys):
 def test_run_folders_are_not_overwritten(capsys):
     assert train() == 0
     assert train() == 2
-    assert "exists already. Add --resume" in capsys.readouterr().err
+    assert "exists already. Add `--resume`" in capsys.readouterr().err
     assert train("--resume") == 0
     assert "finished already" in capsys.readouterr().out
     assert train("--resume", "--alpha", "0.7") == 2
-    assert "--alpha: 0.1 against 0.7" in capsys.readouterr().err
+    assert "alpha: 0.1 against 0.7" in capsys.readouterr().err
 
 
 def test_evaluate_repeats_the_numbers(capsys):

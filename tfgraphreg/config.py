@@ -1,6 +1,6 @@
 """What a run does: the settings of all rooms, composed into one frozen value.
 
-The same fields make the command line's flags, the YAML of `--config` and the `config.json` of a
+The same fields make the command line's flags, the YAML of `config` and the `config.json` of a
 run folder. A new setting is added in the `settings.py` of its room and nowhere else.
 """
 
@@ -171,7 +171,7 @@ def flat(values: Mapping[Any, Any]) -> dict[str, Any]:
             known = names_of(SECTIONS[name])
             for wrong in inside.keys() - set(known):
                 raise ConfigError(
-                    f"The section `{name}` has no such setting.",
+                    f"The section {name} of the config has no such setting.",
                     received=wrong,
                     cure=did_you_mean(wrong, known),
                 )

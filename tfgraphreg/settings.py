@@ -29,7 +29,7 @@ def setting(default: Any, help: str, *, choices: tuple[str, ...] | None = None) 
 
     Args:
         default: Its default.
-        help: What `--help` prints.
+        help: What `help` prints.
         choices: All values that it may have, if they are few words.
     """
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})

@@ -179,7 +179,7 @@ def _chances(found: Found, graphs: Any) -> None:
         ],
         notes=[
             f"Of {draws} matchings each. The paired graph term has the mean sum p(e) w(e) d(e); "
-            "`--pair-correction` multiplies w(e) by mean(p) / p(e), at most 10."
+            "`pair_correction` multiplies w(e) by mean(p) / p(e), at most 10."
         ],
     )
     for k in (1, 5, 10):

@@ -24,15 +24,15 @@ _GRAPH_FIELDS = (*names_of(DataSettings), *names_of(GraphSettings), "seed")
 
 _TRAIN_EXAMPLES = """
 examples:
-  train.py --dataset fashion_mnist                       the main job, on 60,000 images
-  train.py --dataset digits --epochs 2                   a try without any network
-  train.py --alpha 0                                     plain training, to compare with
-  train.py --neighbors paired --alpha 0.5                graph regularization at plain cost
-  train.py --labels-per-class 10 --alpha 1               few labels: the others stay in the graph
-  train.py --graph my_edges.tsv --distance euclidean     a graph of your own
-  train.py --backbone resnet50 --weights imagenet --image-size 64 --warmup-epochs 1 \\
+  tfgraphreg train --dataset fashion_mnist               the main job, on 60,000 images
+  tfgraphreg train --dataset digits --epochs 2           a try without any network
+  tfgraphreg train --alpha 0                             plain training, to compare with
+  tfgraphreg train --neighbors paired --alpha 0.5        graph regularization at plain cost
+  tfgraphreg train --labels-per-class 10 --alpha 1       few labels: the others stay in the graph
+  tfgraphreg train --graph my_edges.tsv --distance euclidean  a graph of your own
+  tfgraphreg train --backbone resnet50 --weights imagenet --image-size 64 --warmup-epochs 1 \\
            --backbone-learning-rate 0.1                  fine-tuning of a pretrained network
-  train.py --print_config > run.yaml; train.py --config run.yaml
+  tfgraphreg train --print_config > run.yaml; tfgraphreg train --config run.yaml
 """
 
 

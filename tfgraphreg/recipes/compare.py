@@ -31,7 +31,7 @@ METRIC_NAMES = (
     "precision_at_10",
     "mean_average_precision",
 )
-# Of the reports in metrics.json and, once scripts/evaluate.py ran, in evaluation.json; in
+# Of the reports in metrics.json and, once `tfgraphreg evaluate` ran, in evaluation.json; in
 # table.csv and on the page.
 _REPORTED = {
     "classification": (
@@ -155,7 +155,7 @@ def read_record(path: os.PathLike[str] | str) -> RunRecord:
     if not (path / METRICS).is_file():
         raise RunError(
             f"The run {path} is not finished: it has no {METRICS}.",
-            cure="Finish it: the same command with --resume.",
+            cure="Finish it: the same run with `resume=True`.",
         )
     try:
         config = configs.read(path / CONFIG)
@@ -199,7 +199,7 @@ def compare(runs: Sequence[RunRecord], *, problems: Sequence[str] = ()) -> Compa
         raise RunError(
             "There is no finished run to compare.",
             received="; ".join(problems) or "no run folder",
-            cure="Name folders that scripts/train.py made.",
+            cure="Name folders that training runs made.",
         )
     metrics = [m for m in METRIC_NAMES if _values(runs, m)]
     groups: dict[str, list[RunRecord]] = {}

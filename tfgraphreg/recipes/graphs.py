@@ -82,7 +82,7 @@ def check_graph(config: TrainConfig) -> None:
     if _is_file(config.graph):
         if not pathlib.Path(config.graph).is_file():
             raise GraphError(
-                "`--graph` names a file that is not there.", received=f"graph={config.graph}"
+                "`graph` names a file that is not there.", received=f"graph={config.graph}"
             )
     elif set(config.graph.split(",")) != {"class"}:
         check_features(config.graph_features)
@@ -114,7 +114,7 @@ def search_note(graph: SimilarityGraph) -> str | None:
     methods = " and ".join(sorted({part["method"] for part in found}))
     return (
         f"Neighbors were searched approximately ({methods}): {min(recalls):.1%} of the "
-        "true ones were found, measured on a sample; --graph-search exact finds all."
+        "true ones were found, measured on a sample; `graph_search=exact` finds all."
     )
 
 
@@ -132,7 +132,7 @@ def _is_file(graph: str) -> bool:
     unknown = [kind for kind in graph.split(",") if kind not in GRAPH_KINDS]
     if unknown:
         raise ConfigError(
-            f"`--graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV or npz file.",
+            f"`graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV or npz file.",
             received=f"graph={graph}",
             cure="To join kinds, separate them by commas.",
         )
