@@ -164,14 +164,14 @@ def digits():
 
 def test_every_trainer_trains(digits, tmp_path, monkeypatch):
     from tfgraphreg.benchmark import trainers
-    from tfgraphreg.config import TrainConfig
+    from tfgraphreg.config import TrainConfig, effective
 
     monkeypatch.setenv("TFGRAPHREG_CACHE", str(tmp_path))
     data, graph = digits
     fixed = {"dataset": "digits", "backbone": "cnn", "epochs": 3, "packer": "stream"}
 
     def config(**settings):
-        return TrainConfig(**{**fixed, "batch_size": 32, **settings})
+        return TrainConfig(**effective({**fixed, "batch_size": 32, **settings}))
 
     made = [
         trainers.plain_keras(config(), data),

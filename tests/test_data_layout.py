@@ -164,7 +164,7 @@ def test_images_of_many_sizes_get_one(tmp_path, sides, chosen):
             write(root / name, {f"{name}{number}": 2}, size=(side, side + 3))
     dataset = open_folder(root, tmp_path)
     assert dataset.image_shape == (chosen, chosen, 3)
-    assert any(f"resized to {chosen} x {chosen}. --image-size" in n for n in dataset.notes)
+    assert any(f"resized to {chosen} x {chosen}. `image_size`" in n for n in dataset.notes)
     assert open_folder(root, tmp_path, image_size=20).image_shape == (20, 20, 3)
 
 

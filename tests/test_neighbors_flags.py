@@ -102,7 +102,6 @@ def test_flags_of_pairs_need_pairs():
         with pytest.raises(ConfigError, match=r"has an effect only with `neighbors=paired`"):
             TrainConfig(**settings)
         TrainConfig(neighbors="paired", **settings)
-        TrainConfig(alpha=0.0, **settings)
 
 
 def test_a_run_with_corrected_pairs_is_kept_and_gone_on_with_as_such(tmp_path, monkeypatch, capsys):
