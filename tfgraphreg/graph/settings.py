@@ -10,7 +10,7 @@ from tfgraphreg.settings import Effect, Settings, at_least, refuse, setting
 
 GRAPH_KINDS = ("knn", "mutual", "threshold", "radius", "class", "random")
 SEARCHES = ("auto", "exact", "ivf", "hnsw")
-WEIGHTINGS = ("cosine", "gaussian", "binary")
+WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "binary")
 FILES = (".tsv", ".txt", ".npz")
 
 
