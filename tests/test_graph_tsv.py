@@ -9,6 +9,7 @@ from tfgraphreg.errors import ConfigError, DataError, GraphError
 from tfgraphreg.graph.npz import read_npz, write_npz
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import read_tsv, write_tsv
+from tfgraphreg.graph.weights import check_trainable
 
 IDS = ["a", "b", "c", "ö d"]
 
@@ -60,6 +61,44 @@ def test_self_loops_and_unknown_ids_are_counted(tmp_path):
     assert graph.about["self_loops_dropped"] == 2 and graph.about["unknown_dropped"] == 1
 
 
+def test_edges_to_images_that_are_no_nodes_are_counted(tmp_path):
+    path = save(tmp_path, "a\tb\na\ttest 1\ntest 1\ttest 2\nb\ta\t0.5\n")
+    graph = read_tsv(path, IDS, others=["test 1", "test 2"])
+    assert graph.num_edges == 2 and graph.about["outside_dropped"] == 2
+    with pytest.raises(GraphError, match=r"line 3: 'test 2' is no id.*Did you mean test 1"):
+        read_tsv(path, IDS, others=["test 1"])
+    with pytest.raises(GraphError, match=r"4 edges to images that are no nodes"):
+        read_tsv(path, ["test 1", "z"], others=["test 2", *IDS])
+    # Both forms of an accented letter name one id.
+    assert read_tsv(save(tmp_path, "a\to\u0308 d\n"), IDS).neighbors(0)[0].tolist() == [3]
+
+
+def test_an_npz_of_other_images_gives_the_edges_between_these(tmp_path):
+    graph, names = random_graph(), [f"item {i}" for i in range(50)]
+    write_npz(graph, names, tmp_path / "g.npz")
+    write_tsv(graph, names, tmp_path / "g.tsv")
+    ids = [*names[40:10:-1], "new"]
+    found, said = read_npz(tmp_path / "g.npz", ids, others=names)
+    same_by_tsv = read_tsv(tmp_path / "g.tsv", ids, others=names)
+    assert same(found, same_by_tsv) and said.tolist() == ids
+    assert found.about["outside_dropped"] == same_by_tsv.about["outside_dropped"] > 0
+    with pytest.raises(
+        GraphError, match=r"no image of this dataset\. Received: 'item 0'\. Did you"
+    ):
+        read_npz(tmp_path / "g.npz", ids, others=names[1:])
+    with pytest.raises(GraphError, match=r"holds no edge between two of the 2 nodes"):
+        read_npz(tmp_path / "g.npz", ["x", "y"], others=names)
+
+
+def test_weights_too_large_to_train_with_say_so():
+    graph = SimilarityGraph.from_edges([0, 1], [1, 2], [1.0, 1e38], 3)
+    with pytest.raises(
+        GraphError, match=r"largest weight of 1e\+38, of an edge of node 1\. Divide"
+    ):
+        check_trainable(graph)
+    check_trainable(SimilarityGraph.from_edges([0, 1], [1, 2], [1.0, 1e6], 3))
+
+
 @pytest.mark.parametrize(
     "text,message",
     [
@@ -67,16 +106,20 @@ def test_self_loops_and_unknown_ids_are_counted(tmp_path):
         ("a\tb\t1\t2\n", "line 1: 4 tab-separated columns"),
         ("a\tb\tmuch\n", "line 1: the weight is no number. Received: 'a\\tb\\tmuch'"),
         ("a\tb\t\n", "line 1: the weight is no number"),
+        ("a\tb\t1_000\n", "line 1: the weight is no number. Received: 'a\\tb\\t1_000'"),
+        ("a\tb\t١\n", "line 1: the weight is no number"),
         ("a\tb\nb\tc\t-1\n", "line 2: the weight is negative. Received: 'b\\tc\\t-1'"),
         ("a\tb\tnan\n", "line 1: the weight is not finite"),
         ("a\tb\tinf\n", "line 1: the weight is not finite"),
         ("a\tb\t1e39\n", "line 1: the weight is not finite"),
         ("a\tb\na\tz\n", "line 2: 'z' is no id"),
         ("q\tb\n", "line 1: 'q' is no id"),
-        ("", "holds no edge. Received: 0 lines"),
+        ("", "holds no edge between two of the 4 nodes. Received: 0 lines."),
         ("\n\n", "holds no edge"),
-        ("a\ta\n", "holds no edge. Received: 1 lines; 1 self loops"),
+        ("a\ta\n", "holds no edge between two of the 4 nodes. Received: 1 lines; 1 self loops"),
         ("a\t" + "b" * 500 + "\n", "is no id"),
+        ("a\t" + "b" * 100_000 + "\n", "line 1: the line is too long"),
+        ("a\to d\n", "'o d' is no id. Received: 'a\\to d'. Did you mean ö d?"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, text, message):
@@ -84,6 +127,7 @@ def test_a_bad_line_is_named(tmp_path, text, message):
     with pytest.raises(GraphError, match=re.escape(message)) as error:
         read_tsv(path, IDS)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert len(str(error.value)) < 800
 
 
 def test_other_refusals(tmp_path):

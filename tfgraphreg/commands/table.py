@@ -6,113 +6,61 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 from __future__ import annotations
 
 import dataclasses
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from tfgraphreg import config as configs
-from tfgraphreg.commands import results
+from tfgraphreg.commands import labels, results, show
+from tfgraphreg.commands.flags import GRAPH_FIELDS, add_config, to_config
 from tfgraphreg.commands.results import start_tensorflow
-from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError
-
-# The first field of each group of flags in --help.
-_GROUPS = {
-    "dataset": "data",
-    "backbone": "network",
-    "alpha": "graph regularization",
-    "objective": "training",
-    "run_dir": "run",
-}
-_GRAPH_FIELDS = (
-    "dataset",
-    "data_dir",
-    "limit",
-    "labels_per_class",
-    "validation_fraction",
-    "on_bad_image",
-    "cache_images",
-    "image_size",
-    *configs.GRAPH_FIELDS,
-    "seed",
-)
+from tfgraphreg.progress import Progress
 
 _TRAIN_EXAMPLES = """
 examples:
-  train.py --dataset fashion_mnist                       the main job, on 60,000 images
-  train.py --dataset digits --epochs 2                   a try without any network
-  train.py --alpha 0                                     plain training, to compare with
-  train.py --neighbors paired --alpha 0.5                graph regularization at plain cost
-  train.py --labels-per-class 10 --alpha 1               few labels: the others stay in the graph
-  train.py --graph my_edges.tsv --distance euclidean     a graph of your own
-  train.py --backbone resnet50 --weights imagenet --image-size 64 --warmup-epochs 1 \\
+  tfgraphreg train --dataset fashion_mnist               the main job, on 60,000 images
+  tfgraphreg train --dataset digits --epochs 2           a try without any network
+  tfgraphreg train --alpha 0                             plain training, to compare with
+  tfgraphreg train --neighbors paired --alpha 0.5        graph regularization at plain cost
+  tfgraphreg train --labels-per-class 10 --alpha 1       few labels: the others stay in the graph
+  tfgraphreg train --graph my_edges.tsv --distance euclidean  a graph of your own
+  tfgraphreg train --backbone resnet50 --weights imagenet --image-size 64 --warmup-epochs 1 \\
            --backbone-learning-rate 0.1                  fine-tuning of a pretrained network
-  train.py --print_config > run.yaml; train.py --config run.yaml
+  tfgraphreg train --print_config > run.yaml; tfgraphreg train --config run.yaml
 """
 
 
-def _add_config(parser: ArgumentParser, fields: Sequence[str] | None = None) -> None:
-    hints = typing.get_type_hints(TrainConfig)
-    group: Any = parser
-    for field in dataclasses.fields(TrainConfig):
-        if field.name in _GROUPS:
-            group = parser.add_argument_group(_GROUPS[field.name])
-        if fields is not None and field.name not in fields:
-            continue
-        text = field.metadata["help"]
-        choices = field.metadata["choices"]
-        if choices:
-            text += f" ({', '.join(choices)})"
-        if hints[field.name] is bool:
-            group.add_argument(configs.flag(field.name), action="store_true", help=text)
-        else:
-            group.add_argument(
-                configs.flag(field.name),
-                type=hints[field.name],
-                default=field.default,
-                metavar=field.name.upper(),
-                help=text,
-            )
-
-
-def _to_config(args: Any) -> TrainConfig:
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
-    return TrainConfig(**{k: v for k, v in vars(args).items() if k in names})
-
-
 def _train_parser(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", action="config", help="YAML file with values for these flags")
-    _add_config(parser)
+    add_config(parser)
 
 
-def _train(args: Any) -> int:
-    config = _to_config(args)
+def _train(args: Any, progress: Progress) -> int:
+    config = to_config(args)
     from tfgraphreg.recipes.train import check_names, train
 
     check_names(config)
     start_tensorflow()
 
-    train(config)
+    metrics = train(config, progress=progress)
+    show.trained(metrics["export"], metrics)
     return 0
 
 
 def _graph_parser(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", action="config", help="YAML file with values for these flags")
+    add_config(parser, GRAPH_FIELDS)
     parser.add_argument("--out", type=str, default="graph", help="folder for the results")
-    _add_config(parser, _GRAPH_FIELDS)
 
 
-def _build_graph(args: Any) -> int:
-    config = _to_config(args)
+def _build_graph(args: Any, progress: Progress) -> int:
+    config = to_config(args)
     from tfgraphreg.recipes.build_graph import build_graph
     from tfgraphreg.recipes.train import check_names
 
     check_names(config)
     start_tensorflow()
 
-    build_graph(config, args.out)
+    build_graph(config, args.out, progress=progress)
     return 0
 
 
@@ -125,13 +73,14 @@ def _predict_parser(parser: ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=3, help="classes shown for an image")
 
 
-def _predict(args: Any) -> int:
+def _predict(args: Any, progress: Progress) -> int:
     if args.top < 1:
         raise ConfigError("`--top` must be at least 1.", received=f"top={args.top}")
     start_tensorflow()
     from tfgraphreg.recipes.serve import predict
 
     found = predict(args.images, run_dir=args.run, model_dir=args.model, top=args.top)
+    show.predicted(found)
     return 2 if any(p.error for p in found) else 0
 
 
@@ -145,28 +94,11 @@ def _backbones_parser(parser: ArgumentParser) -> None:
     )
 
 
-def _backbones(args: Any) -> int:
-    from rich.table import Table
-
+def _backbones(args: Any, progress: Progress) -> int:
     from tfgraphreg.backbones.catalog import backbone_table
-    from tfgraphreg.recipes.terminal import table_console
 
     limit = None if args.max_parameters is None else int(args.max_parameters * 1e6)
-    rows = backbone_table(args.pattern, max_parameters=limit)
-    console = table_console()
-    numbers = ("parameters", "width", "min_size", "default_size", "learning_rate")
-    shown = ("name", "family", "library", *numbers, "paper")
-    if console.width < 120:
-        # Words that are cut short say nothing.
-        shown = ("name", "parameters", "width", "min_size", "learning_rate")
-    whole = ("name", "parameters")
-    table = Table(title=f"{len(rows)} backbones")
-    for name in shown:
-        side = "right" if name in numbers else "left"
-        table.add_column(name.replace("_", " "), justify=side, no_wrap=name in whole)
-    for row in rows:
-        table.add_row(*(f"{row[n]:,}" if n == "parameters" else str(row[n]) for n in shown))
-    console.print(table)
+    show.backbones(backbone_table(args.pattern, max_parameters=limit))
     return 0
 
 
@@ -189,13 +121,19 @@ def _benchmark_parser(parser: ArgumentParser) -> None:
     )
 
 
-def _benchmark(args: Any) -> int:
+def _benchmark(args: Any, progress: Progress) -> int:
     from tfgraphreg.benchmark.run import benchmark, check_arguments
 
     check_arguments(args.name, json_path=args.json, page=args.page)
     start_tensorflow()
     worse = benchmark(
-        args.name, quick=args.quick, json_path=args.json, check=args.check, page=args.page
+        args.name,
+        quick=args.quick,
+        json_path=args.json,
+        check=args.check,
+        page=args.page,
+        show=show.benchmarked,
+        progress=progress,
     )
     for sentence in worse:
         print(f"worse: {sentence}")
@@ -211,14 +149,14 @@ class Command:
     Attributes:
         help: What it does, in a sentence.
         add_arguments: Adds its flags to a parser.
-        run: Does it with the parsed flags and gives the exit status.
+        run: Does it with the parsed flags, reporting progress; returns the exit status.
         epilog: Examples that stand below the flags in its help.
         repeated: What the same command does when it is given again after Ctrl-C.
     """
 
     help: str
     add_arguments: Callable[[ArgumentParser], None]
-    run: Callable[[Any], int]
+    run: Callable[[Any, Progress], int]
     epilog: str = ""
     repeated: str = "begins anew"
 
@@ -235,6 +173,12 @@ COMMANDS = {
         "Builds a similarity graph; writes TSV, npz and a report with pictures.",
         _graph_parser,
         _build_graph,
+    ),
+    "propagate": Command(
+        "Labels unlabeled images from a few labeled ones, along the graph.",
+        labels.propagate_parser,
+        labels.propagate,
+        labels.EXAMPLES,
     ),
     "evaluate": Command(
         "Measures the exported model of a run in every way, and draws figures.",

@@ -16,10 +16,10 @@ from tfgraphreg.data import digits
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.data.known import KNOWN, KnownSet
 from tfgraphreg.data.options import LoadOptions
-from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.data.sources import find_files
 from tfgraphreg.data.splits import divide, keep_labels, labels_beyond_budget, stratified_choice
 from tfgraphreg.errors import DataError
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.registry import Registry
 from tfgraphreg.storage import fingerprint
 
@@ -170,8 +170,18 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
         validation=validation,
         test=test,
         notes=tuple(notes),
+        left_out=(*dataset.left_out, *_gone(dataset, train, validation, test)),
         checksum=fingerprint([dataset.checksum, choices]),
     )
+
+
+def _gone(dataset: Dataset, *kept: Split) -> list[str]:
+    """Ids of the images of a dataset that are in none of the `kept` splits."""
+    before = (dataset.train, dataset.validation, dataset.test)
+    if sum(map(len, before)) == sum(map(len, kept)):
+        return []
+    stay = {name for split in kept for name in split.ids.tolist()}
+    return [name for split in before for name in split.ids.tolist() if name not in stay]
 
 
 def _labeled(split: Split, name: str, notes: list[str]) -> Split:

@@ -113,6 +113,7 @@ class Dataset:
         source: In words, where the bytes came from.
         checksum: A digest of the content, for fingerprints.
         notes: Sentences that the user should read, such as which images were left out.
+        left_out: Ids of images that exist and stand in no split.
     """
 
     name: str
@@ -123,6 +124,12 @@ class Dataset:
     source: str
     checksum: str
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def ids_beside_train(self) -> list[str]:
+        """Ids of all images but the training ones."""
+        return [*self.validation.ids.tolist(), *self.test.ids.tolist(), *self.left_out]
 
     @property
     def num_classes(self) -> int:

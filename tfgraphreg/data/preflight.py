@@ -13,8 +13,8 @@ import numpy as np
 
 from tfgraphreg.data.decoding import FORMATS, BadImage, inspect_image, is_image
 from tfgraphreg.data.lazy import workers
-from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import DataError
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint
 
 _CHUNK = 1024
@@ -193,7 +193,7 @@ def report_bad(bad: list[tuple[str, str]], root: pathlib.Path, on_bad_image: str
         raise DataError(
             f"{len(bad)} file(s) in {root} cannot be used.",
             received=shown,
-            cure="Mend or remove them, or leave them out with --on-bad-image skip.",
+            cure="Mend or remove them, or leave them out with `on_bad_image=skip`.",
         )
     return [f"{len(bad)} file(s) in {root} are left out: {shown}."]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from tfgraphreg.errors import GraphError, first_line
+from tfgraphreg.errors import GraphError, did_you_mean, first_line
+from tfgraphreg.graph.convert import numbers_of
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path
 
@@ -36,13 +37,19 @@ def write_npz(graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str]
 
 
 def read_npz(
-    path: os.PathLike[str] | str, ids: Sequence[str] | None = None
+    path: os.PathLike[str] | str,
+    ids: Sequence[str] | None = None,
+    *,
+    others: Collection[str] | None = None,
 ) -> tuple[SimilarityGraph, np.ndarray]:
     """Reads what `write_npz` wrote: the graph and its `[N]` ids.
 
     Args:
         path: The file.
         ids: The ids that the file must have, in this order, where given.
+        others: Where given, the file may have other ids and another order: nodes are those of
+            `ids`, edges to ids in `others` are dropped and counted in `about`, and other ids are
+            an error.
 
     Raises:
         GraphError: If the file is missing, damaged, or of other items.
@@ -57,13 +64,46 @@ def read_npz(
             f"{path} is no graph file that can be read ({first_line(error)}).",
             cure="Build the graph again.",
         ) from error
-    if ids is not None and not np.array_equal(names, np.asarray(ids, dtype=str)):
+    graph = SimilarityGraph(indptr, indices, weights, len(names), about)
+    if ids is None or np.array_equal(names, np.asarray(ids, dtype=str)):
+        return graph, names
+    if others is None:
         raise GraphError(
             f"{path} is a graph of other items.",
             received=f"{len(names)} ids in the file, {len(ids)} expected",
             cure="Build the graph again.",
         )
-    return SimilarityGraph(indptr, indices, weights, len(names), about), names
+    return _between(graph, names.tolist(), ids, others, path), np.asarray(ids, dtype=str)
+
+
+def _between(
+    graph: SimilarityGraph,
+    names: list[str],
+    ids: Sequence[str],
+    others: Collection[str],
+    path: os.PathLike[str] | str,
+) -> SimilarityGraph:
+    """The edges of `graph`, whose nodes are called `names`, between two of `ids`."""
+    number = {**dict.fromkeys(map(str, others), -1), **numbers_of([str(name) for name in ids])}
+    moved = np.array([number.get(name, -2) for name in names], np.int64)
+    if (moved == -2).any():
+        name = names[int(np.argmax(moved == -2))]
+        raise GraphError(
+            f"{path} has a node that is no image of this dataset.",
+            received=f"{name[:120]!r}",
+            cure=did_you_mean(name, number) or "Build the graph again.",
+        )
+    sources, targets = moved[graph.sources()], moved[graph.indices]
+    kept = (sources >= 0) & (targets >= 0)
+    if not kept.any():
+        raise GraphError(
+            f"{path} holds no edge between two of the {len(ids)} nodes.",
+            received=f"{graph.num_edges} edges",
+        )
+    about = {**graph.about, "outside_dropped": int((~kept).sum())}
+    return SimilarityGraph.from_edges(
+        sources[kept], targets[kept], graph.weights[kept], len(ids), about=about
+    )
 
 
 def _check_kinds(indptr, indices, weights, names, about) -> None:

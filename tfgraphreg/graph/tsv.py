@@ -10,16 +10,21 @@ import codecs
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from typing import NoReturn
 
 import numpy as np
 
-from tfgraphreg.errors import ConfigError, GraphError
+from tfgraphreg.errors import ConfigError, GraphError, did_you_mean
+from tfgraphreg.graph.convert import numbers_of
 from tfgraphreg.graph.metrics import Progress
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.storage import atomic_path
 
 _LINES = 1 << 17
+_LONGEST = 1 << 16  # bytes of a line
+_OUTSIDE = -1
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -27,22 +32,27 @@ def read_tsv(
     path: os.PathLike[str] | str,
     ids: Sequence[str],
     *,
+    others: Collection[str] = (),
     on_unknown: str = "error",
     progress: Progress | None = None,
 ) -> SimilarityGraph:
     """Reads a graph over the items named by `ids`.
 
-    Of an edge listed twice the larger weight is kept, as NSL does; self loops are dropped, and
-    blank lines are passed over. The file is read line by line.
+    Of an edge listed twice the larger weight is kept, as NSL does; self loops and edges to
+    `others` are dropped and counted, and blank lines are passed over. The file is read line by
+    line.
 
     Args:
         path: A UTF-8 file of tab-separated lines, with or without a byte order mark.
         ids: `[N]` unique strings; node i is ``ids[i]``.
-        on_unknown: ``"error"``, or ``"skip"`` for edges to ids that are not in `ids`.
+        others: Ids of items that exist but are no nodes, such as test images.
+        on_unknown: What to do with an edge to an id that is in neither: ``"error"`` or
+            ``"skip"``, which counts it.
         progress: Called with ``"reading edges"``, bytes read, and bytes in all.
 
     Returns:
-        The graph; its `about` counts `lines`, `self_loops_dropped` and `unknown_dropped`.
+        The graph; its `about` counts `lines`, `self_loops_dropped`, `outside_dropped` (edges to
+        `others`) and `unknown_dropped`.
 
     Raises:
         GraphError: If the file is missing, holds no edge, or has a line that is no edge; the
@@ -51,18 +61,15 @@ def read_tsv(
     if on_unknown not in ("error", "skip"):
         raise ConfigError("`on_unknown` must be error or skip.", received=repr(on_unknown))
     path = pathlib.Path(path)
-    number = {str(name): i for i, name in enumerate(ids)}
-    if len(number) != len(ids):
-        raise GraphError(
-            "Every item needs an id of its own.",
-            received=f"{len(ids)} items with {len(number)} different ids",
-        )
+    number = numbers_of([str(name) for name in ids])
+    outside = dict.fromkeys(map(str, others), _OUTSIDE)
+    number = {**outside, **number}
     sources, targets, weights = array.array("q"), array.array("q"), array.array("f")
-    loops = unknown = count = 0
+    loops = unknown = dropped = count = 0
     try:
         size = path.stat().st_size
         with path.open("rb") as lines:
-            for count, raw in enumerate(lines, start=1):
+            for count, raw in enumerate(iter(lambda: lines.readline(_LONGEST), b""), start=1):
                 if progress and count % _LINES == 0:
                     progress("reading edges", lines.tell(), size)
                 if count == 1:
@@ -70,12 +77,16 @@ def read_tsv(
                     raw = raw.removeprefix(codecs.BOM_UTF8)
                 if not raw.strip(b"\r\n"):
                     continue
+                if len(raw) == _LONGEST:
+                    _refuse(path, count, raw, "the line is too long")
                 source, target, weight = _edge(path, count, raw)
-                i, j = number.get(source), number.get(target)
+                i, j = _node(number, source), _node(number, target)
                 if i is None or j is None:
                     if on_unknown == "error":
-                        _refuse(path, count, raw, f"{source if i is None else target!r} is no id")
+                        _unknown(path, count, raw, source if i is None else target, number)
                     unknown += 1
+                elif i == _OUTSIDE or j == _OUTSIDE:
+                    dropped += 1
                 elif i == j:
                     loops += 1
                 else:
@@ -85,15 +96,17 @@ def read_tsv(
     except OSError as error:
         raise GraphError(f"{path} cannot be read ({error.strerror}).") from error
     if not sources:
-        dropped = f"; {loops} self loops and {unknown} edges with unknown ids were dropped"
+        why = f"; {loops} self loops, {dropped} edges to images that are no nodes and {unknown} to "
         raise GraphError(
-            f"{path} holds no edge.", received=f"{count} lines" + (dropped if count else "")
+            f"{path} holds no edge between two of the {len(ids)} nodes.",
+            received=f"{count} lines" + (f"{why}unknown ids were dropped" if count else ""),
         )
     about = {
         "kind": "tsv",
         "file": path.name,
         "lines": count,
         "self_loops_dropped": loops,
+        "outside_dropped": dropped,
         "unknown_dropped": unknown,
     }
     return SimilarityGraph.from_edges(
@@ -103,6 +116,12 @@ def read_tsv(
         len(ids),
         about=about,
     )
+
+
+def _node(number: Mapping[str, int], name: str) -> int | None:
+    found = number.get(name)
+    # Ids are in one Unicode form; file systems and editors write the other one too.
+    return number.get(unicodedata.normalize("NFC", name)) if found is None else found
 
 
 def _edge(path: pathlib.Path, line: int, raw: bytes) -> tuple[str, str, float]:
@@ -116,6 +135,9 @@ def _edge(path: pathlib.Path, line: int, raw: bytes) -> tuple[str, str, float]:
         return parts[0], parts[1], 1.0
     try:
         weight = float(parts[2])
+        # Python also reads 1_000 and the digits of other scripts; other programs do not.
+        if "_" in parts[2] or not parts[2].isascii():
+            raise ValueError
     except ValueError:
         _refuse(path, line, raw, "the weight is no number")
     if not math.isfinite(weight) or weight > _LARGEST:
@@ -125,13 +147,23 @@ def _edge(path: pathlib.Path, line: int, raw: bytes) -> tuple[str, str, float]:
     return parts[0], parts[1], weight
 
 
-def _refuse(path: pathlib.Path, line: int, raw: bytes, why: str) -> None:
-    text = raw.rstrip(b"\r\n").decode("utf-8", "replace")
-    shown = repr(text if len(text) <= 120 else text[:120] + "...")
+def _unknown(
+    path: pathlib.Path, line: int, raw: bytes, name: str, known: Mapping[str, int]
+) -> NoReturn:
+    _refuse(path, line, raw, f"{_short(name)} is no id", did_you_mean(name, known))
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 120 else text[:120] + "...")
+
+
+def _refuse(
+    path: pathlib.Path, line: int, raw: bytes, why: str, cure: str | None = None
+) -> NoReturn:
     raise GraphError(
         f"{path}, line {line}: {why}.",
-        received=shown,
-        cure="A line is source<TAB>target or source<TAB>target<TAB>weight.",
+        received=_short(raw.rstrip(b"\r\n")[:1000].decode("utf-8", "replace")),
+        cure=cure or "A line is source<TAB>target or source<TAB>target<TAB>weight.",
     )
 
 

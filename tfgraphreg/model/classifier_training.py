@@ -113,7 +113,13 @@ class RegularizedClassifier(GraphRegularization):
 
     def train_step(self, data):
         """One step of gradient descent, see `GraphRegularization`."""
-        features, labels = data[:2]
+        if len(data) > 2:
+            raise ConfigError(
+                "A classifier's batches are (features, labels): label -1 says what does not count.",
+                received=f"{len(data)} parts",
+                cure="Use GraphRegularization for sample weights.",
+            )
+        features, labels = data
         targets = labels
         if self.label_mixer is not None:
             features, targets = self._mix(features, labels)

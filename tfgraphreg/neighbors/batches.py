@@ -36,7 +36,7 @@ def plain_batches(
     first_epoch: int = 0,
 ) -> Any:
     """Batches without neighbors."""
-    examples = _examples(data)
+    examples = as_examples(data)
 
     def draw(epoch):
         return [epoch_order(len(examples), seed, epoch)]
@@ -88,7 +88,7 @@ def gathered_batches(
     """
     sampled = sample != "top"
     window = {"batch_size": batch_size, "first_epoch": first_epoch, "epochs": epochs}
-    examples = _examples(data)
+    examples = as_examples(data)
     arrange = _by_groups(examples) if sampled else _as_it_is
     rows = _with_neighbors(examples, graph, max_neighbors, sample, seed, arrange, window)
     inputs = _inputs(examples)
@@ -129,7 +129,7 @@ def indexed_batches(
     are those of `gathered_batches`.
     """
     window = {"batch_size": batch_size, "first_epoch": first_epoch, "epochs": epochs}
-    examples = _examples(data)
+    examples = as_examples(data)
     rows = _with_neighbors(examples, graph, max_neighbors, sample, seed, _as_it_is, window)
     inputs = _inputs(examples)
 
@@ -193,7 +193,7 @@ def paired_batches(
             received=f"batch_size={batch_size}, replicas={replicas}",
             cure=f"Use {max(batch_size // whole, 1) * whole}.",
         )
-    examples = _examples(data)
+    examples = as_examples(data)
     check_nodes(examples, graph)
     classes, n = examples.class_of, len(examples)
 
@@ -275,7 +275,7 @@ def _inputs(examples: Examples) -> Callable[[Any], dict[str, Any]]:
     return lambda index: {name: lookup(index) for name, lookup in lookups.items()}
 
 
-def _examples(data: Split | Examples) -> Examples:
+def as_examples(data: Split | Examples) -> Examples:
     """Examples as they are; a split's with missing labels as -1."""
     if isinstance(data, Split):
         return dataclasses.replace(Examples.of(data), marked=True)

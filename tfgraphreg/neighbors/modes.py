@@ -346,7 +346,7 @@ class Bank(NeighborMode):
 
     def batches(self, data: Any, graph: Any, *, replicas: int = 1, **window: Any) -> Any:
         """See `NeighborMode`."""
-        examples = batching.Examples.of(data)
+        examples = batching.as_examples(data)
         if self.size is not None and self.size != len(examples):
             raise ConfigError(
                 "`size` of a bank must be the number of examples.",

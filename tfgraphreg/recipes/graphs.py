@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from tfgraphreg import __version__, storage
-from tfgraphreg.config import GRAPH_FIELDS, GRAPH_KINDS, TrainConfig
+from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.build import build, union
 from tfgraphreg.graph.npz import read_npz, write_npz
+from tfgraphreg.graph.settings import FILES, GRAPH_KINDS, GraphSettings
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import read_tsv
+from tfgraphreg.graph.weights import check_trainable
 from tfgraphreg.recipes.features import check_features, features_mark, graph_features
-from tfgraphreg.recipes.terminal import say
+
+logger = logging.getLogger(__name__)
 
 
 def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
@@ -28,7 +32,8 @@ def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
         "data": dataset.checksum,
         "nodes": len(dataset.train),
         "versions": {"tfgraphreg": __version__, "faiss": faiss.__version__},
-        **{name: getattr(config, name) for name in (*GRAPH_FIELDS, "seed")},
+        **config.section(GraphSettings),
+        "seed": config.seed,
     }
 
 
@@ -40,7 +45,13 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
         GraphError: If a file is wrong, or the graph cannot be built from these images.
     """
     if _is_file(config.graph):
-        graph = _read(config.graph, dataset.train.ids, progress)
+        graph = _read(config.graph, dataset, progress)
+        if graph.about.get("outside_dropped"):
+            logger.info(
+                f"Graph: {graph.about['outside_dropped']} edges of {config.graph} to images that "
+                "are not for training were left out"
+            )
+        check_trainable(graph)
         return _kept_edges(config, dataset, graph.symmetrized() if config.symmetrize else graph)
     key = {**graph_key(config, dataset), "network": features_mark(config)}
     path = storage.cache_folder() / "graphs" / f"{storage.fingerprint(key)}.npz"
@@ -49,10 +60,10 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
     if kept and path.exists():
         try:
             graph, _ = read_npz(path)
-            say(f"Graph: the one built before from the same data and settings ({path})")
+            logger.info(f"Graph: the one built before from the same data and settings ({path})")
             return graph
         except (GraphError, OSError, ValueError):
-            say("Graph: the cached file is damaged and is built again")
+            logger.info("Graph: the cached file is damaged and is built again")
     graph = _kept_edges(config, dataset, _build(config, dataset, progress))
     if kept:
         write_npz(graph, dataset.train.ids, path)
@@ -71,20 +82,26 @@ def check_graph(config: TrainConfig) -> None:
     if _is_file(config.graph):
         if not pathlib.Path(config.graph).is_file():
             raise GraphError(
-                "`--graph` names a file that is not there.", received=f"graph={config.graph}"
+                "`graph` names a file that is not there.", received=f"graph={config.graph}"
             )
     elif set(config.graph.split(",")) != {"class"}:
         check_features(config.graph_features)
 
 
 def file_mark(config: TrainConfig) -> str | None:
-    """The digest of the user's own graph file; None where the graph is built, or is none."""
-    if not config.regularized or not _is_file(config.graph):
+    """The digest of the user's own file of edges or vectors; None where there is none."""
+    if not config.regularized:
+        return None
+    if _is_file(config.graph):
+        path = config.graph
+    elif set(config.graph.split(",")) != {"class"} and config.graph_features.startswith("file:"):
+        path = config.graph_features.removeprefix("file:")
+    else:
         return None
     try:
-        return storage.file_digest(config.graph)
+        return storage.file_digest(path)
     except OSError as error:
-        raise GraphError(f"{config.graph} cannot be read ({error.strerror}).") from error
+        raise GraphError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def search_note(graph: SimilarityGraph) -> str | None:
@@ -97,24 +114,25 @@ def search_note(graph: SimilarityGraph) -> str | None:
     methods = " and ".join(sorted({part["method"] for part in found}))
     return (
         f"Neighbors were searched approximately ({methods}): {min(recalls):.1%} of the "
-        "true ones were found, measured on a sample; --graph-search exact finds all."
+        "true ones were found, measured on a sample; `graph_search=exact` finds all."
     )
 
 
-def _read(path: str, ids: np.ndarray, progress: Any) -> SimilarityGraph:
+def _read(path: str, dataset: Dataset, progress: Any) -> SimilarityGraph:
     """The graph of a file: an npz of `build-graph` where it is named so, else a TSV."""
+    ids, others = dataset.train.ids, dataset.ids_beside_train
     if path.endswith(".npz"):
-        return read_npz(path, ids)[0]
-    return read_tsv(path, ids, progress=progress)
+        return read_npz(path, ids, others=others)[0]
+    return read_tsv(path, ids, others=others, progress=progress)
 
 
 def _is_file(graph: str) -> bool:
-    if graph.endswith((".tsv", ".txt", ".npz")) or pathlib.Path(graph).is_file():
+    if graph.endswith(FILES) or pathlib.Path(graph).is_file():
         return True
     unknown = [kind for kind in graph.split(",") if kind not in GRAPH_KINDS]
     if unknown:
         raise ConfigError(
-            f"`--graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV or npz file.",
+            f"`graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV or npz file.",
             received=f"graph={graph}",
             cure="To join kinds, separate them by commas.",
         )
@@ -125,7 +143,7 @@ def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGr
     kinds = config.graph.split(",")
     features = np.zeros((len(dataset.train), 1), np.float32)  # a class graph compares labels only
     if set(kinds) != {"class"}:
-        features = graph_features(config, dataset.train.images, dataset.checksum, progress)
+        features = graph_features(config, dataset, progress)
     graphs = [
         build(
             kind,

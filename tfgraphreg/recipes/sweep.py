@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import logging
 import os
 import pathlib
 import re
@@ -22,7 +23,8 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, RunError
 from tfgraphreg.recipes.compare import read_record
 from tfgraphreg.recipes.graphs import file_mark
-from tfgraphreg.recipes.terminal import say
+
+logger = logging.getLogger(__name__)
 
 _MAX_RUNS = 10_000
 _PLACES = ("run_dir", "export_dir", "resume")
@@ -77,8 +79,7 @@ def grid(settings: dict[Any, Any], out: pathlib.Path) -> dict[str, TrainConfig]:
     from tfgraphreg.recipes.train import check_names
 
     choices = {}
-    for key, value in settings.items():
-        name = str(key).replace("-", "_")
+    for name, value in configs.flat(settings).items():
         if name in _PLACES:
             raise ConfigError(
                 f"A sweep names its runs itself, so `{name}` cannot be set.",
@@ -94,13 +95,21 @@ def grid(settings: dict[Any, Any], out: pathlib.Path) -> dict[str, TrainConfig]:
     if size > _MAX_RUNS:
         raise ConfigError(f"A sweep may have at most {_MAX_RUNS} runs.", received=f"{size} runs")
     runs: dict[str, TrainConfig] = {}
+    idle = set(choices)
     for combination in itertools.product(*choices.values()):
-        config = configs.from_mapping(dict(zip(choices, combination)))
+        # Where a setting changes nothing, all its values give one run: alpha 0 has no neighbors.
+        values = configs.effective(dict(zip(choices, combination)))
+        idle -= values.keys()
+        config = configs.from_mapping(values)
         check_names(config)
         name = run_name(config)
         runs[name] = dataclasses.replace(
             config, run_dir=str(out / name), export_dir=str(out / name / "saved_model"), resume=True
         )
+    for name in sorted(idle):
+        # In none of the runs: then the sweep means something else.
+        for value in choices[name]:
+            configs.from_mapping({**dict(zip(choices, combination)), name: value})
     return runs
 
 
@@ -126,16 +135,16 @@ def run_sweep(sweep: Sweep) -> list[str]:
         for number, (name, config) in enumerate(sweep.runs.items(), 1):
             place = f"[{number}/{len(sweep.runs)}] {name}"
             if _accuracy(config) is not None:
-                say(f"{place}: finished before")
+                logger.info(f"{place}: finished before")
                 continue
-            say(f"{place}: runs, log in {config.run_dir}/{_LOG}")
+            logger.info(f"{place}: runs, log in {config.run_dir}/{_LOG}")
             started = time.perf_counter()
             problem = _run(config, lock)
             if problem:
                 problems.append(f"The run {name} failed: {problem}")
-                say(f"{place}: FAILED: {problem}")
+                logger.info(f"{place}: FAILED: {problem}")
             else:
-                say(
+                logger.info(
                     f"{place}: test accuracy {_accuracy(config):.4f}, "
                     f"{time.perf_counter() - started:.0f} s"
                 )
@@ -148,7 +157,7 @@ def command(config: TrainConfig) -> list[str]:
     for field in dataclasses.fields(TrainConfig):
         value = getattr(config, field.name)
         if value is not None and value != field.default:
-            flag = configs.flag(field.name)
+            flag = "--" + field.name.replace("_", "-")
             words.append(flag if value is True else f"{flag}={value}")
     return words
 
@@ -214,7 +223,9 @@ def _alone(out: pathlib.Path) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"Another sweep, or a run of one that was ended, works in {out}; waiting for it.")
+            logger.info(
+                f"Another sweep, or a run of one that was ended, works in {out}; waiting for it."
+            )
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
 

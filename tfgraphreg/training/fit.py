@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Callable
 
 from tfgraphreg.backbones.transfer import freeze
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import RunError, TrainingError
 from tfgraphreg.model.classifier_training import RegularizedClassifier
-from tfgraphreg.training.callbacks import EpochRecorder, StopOnNaN
+from tfgraphreg.progress import Progress, silent
+from tfgraphreg.training.callbacks import EpochRecorder, StepReporter, StopOnNaN
 from tfgraphreg.training.checkpoints import Checkpoints
 from tfgraphreg.training.history import HISTORY, Row, read_history
 
@@ -30,7 +30,7 @@ class FitPlan:
         listener: Called with each epoch's row.
         frozen: What stays untrained to the end: `none`, `backbone` or a number of stages.
         warmup_epochs: At the start, in which all of the backbone is frozen.
-        verbose: Keras' progress bar: 0 none, 1 bar, 2 a line an epoch.
+        progress: Called with the steps done in each epoch.
     """
 
     folder: pathlib.Path
@@ -42,7 +42,7 @@ class FitPlan:
     listener: Callable[[Row], None] | None = None
     frozen: str = "none"
     warmup_epochs: int = 0
-    verbose: int | None = None
+    progress: Progress = silent
 
 
 def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
@@ -72,6 +72,7 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
         checkpoints,
         rows=_rows_done(history, done),
         images=plan.images,
+        epochs=plan.epochs,
         validate=plan.validate,
         listener=plan.listener,
     )
@@ -84,7 +85,7 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
     except tf.errors.ResourceExhaustedError as error:
         raise TrainingError(
             "A batch does not fit in the memory of the device.",
-            cure="Use a smaller --batch-size, --image-size or --max-neighbors.",
+            cure="Use a smaller `batch_size`, `image_size` or `max_neighbors`.",
         ) from error
     checkpoints.restore_best()
     return recorder.rows
@@ -119,8 +120,8 @@ def _run(
         initial_epoch=start,
         epochs=end,
         steps_per_epoch=plan.steps,
-        callbacks=[StopOnNaN(), recorder],
-        verbose=_verbosity() if plan.verbose is None else plan.verbose,
+        callbacks=[StopOnNaN(), StepReporter(plan.progress), recorder],
+        verbose=0,
     )
 
 
@@ -135,7 +136,3 @@ def suit_batch_norm(model: keras.Model, *, steps: int) -> None:
     for layer in model.submodules:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, cap)
-
-
-def _verbosity() -> int:
-    return 1 if sys.stdout.isatty() else 2
