@@ -63,7 +63,7 @@ class PackedExamples:
         return sum(os.path.getsize(f) for f in self.files)
 
 
-def pack(
+def pack_neighbors(
     split: Split,
     graph: Any,
     *,
@@ -121,6 +121,9 @@ def pack(
                 manifest = _write_manifest(part, files, split, max_neighbors, parts)
             packed = _from_manifest(folder / name, manifest)
     return packed
+
+
+pack = pack_neighbors
 
 
 def load(folder: os.PathLike[str] | str) -> PackedExamples | None:
