@@ -19,6 +19,7 @@ from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.settings import GraphSettings
 from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings
 from tfgraphreg.neighbors.settings import NeighborSettings
+from tfgraphreg.propagation.settings import PropagationSettings
 from tfgraphreg.settings import (
     Effect,
     Settings,
@@ -54,6 +55,7 @@ SECTIONS: dict[str, type[Settings]] = {
     "graph_term": GraphTermSettings,
     "neighbors": NeighborSettings,
     "graph": GraphSettings,
+    "propagation": PropagationSettings,
     "training": TrainingSettings,
     "run": RunSettings,
 }
@@ -65,6 +67,7 @@ SECTIONS: dict[str, type[Settings]] = {
 class TrainConfig(
     RunSettings,
     TrainingSettings,
+    PropagationSettings,
     GraphSettings,
     NeighborSettings,
     GraphTermSettings,
@@ -100,6 +103,11 @@ class TrainConfig(
         """Whether there is a graph term at all."""
         return self.alpha > 0
 
+    @property
+    def uses_graph(self) -> bool:
+        """Whether training needs a graph: for the graph term, or for labels from it."""
+        return self.regularized or self.propagate != "none"
+
     def section(self, kind: type[Settings]) -> dict[str, Any]:
         """The values of one room's settings, by name."""
         return {name: getattr(self, name) for name in names_of(kind)}
@@ -120,6 +128,38 @@ def names_of(kind: type[Settings]) -> tuple[str, ...]:
 
 def _check_together(config: TrainConfig) -> None:
     """What settings of different rooms ask of each other."""
+    every = config.rebuild_graph_every
+    if every and config.epochs % every:
+        refuse(
+            "epochs",
+            f"must be a multiple of `rebuild_graph_every` ({every})",
+            config.epochs,
+            f"Use {config.epochs // every * every + every}.",
+        )
+    if every and config.graph != "knn":
+        refuse("graph", "must be knn to be built again", config.graph, "Leave it out.")
+    if (config.labeled_batch or 0) > config.batch_size:
+        refuse(
+            "labeled_batch",
+            f"must be at most `batch_size` ({config.batch_size})",
+            config.labeled_batch,
+            "Use less.",
+        )
+    alone = config.labeled_batch == config.batch_size
+    if config.uses_graph and alone:
+        refuse(
+            "labeled_batch",
+            "must be smaller than `batch_size` where unlabeled images are trained on too",
+            config.labeled_batch,
+            f"Use {max(config.batch_size // 8, 1)}.",
+        )
+    if config.labeled_batch and not config.uses_graph and not alone:
+        refuse(
+            "labeled_batch",
+            "must be `batch_size` where nothing is learned from unlabeled images",
+            config.labeled_batch,
+            f"Use {config.batch_size}, or leave it out.",
+        )
     if config.alpha > 0 and config.max_neighbors < 1:
         refuse(
             "max_neighbors",
@@ -148,7 +188,18 @@ def _check_together(config: TrainConfig) -> None:
             received=f"augment={config.augment}, alpha={config.alpha}",
             cure="Use `alpha=0`, or an augmentation that keeps labels, such as rand_augment.",
         )
-    if config.augment in LABEL_MIXING and config.labels_per_class is not None:
+    if config.augment in LABEL_MIXING and config.pseudo_label_weights != "equal":
+        refuse(
+            "pseudo_label_weights",
+            f"must be equal with `augment={config.augment}`",
+            config.pseudo_label_weights,
+            "Leave it out.",
+        )
+    if (
+        config.augment in LABEL_MIXING
+        and config.labels_per_class is not None
+        and config.propagate == "none"
+    ):
         raise ConfigError(
             f"`augment={config.augment}` mixes labels, and unlabeled images have none.",
             received=f"labels_per_class={config.labels_per_class}",

@@ -43,7 +43,7 @@ def build_cnn(
     input_shape: tuple[int, int, int],
     weights: str | None = None,
     filters: tuple[int, ...] = (32, 64, 128),
-    convolutions: int = 1,
+    convolutions: int | tuple[int, ...] = 1,
     dropout: float = 0.0,
 ) -> Any:
     """Builds stages of 3x3 convolutions, each with batch normalization, with pooling between.
@@ -52,7 +52,7 @@ def build_cnn(
         input_shape: (H, W, C) of the preprocessed images.
         weights: There are none to load.
         filters: Width of each stage; the last is the number of features.
-        convolutions: In each stage. Two cost four times the time of one.
+        convolutions: In each stage, or one number for each. Two cost four times the time of one.
         dropout: Share of features dropped after each pooling in training, 0 to below 1.
 
     Returns:
@@ -61,6 +61,7 @@ def build_cnn(
     from tfgraphreg.compat import keras
 
     layers = keras.layers
+    each = (convolutions,) * len(filters) if isinstance(convolutions, int) else convolutions
     image = keras.Input(input_shape)
     x = image
     for stage, width in enumerate(filters, start=1):
@@ -69,13 +70,23 @@ def build_cnn(
             x = layers.MaxPooling2D(padding="same", name=f"pool_{stage}")(x)
             if dropout:
                 x = layers.SpatialDropout2D(dropout, name=f"dropout_{stage}")(x)
-        for number in range(1, convolutions + 1):
+        for number in range(1, each[stage - 1] + 1):
             name = f"conv_{stage}_{number}"
             # Batch normalization brings its own bias.
             x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=name)(x)
             x = layers.BatchNormalization(name=f"{name}_bn")(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
     return keras.Model(image, x, name="cnn")
+
+
+def build_cnn5(*, input_shape: tuple[int, int, int], weights: str | None = None) -> Any:
+    """Builds `build_cnn` with one convolution in the first stage and two in the others.
+
+    Args:
+        input_shape: (H, W, C) of the preprocessed images.
+        weights: There are none to load.
+    """
+    return build_cnn(input_shape=input_shape, weights=weights, convolutions=(1, 2, 2))
 
 
 _SHARED: dict[str, Any] = {
@@ -102,6 +113,16 @@ RECORDS: tuple[Backbone, ...] = (
         builder="tfgraphreg.backbones.small:build_cnn",
         width=128,
         parameters=92_896,
+        learning_rate=3e-3,
+        paper="LeCun et al. 1998, doi:10.1109/5.726791",
+        **_SHARED,
+    ),
+    Backbone(
+        name="cnn5",
+        family="cnn",
+        builder="tfgraphreg.backbones.small:build_cnn5",
+        width=128,
+        parameters=277_600,
         learning_rate=3e-3,
         paper="LeCun et al. 1998, doi:10.1109/5.726791",
         **_SHARED,

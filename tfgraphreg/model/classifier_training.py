@@ -48,8 +48,9 @@ class ClassAccuracy(keras.metrics.Mean):
 class RegularizedClassifier(GraphRegularization):
     """Trains a network of `build_classifier` on labels of which some may be -1, unlabeled.
 
-    The supervised loss is the mean over the labeled rows of the global batch. Batches are
-    `(features, labels)`, as the package's recipes make them.
+    The supervised loss is the mean over the labeled rows of the global batch, weighted where
+    weights are given. Batches are `(features, labels)` or `(features, labels, weights)`, as the
+    package's recipes make them.
 
     Args:
         base_model: Of `build_classifier`.
@@ -113,17 +114,14 @@ class RegularizedClassifier(GraphRegularization):
 
     def train_step(self, data):
         """One step of gradient descent, see `GraphRegularization`."""
-        if len(data) > 2:
-            raise ConfigError(
-                "A classifier's batches are (features, labels): label -1 says what does not count.",
-                received=f"{len(data)} parts",
-                cure="Use GraphRegularization for sample weights.",
-            )
-        features, labels = data
+        features, labels, *given = data
         targets = labels
         if self.label_mixer is not None:
             features, targets = self._mix(features, labels)
-        weights = _row_weights(_labeled(targets))
+        weights = _labeled(targets)
+        if given:
+            weights *= tf.reshape(tf.cast(given[0], tf.float32), [-1])
+        weights = _row_weights(weights)
         return super().train_step((features, {"true": labels, "targets": targets}, weights))
 
     def test_step(self, data):
@@ -176,8 +174,8 @@ def _labeled(labels: tf.Tensor) -> tf.Tensor:
     return tf.cast(first >= 0, tf.float32)
 
 
-def _row_weights(labeled: tf.Tensor) -> tf.Tensor:
-    """Weights with which Keras' mean over the rows is the mean over the labeled rows."""
-    rows = tf.cast(tf.shape(labeled)[0], tf.float32)
-    count = global_sum(tf.reduce_sum(labeled))
-    return labeled * tf.math.divide_no_nan(global_sum(rows), count)
+def _row_weights(weights: tf.Tensor) -> tf.Tensor:
+    """Weights with which Keras' mean over the rows is their mean weighted by `weights` `[B]`."""
+    rows = tf.cast(tf.shape(weights)[0], tf.float32)
+    total = global_sum(tf.reduce_sum(weights))
+    return weights * tf.math.divide_no_nan(global_sum(rows), total)

@@ -5,10 +5,12 @@ Shapes: N examples, B batch, K neighbors, C classes.
 All functions take `Examples`, or a `Split`, whose only feature is `image`, and give
 `(features, labels)`. The features are the inputs by name, `[B, ...]`, and what is named below; the
 labels are those of the examples; a split's are -1 where missing, for all others a missing label is
-a sample weight of 0 (see `with_neighbors`). Every epoch is a new permutation of all
-examples, a function of (seed, epoch) and of the arguments; its last batch holds what is left, so
-an epoch has `steps_per_epoch(N, batch_size)` batches. Datasets end after `epochs`; with
-`epochs=None` they hold one epoch, and each iteration over them is the next one.
+a sample weight of 0 (see `with_neighbors`). Every epoch is a new permutation of all examples, a
+function of (seed, epoch) and of the arguments; its last batch holds what is left. The first
+`labeled_batch` rows of every batch are drawn from the labeled examples besides (see
+`order.LabeledRows`), so an epoch has `steps_per_epoch(N, batch_size, labeled_batch)` batches.
+Datasets end after `epochs`; with `epochs=None` they hold one epoch, and each iteration over them
+is the next one.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from tfgraphreg.data.dataset import Split
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.neighbors.examples import Examples
 from tfgraphreg.neighbors.lookup import row_lookup
-from tfgraphreg.neighbors.order import epoch_draw, epoch_order, index_batches
+from tfgraphreg.neighbors.order import LabeledRows, epoch_draw, epoch_order, index_batches
 from tfgraphreg.neighbors.packing import check_nodes
 
 
@@ -34,12 +36,15 @@ def plain_batches(
     seed: int,
     epochs: int | None,
     first_epoch: int = 0,
+    labeled_batch: int = 0,
 ) -> Any:
     """Batches without neighbors."""
     examples = as_examples(data)
+    labeled = labeled_rows(examples, labeled_batch, batch_size=batch_size, seed=seed)
 
     def draw(epoch):
-        return [epoch_order(len(examples), seed, epoch)]
+        order = epoch_order(len(examples), seed, epoch)
+        return [labeled.among(order, epoch) if labeled else order]
 
     rows = index_batches(
         draw, [((), np.int64)], batch_size=batch_size, first_epoch=first_epoch, epochs=epochs
@@ -57,6 +62,7 @@ def gathered_batches(
     epochs: int | None,
     first_epoch: int = 0,
     sample: str = "top",
+    labeled_batch: int = 0,
 ) -> Any:
     """Batches in which neighbors are looked up by index.
 
@@ -76,6 +82,7 @@ def gathered_batches(
         seed: Any integer.
         epochs: Number of the epoch to stop before.
         first_epoch: Number of the first epoch to give.
+        labeled_batch: See above.
         sample: `"top"`: the K neighbors of largest weight, in the batches of `packed_batches` bit
             for bit. `"uniform"`: K others each epoch, every edge alike, with its weight; the mean
             over epochs of a node's weighted distances is that over all its edges. `"weight"`:
@@ -90,7 +97,8 @@ def gathered_batches(
     window = {"batch_size": batch_size, "first_epoch": first_epoch, "epochs": epochs}
     examples = as_examples(data)
     arrange = _by_groups(examples) if sampled else _as_it_is
-    rows = _with_neighbors(examples, graph, max_neighbors, sample, seed, arrange, window)
+    labeled = labeled_rows(examples, labeled_batch, batch_size=batch_size, seed=seed)
+    rows = _with_neighbors(examples, graph, max_neighbors, sample, seed, arrange, labeled, window)
     inputs = _inputs(examples)
 
     def features(index, near, weights):
@@ -121,6 +129,7 @@ def indexed_batches(
     epochs: int | None,
     first_epoch: int = 0,
     sample: str = "top",
+    labeled_batch: int = 0,
 ) -> Any:
     """Batches that name the neighbors, for a table of embeddings.
 
@@ -130,7 +139,8 @@ def indexed_batches(
     """
     window = {"batch_size": batch_size, "first_epoch": first_epoch, "epochs": epochs}
     examples = as_examples(data)
-    rows = _with_neighbors(examples, graph, max_neighbors, sample, seed, _as_it_is, window)
+    labeled = labeled_rows(examples, labeled_batch, batch_size=batch_size, seed=seed)
+    rows = _with_neighbors(examples, graph, max_neighbors, sample, seed, _as_it_is, labeled, window)
     inputs = _inputs(examples)
 
     def features(index, near, weights):
@@ -155,6 +165,7 @@ def paired_batches(
     by_weight: bool = False,
     correction: np.ndarray | None = None,
     replicas: int = 1,
+    labeled_batch: int = 0,
 ) -> Any:
     """Batches in which neighbors sit side by side: feature `pair_weight`.
 
@@ -179,6 +190,8 @@ def paired_batches(
         by_weight: Whether a node prefers its heavier edges, in proportion to weight.
         correction: `[E]` factors on the weights of the edges, see `matching.correction`.
         replicas: R, the number of replicas that share a batch.
+        labeled_batch: Rows at the head of every batch that are drawn from the labeled examples,
+            a multiple of 2 R; they have weight 0.
 
     Raises:
         ConfigError: If `batch_size` is no multiple of 2 R or a number is out of range.
@@ -193,9 +206,17 @@ def paired_batches(
             received=f"batch_size={batch_size}, replicas={replicas}",
             cure=f"Use {max(batch_size // whole, 1) * whole}.",
         )
+    if labeled_batch % (2 * replicas):
+        whole = 2 * replicas
+        raise ConfigError(
+            "`labeled_batch` must be an even number for each replica, to leave pairs side by side.",
+            received=f"labeled_batch={labeled_batch}, replicas={replicas}",
+            cure=f"Use {max(labeled_batch // whole, 1) * whole}.",
+        )
     examples = as_examples(data)
     check_nodes(examples, graph)
     classes, n = examples.class_of, len(examples)
+    labeled = labeled_rows(examples, labeled_batch, batch_size=batch_size, seed=seed)
 
     def draw(epoch):
         nodes, weights = matching.draw_epoch(
@@ -206,10 +227,14 @@ def paired_batches(
             by_weight=by_weight,
             correction=correction,
         )
-        rest = n % batch_size
+        if labeled:
+            nodes = labeled.among(nodes, epoch)
+            none = np.zeros(len(nodes) - n, weights.dtype)
+            weights = labeled.beside(weights, none)
+        rest = len(nodes) % batch_size
         share = -(-rest // replicas)
         if replicas > 1 and share % 2:
-            weights[n - rest + share - 1 :] = 0
+            weights[len(nodes) - rest + share - 1 :] = 0
         return nodes, weights
 
     rows = index_batches(
@@ -239,7 +264,9 @@ def _by_groups(examples: Examples) -> Callable[[np.ndarray, np.ndarray, int], np
     return lambda order, near, number: grouped_order(near, order, classes, seed=number)
 
 
-def _with_neighbors(examples: Examples, graph, max_neighbors, sample, seed, arrange, window) -> Any:
+def _with_neighbors(
+    examples: Examples, graph, max_neighbors, sample, seed, arrange, labeled, window
+) -> Any:
     """The dataset of `(index [B], neighbors [B, K], weights [B, K])`.
 
     `arrange(order, near, number)` changes the order of an epoch, by its neighbors `[N, K]`.
@@ -259,6 +286,7 @@ def _with_neighbors(examples: Examples, graph, max_neighbors, sample, seed, arra
         number = epoch_draw(seed, epoch)
         near, weights = choose(number)
         order = arrange(epoch_order(len(examples), seed, epoch), near, number)
+        order = labeled.among(order, epoch) if labeled else order
         near, weights = near[order], weights[order]
         return [order, np.where(near < 0, order[:, None], near), weights]
 
@@ -275,6 +303,16 @@ def _inputs(examples: Examples) -> Callable[[Any], dict[str, Any]]:
     return lambda index: {name: lookup(index) for name, lookup in lookups.items()}
 
 
+def labeled_rows(
+    examples: Examples, rows: int, *, batch_size: int, seed: int
+) -> LabeledRows | None:
+    """The rows of each batch that are drawn from the labeled examples; None for 0 rows."""
+    if not rows:
+        return None
+    given = examples.given if examples.given is not None else ~examples.missing
+    return LabeledRows(np.flatnonzero(given), rows, batch_size, seed)
+
+
 def as_examples(data: Split | Examples) -> Examples:
     """Examples as they are; a split's with missing labels as -1."""
     if isinstance(data, Split):
@@ -286,7 +324,7 @@ def _finish(rows: Any, examples: Examples, features: Callable[..., dict[str, Any
     """Turns `(index, ...)` into `(features, labels)`, ahead of the training step.
 
     With sample weights where the examples have any; those of a batch are multiplied by its rows
-    over its labeled rows.
+    over its labeled rows, unless labels show what is missing.
     """
     from tfgraphreg.compat import tf
 
@@ -301,6 +339,8 @@ def _finish(rows: Any, examples: Examples, features: Callable[..., dict[str, Any
 
         def fetch(index, *rest):
             present = tf.cast(labeled(index), tf.float32)
+            if examples.marked:
+                return features(index, *rest), labels(index), weight(index) * present
             rows = tf.cast(tf.shape(index)[0], tf.float32)
             scale = tf.math.divide_no_nan(rows, tf.reduce_sum(present))
             return features(index, *rest), labels(index), weight(index) * present * scale

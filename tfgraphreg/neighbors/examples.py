@@ -30,6 +30,8 @@ class Examples:
         missing: `[N]` bool: which labels are missing.
         weights: `[N]` float32 sample weights, or None.
         ids: `[N]` strings that break ties between neighbors of equal weight, or None.
+        given: `[N]` bool: the labels that are no pseudo-labels, to draw `labeled_batch` rows from;
+            None: all that are not missing.
         marked: Whether batches show a missing label as -1. Otherwise they show a 0, which every
             loss can take, with sample weight 0.
     """
@@ -40,6 +42,7 @@ class Examples:
     weights: np.ndarray | None = None
     ids: np.ndarray | None = None
     marked: bool = False
+    given: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -119,7 +122,8 @@ class Examples:
         """What batches show: labels, and sample weights `[N]` float32 where there are any."""
         if self.marked:
             mask = self.missing.reshape(-1, *[1] * (self.labels.ndim - 1))
-            return np.where(mask, np.asarray(UNLABELED, self.labels.dtype), self.labels), None
+            labels = np.where(mask, np.asarray(UNLABELED, self.labels.dtype), self.labels)
+            return labels, self.weights
         if self.weights is None and not self.missing.any():
             return self.labels, None
         weights = np.ones(len(self), np.float32) if self.weights is None else self.weights

@@ -7,6 +7,7 @@ Pairs, and groups of sampled neighbors, come in an order made from this one and 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 
 from tfgraphreg.errors import ConfigError
 
-_ORDER, _DRAW = 1, 2
+_ORDER, _DRAW, _LABELED = 1, 2, 3
 
 
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
@@ -29,9 +30,75 @@ def epoch_draw(seed: int, epoch: int) -> int:
     return int(np.random.default_rng([_DRAW, abs(int(seed)), int(epoch)]).integers(2**63))
 
 
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Batches in one epoch; the last one may be smaller."""
-    return math.ceil(num_examples / batch_size)
+def steps_per_epoch(num_examples: int, batch_size: int, labeled_batch: int = 0) -> int:
+    """Batches in one epoch; the last one may be smaller.
+
+    Args:
+        num_examples: N.
+        batch_size: B.
+        labeled_batch: Rows of a batch that are drawn from the labeled examples. The others see
+            every example once an epoch; if there are no others, an epoch has as many steps as
+            without such rows.
+    """
+    return math.ceil(num_examples / (batch_size - labeled_batch or batch_size))
+
+
+@dataclasses.dataclass(frozen=True)
+class LabeledRows:
+    """Rows that come first in every batch and are drawn from the labeled examples.
+
+    Attributes:
+        labeled: `[M]` indices of the labeled examples, at least one.
+        rows: Of each batch, 1 to `batch_size`. If all, nothing else is seen.
+        batch_size: B.
+        seed: Any integer.
+    """
+
+    labeled: np.ndarray
+    rows: int
+    batch_size: int
+    seed: int
+
+    def __post_init__(self):
+        if not len(self.labeled):
+            raise ConfigError(
+                "`labeled_batch` needs labeled examples.",
+                received="none",
+                cure="Label some, or use `labeled_batch=0`.",
+            )
+        if not 1 <= self.rows <= self.batch_size:
+            raise ConfigError(
+                f"`labeled_batch` must be from 1 to `batch_size` ({self.batch_size}).",
+                received=f"labeled_batch={self.rows}",
+            )
+
+    def among(self, order: np.ndarray, epoch: int) -> np.ndarray:
+        """The order `[N]` of an epoch, with the labeled rows of each batch put before the others.
+
+        The labeled examples come in permutations, one after the other, drawn from (seed, epoch).
+        """
+        steps = steps_per_epoch(len(order), self.batch_size, self.rows)
+        draws = np.random.default_rng([_LABELED, abs(int(self.seed)), int(epoch)])
+        needed = steps * self.rows
+        turns = math.ceil(needed / len(self.labeled))
+        drawn = np.concatenate([draws.permutation(self.labeled) for _ in range(turns)])
+        return self.beside(order, drawn[:needed])
+
+    def beside(self, values: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """`values` of the examples in order, with those of the labeled rows put in: `own`."""
+        size = self.batch_size - self.rows
+        if not size:
+            return own
+        steps = len(own) // self.rows
+        parts = [
+            part
+            for step in range(steps)
+            for part in (
+                own[step * self.rows : (step + 1) * self.rows],
+                values[step * size : (step + 1) * size],
+            )
+        ]
+        return np.concatenate(parts)
 
 
 def index_batches(

@@ -278,7 +278,7 @@ def _one(problem: Problem, record: Method, settings: dict[str, Any]) -> tuple:
     scores[:, present], evidence[:, present] = record.solve(inner, **settings)
     probabilities, error = _probabilities(problem, record, evidence)
     labels = probabilities.argmax(axis=1)
-    certainty = 1 - _entropy(probabilities) / np.log(len(present))
+    certainty = 1 - entropy(probabilities) / np.log(len(present))
     source = origins(problem.system, problem.labeled, labels)
     return scores, probabilities, labels, certainty, source, error
 
@@ -304,7 +304,7 @@ def _several(problem: Problem, record: Method, settings: dict[str, Any]) -> tupl
         errors.append(error)
     chances = np.stack(probabilities, axis=1)  # [N, C, 2]
     labels = (chances[..., 0] > 0.5).astype(np.int8)
-    certainty = 1 - _entropy(chances).mean(axis=1) / np.log(2)
+    certainty = 1 - entropy(chances).mean(axis=1) / np.log(2)
     source = origins(problem.system, problem.labeled, None)
     error = None if sizes is None else max(errors)
     return np.stack(scores, axis=1), chances[..., 0], labels, certainty, source, error
@@ -333,7 +333,8 @@ def _probabilities(
     return evidence, error
 
 
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """`[N]` entropies, in nats, of rows of probabilities."""
     logs = np.log(probabilities, where=probabilities > 0, out=np.zeros_like(probabilities))
     return np.maximum(-(probabilities * logs).sum(axis=-1), 0)
 

@@ -64,7 +64,7 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
             return graph
         except (GraphError, OSError, ValueError):
             logger.info("Graph: the cached file is damaged and is built again")
-    graph = _kept_edges(config, dataset, _build(config, dataset, progress))
+    graph = _build(config, dataset, progress)
     if kept:
         write_npz(graph, dataset.train.ids, path)
     return graph
@@ -90,7 +90,7 @@ def check_graph(config: TrainConfig) -> None:
 
 def file_mark(config: TrainConfig) -> str | None:
     """The digest of the user's own file of edges or vectors; None where there is none."""
-    if not config.regularized:
+    if not config.uses_graph:
         return None
     if _is_file(config.graph):
         path = config.graph
@@ -139,11 +139,10 @@ def _is_file(graph: str) -> bool:
     return False
 
 
-def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGraph:
-    kinds = config.graph.split(",")
-    features = np.zeros((len(dataset.train), 1), np.float32)  # a class graph compares labels only
-    if set(kinds) != {"class"}:
-        features = graph_features(config, dataset, progress)
+def graph_of(
+    config: TrainConfig, dataset: Dataset, features: np.ndarray, progress: Any
+) -> SimilarityGraph:
+    """The graph that the config asks for over features `[N, D]` of the training images."""
     graphs = [
         build(
             kind,
@@ -159,9 +158,17 @@ def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGr
             seed=config.seed,
             progress=progress,
         )
-        for kind in kinds
+        for kind in config.graph.split(",")
     ]
-    return graphs[0] if len(graphs) == 1 else union(graphs)
+    graph = graphs[0] if len(graphs) == 1 else union(graphs)
+    return _kept_edges(config, dataset, graph)
+
+
+def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGraph:
+    features = np.zeros((len(dataset.train), 1), np.float32)  # a class graph compares labels only
+    if set(config.graph.split(",")) != {"class"}:
+        features = graph_features(config, dataset, progress)
+    return graph_of(config, dataset, features, progress)
 
 
 def _kept_edges(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph) -> SimilarityGraph:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,20 @@ from tfgraphreg.backbones.records import plan_input
 from tfgraphreg.backbones.transfer import freeze, learning_rate_factors
 from tfgraphreg.compat import keras
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.model.classifier import build_classifier, infer, parameters
 from tfgraphreg.model.classifier_training import RegularizedClassifier
 from tfgraphreg.model.objectives import check_objective
-from tfgraphreg.neighbors.batches import plain_batches
+from tfgraphreg.neighbors.batches import as_examples, plain_batches
+from tfgraphreg.neighbors.examples import Examples
 from tfgraphreg.neighbors.modes import Bank, Gathered, NeighborMode, Packed, Paired
 from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.neighbors.packed import packed_batches
 from tfgraphreg.neighbors.packing import pack
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.graphs import graph_key
+from tfgraphreg.recipes.pseudo import LabelRounds
 from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.training.augmentation import build_augmenter, build_label_mixer
 from tfgraphreg.training.fit import FitPlan, fit, suit_batch_norm
@@ -41,18 +44,25 @@ logger = logging.getLogger(__name__)
 # Images that nsl.tools.pack_nbrs may hold in memory, at ten times their size and more.
 _NSL_BYTES = 256 << 20
 
+# Below this share of labeled images, some of each step are drawn from them; so many of a batch.
+_FEW = 1 / 8
+
 # Matchings drawn to measure how often each edge is: the error of a chance of 0.1 is then 0.02.
 _MATCHINGS = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """A trained classifier, its epochs, and on how many replicas it was trained."""
+    """A trained classifier, its epochs, and on how many replicas it was trained.
+
+    `rounds` holds the numbers of each round of pseudo-labels, None without such.
+    """
 
     model: keras.Model
     rows: list[Row]
     replicas: int
     parameters: int
+    rounds: list[dict[str, Any]] | None
 
 
 def learn(
@@ -66,7 +76,8 @@ def learn(
     check_batch_size(config.batch_size, replicas, paired=paired)
     check_objective(config.objective, multilabel=dataset.multilabel)
     _make_repeatable(config)
-    steps = steps_per_epoch(len(dataset.train), config.batch_size)
+    labeled = labeled_batch_size(config, dataset.train, replicas=replicas)
+    steps = steps_per_epoch(len(dataset.train), config.batch_size, labeled)
     with strategy.scope():
         model = build_model(config, dataset)
         suit_batch_norm(model.base_model, steps=steps * config.epochs)
@@ -75,6 +86,7 @@ def learn(
                 config.learning_rate or BACKBONES.get(config.backbone).learning_rate,
                 schedule=config.schedule,
                 steps=steps * config.epochs,
+                cycle=steps * config.rebuild_graph_every or None,
                 precision=config.precision,
                 **_transfer(config, model.base_model, steps),
             ),
@@ -85,23 +97,70 @@ def learn(
         f"Model: {config.backbone}, {parameters(base):,} parameters, embedding of width "
         f"{config.embedding_dim}, on {replicas} replica{'s' if replicas > 1 else ''}"
     )
-    source = batch_source(config, dataset, graph, replicas=replicas, progress=progress)
+    rounds = None
+    if config.propagate != "none":
+        rounds = LabelRounds(config, run.path, material, base, progress)
+
+    def batches(first: int) -> Any:
+        return batch_source(
+            config,
+            dataset,
+            rounds.graph if rounds else graph,
+            examples=rounds.examples() if rounds else None,
+            labeled_batch=labeled,
+            replicas=replicas,
+            progress=progress,
+        )(first)
+
     rows = fit(
         model,
         FitPlan(
             folder=run.path,
             epochs=config.epochs,
             steps=steps,
-            images=len(dataset.train),
-            batches=source,
-            validate=_validation(base, dataset),
+            images=_rows_per_epoch(len(dataset.train), config.batch_size, labeled, steps),
+            batches=batches,
+            validate=_measured(base, dataset, rounds),
             listener=_tensorboard(config, run, dataset, graph),
             frozen=config.freeze,
             warmup_epochs=config.warmup_epochs,
+            rounds=config.rebuild_graph_every,
+            begin_round=rounds.begin if rounds else None,
+            ema_momentum=config.ema_momentum,
             progress=progress,
         ),
     )
-    return Learned(base, rows, replicas, parameters(base))
+    summaries = rounds.summaries if rounds else None
+    return Learned(base, rows, replicas, parameters(base), summaries)
+
+
+def labeled_batch_size(config: TrainConfig, split: Split, *, replicas: int = 1) -> int:
+    """Rows of each batch that are drawn from the labeled images; says so where they are few.
+
+    Raises:
+        ConfigError: If none is labeled, and only labels would be learned from.
+    """
+    if config.labeled_batch is not None:
+        return config.labeled_batch
+    share = split.labeled.mean() if len(split) else 1.0
+    if share >= _FEW or (share == 0 and config.uses_graph):
+        return 0
+    rows = config.batch_size
+    if config.uses_graph:
+        whole = 2 * replicas
+        rows = max(round(rows * _FEW) // whole * whole, whole)
+        if rows >= config.batch_size:
+            return 0
+    logger.info(
+        f"Few labels: {rows} of the {config.batch_size} images of a step are labeled ones, drawn "
+        f"from {int(split.labeled.sum())}"
+        + ("" if config.uses_graph else "; unlabeled images are not trained on")
+    )
+    return rows
+
+
+def _rows_per_epoch(images: int, batch_size: int, labeled: int, steps: int) -> int:
+    return steps * batch_size if labeled == batch_size else images + steps * labeled
 
 
 def _transfer(config: TrainConfig, base: keras.Model, steps: int) -> dict[str, Any]:
@@ -173,22 +232,35 @@ def batch_source(
     dataset: Dataset,
     graph: SimilarityGraph | None,
     *,
+    examples: Examples | None = None,
+    labeled_batch: int = 0,
     replicas: int = 1,
     progress: Progress = silent,
 ):
-    """A function of the first epoch that gives the batches from there to the last epoch."""
-    window = {"batch_size": config.batch_size, "seed": config.seed, "epochs": config.epochs}
-    split = dataset.train
-    if graph is None:
-        return lambda first: plain_batches(split, first_epoch=first, **window)
-    if config.neighbors == "packed":
+    """A function of the first epoch that gives the batches from there to the last epoch.
+
+    `examples` are the training images with other labels than the given ones.
+    """
+    examples = as_examples(dataset.train) if examples is None else examples
+    window: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "labeled_batch": labeled_batch,
+    }
+    if not config.regularized:
+        return lambda first: plain_batches(examples, first_epoch=first, **window)
+    assert graph is not None
+    # Packed records hold the labels that were given, each image once.
+    if config.neighbors == "packed" and not labeled_batch and config.propagate == "none":
+        del window["labeled_batch"]
         packed = _pack(config, dataset, graph, progress)
         return lambda first: packed_batches(packed, first_epoch=first, **window)
     corrected = config.neighbors == "paired" and config.pair_correction
     correction = _correction(config, graph, progress) if corrected else None
-    mode = neighbor_mode(config, size=len(split), correction=correction)
+    mode = neighbor_mode(config, size=len(examples), correction=correction)
     window["replicas"] = replicas
-    return lambda first: mode.batches(split, graph, first_epoch=first, **window)
+    return lambda first: mode.batches(examples, graph, first_epoch=first, **window)
 
 
 def _correction(config: TrainConfig, graph: SimilarityGraph, progress: Progress) -> np.ndarray:
@@ -260,6 +332,16 @@ def _validation(base: keras.Model, dataset: Dataset):
         }
 
     return validate
+
+
+def _measured(
+    base: keras.Model, dataset: Dataset, rounds: LabelRounds | None
+) -> Callable[[], Row] | None:
+    """What each epoch's row holds besides losses."""
+    validate = _validation(base, dataset)
+    if rounds is None:
+        return validate
+    return lambda: {**(validate() if validate else {}), **rounds.row()}
 
 
 def _tensorboard(config: TrainConfig, run: RunFolder, dataset: Dataset, graph) -> TensorBoardLog:

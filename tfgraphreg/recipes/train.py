@@ -76,10 +76,10 @@ def train(config: TrainConfig, *, progress: Progress = silent) -> dict[str, Any]
 
 
 def prepare(config: TrainConfig, progress: Any) -> Material:
-    """Loads the data and, if there is a graph term, the graph."""
+    """Loads the data and, if training needs one, the graph."""
     dataset, true_labels = prepare_data(config, progress)
     graph = summary = None
-    if config.regularized:
+    if config.uses_graph:
         graph, summary = prepare_graph(config, dataset, true_labels, progress)
     return Material(dataset, true_labels, graph, summary)
 
@@ -136,7 +136,7 @@ def check_names(config: TrainConfig) -> None:
     DISTANCES.get(config.distance)
     DISTANCES.get(config.graph_metric)
     find_loader(config.dataset)
-    if config.regularized:
+    if config.uses_graph:
         check_graph(config)
 
 
@@ -158,6 +158,7 @@ def _measure_and_export(
         "replicas": learned.replicas,
         "parameters": learned.parameters,
         "graph": material.graph_summary,
+        "rounds": learned.rounds,
         "source": material.dataset.source,
         "versions": versions(),
         "seed": config.seed,

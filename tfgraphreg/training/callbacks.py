@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import pathlib
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from tfgraphreg.compat import keras
 from tfgraphreg.errors import TrainingError
 from tfgraphreg.progress import Progress
+from tfgraphreg.training.average import WeightAverage
 from tfgraphreg.training.checkpoints import Checkpoints
 from tfgraphreg.training.history import Row, best_epoch, write_history
 
@@ -81,6 +83,7 @@ class EpochRecorder(keras.callbacks.Callback):
         epochs: Epochs in all, for the log.
         validate: Gives `val_*` values; called after each epoch.
         listener: Called with each row as it is added.
+        average: The average of the weights, if it is evaluated in their place.
     """
 
     def __init__(
@@ -93,8 +96,10 @@ class EpochRecorder(keras.callbacks.Callback):
         epochs: int,
         validate: Callable[[], Row] | None = None,
         listener: Callable[[Row], None] | None = None,
+        average: WeightAverage | None = None,
     ):
         super().__init__()
+        self.average = average
         self.path, self.checkpoints, self.rows = path, checkpoints, rows
         self.images, self.epochs = images, epochs
         self.validate, self.listener = validate, listener
@@ -108,7 +113,8 @@ class EpochRecorder(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._start
         row = {"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}}
         if self.validate:
-            row.update(self.validate())
+            with self.average.in_use() if self.average else contextlib.nullcontext():
+                row.update(self.validate())
         row["learning_rate"] = learning_rate(self.model.optimizer)
         row["seconds"] = seconds
         row["images_per_second"] = self.images / seconds

@@ -10,6 +10,7 @@ from typing import Any
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import RunError, first_line
 from tfgraphreg.storage import write_error
+from tfgraphreg.training.average import WeightAverage
 
 
 class Checkpoints:
@@ -21,9 +22,13 @@ class Checkpoints:
     Args:
         folder: `checkpoints/` of the run folder; `last` and `best` are made in it.
         model: The compiled `GraphRegularization`.
+        average: The average of its weights, if it is evaluated in their place.
     """
 
-    def __init__(self, folder: pathlib.Path, model: keras.Model):
+    def __init__(
+        self, folder: pathlib.Path, model: keras.Model, *, average: WeightAverage | None = None
+    ):
+        self._average = average
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epochs_done")
         parts: dict[str, Any] = {
             "base": model.base_model,
@@ -38,6 +43,8 @@ class Checkpoints:
             )
         if model.augmenter is not None:
             parts["augmenter"] = model.augmenter
+        if average is not None:
+            parts["average"] = tf.train.Checkpoint(values=list(average.averages))
         self._checkpoint = tf.train.Checkpoint(**parts)
         self._weights = tf.train.Checkpoint(base=model.base_model)
         self._last = tf.train.CheckpointManager(self._checkpoint, str(folder / "last"), 1)
@@ -75,7 +82,8 @@ class Checkpoints:
         self.epoch.assign(epochs_done)
         try:
             if best:
-                self._best.save(checkpoint_number=epochs_done)
+                with self._average.in_use() if self._average else contextlib.nullcontext():
+                    self._best.save(checkpoint_number=epochs_done)
             self._last.save(checkpoint_number=epochs_done)
         except tf.errors.ResourceExhaustedError as error:
             full = OSError(28, "No space left on device")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import RunError, TrainingError
 from tfgraphreg.model.classifier_training import RegularizedClassifier
 from tfgraphreg.progress import Progress, silent
+from tfgraphreg.training.average import WeightAverage
 from tfgraphreg.training.callbacks import EpochRecorder, StepReporter, StopOnNaN
 from tfgraphreg.training.checkpoints import Checkpoints
 from tfgraphreg.training.history import HISTORY, Row, read_history
@@ -30,6 +32,10 @@ class FitPlan:
         listener: Called with each epoch's row.
         frozen: What stays untrained to the end: `none`, `backbone` or a number of stages.
         warmup_epochs: At the start, in which all of the backbone is frozen.
+        rounds: Epochs after which `begin_round` is called and batches are made anew; 0: never.
+        begin_round: Called with the epoch before each round, the first one too, and after an
+            interruption with that of the round that goes on. The model is as it is evaluated.
+        ema_momentum: Of a moving average of the weights, which is then evaluated; 0: none.
         progress: Called with the steps done in each epoch.
     """
 
@@ -42,6 +48,9 @@ class FitPlan:
     listener: Callable[[Row], None] | None = None
     frozen: str = "none"
     warmup_epochs: int = 0
+    rounds: int = 0
+    begin_round: Callable[[int], None] | None = None
+    ema_momentum: float = 0.0
     progress: Progress = silent
 
 
@@ -64,7 +73,8 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
     # those of a backbone that is still being warmed up too.
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
-    checkpoints = Checkpoints(plan.folder / "checkpoints", model)
+        average = _average(model, plan)
+    checkpoints = Checkpoints(plan.folder / "checkpoints", model, average=average)
     done = checkpoints.restore()
     history = plan.folder / HISTORY
     recorder = EpochRecorder(
@@ -75,13 +85,20 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
         epochs=plan.epochs,
         validate=plan.validate,
         listener=plan.listener,
+        average=average,
     )
     try:
-        if done < plan.warmup_epochs:
-            _set_frozen(model, "backbone")
-            _run(model, plan, recorder, start=done, end=plan.warmup_epochs)
-            _set_frozen(model, plan.frozen)
-        _run(model, plan, recorder, start=max(done, plan.warmup_epochs), end=plan.epochs)
+        for start, end in _segments(plan, done):
+            turned = plan.rounds and start % plan.rounds == 0
+            if plan.begin_round and (start == done or turned):
+                with average.in_use() if average else contextlib.nullcontext():
+                    plan.begin_round(start)
+            warming = start < plan.warmup_epochs
+            if warming:
+                _set_frozen(model, "backbone")
+            _run(model, plan, recorder, start=start, end=end)
+            if warming:
+                _set_frozen(model, plan.frozen)
     except tf.errors.ResourceExhaustedError as error:
         raise TrainingError(
             "A batch does not fit in the memory of the device.",
@@ -89,6 +106,19 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
         ) from error
     checkpoints.restore_best()
     return recorder.rows
+
+
+def _average(model: RegularizedClassifier, plan: FitPlan) -> WeightAverage | None:
+    if not plan.ema_momentum:
+        return None
+    return WeightAverage(model.base_model, model.optimizer, plan.ema_momentum)
+
+
+def _segments(plan: FitPlan, done: int) -> list[tuple[int, int]]:
+    """First and last + 1 epoch of each stretch that is trained without a change, from `done` on."""
+    turns = {plan.warmup_epochs, *(range(0, plan.epochs, plan.rounds) if plan.rounds else ())}
+    starts = sorted({done, *(turn for turn in turns if done < turn < plan.epochs)})
+    return [pair for pair in zip(starts, [*starts[1:], plan.epochs]) if pair[0] < pair[1]]
 
 
 def _rows_done(history: pathlib.Path, done: int) -> list[Row]:
@@ -111,16 +141,20 @@ def _set_frozen(model: RegularizedClassifier, what: str) -> None:
 
 
 def _run(
-    model: RegularizedClassifier, plan: FitPlan, recorder: EpochRecorder, *, start: int, end: int
+    model: RegularizedClassifier,
+    plan: FitPlan,
+    recorder: EpochRecorder,
+    *,
+    start: int,
+    end: int,
 ) -> None:
-    if start >= end:
-        return
+    averaging = [recorder.average] if recorder.average else []
     model.fit(
         plan.batches(start),
         initial_epoch=start,
         epochs=end,
         steps_per_epoch=plan.steps,
-        callbacks=[StopOnNaN(), StepReporter(plan.progress), recorder],
+        callbacks=[*averaging, StopOnNaN(), StepReporter(plan.progress), recorder],
         verbose=0,
     )
 

@@ -62,6 +62,7 @@ def make_optimizer(
     schedule: str,
     steps: int,
     precision: str,
+    cycle: int | None = None,
     factors: Iterable[tuple[Any, float]] = (),
     first_step: int = 0,
     bounded: bool = False,
@@ -72,6 +73,7 @@ def make_optimizer(
         learning_rate: Of the first step.
         schedule: `cosine` or `fixed`.
         steps: In all.
+        cycle: Steps after which a cosine starts over; None: never.
         precision: With `mixed_float16` the loss is scaled.
         factors: Weights with a rate of their own; see `FineTuningAdam`.
         first_step: See `FineTuningAdam`.
@@ -79,7 +81,10 @@ def make_optimizer(
     """
     rate = learning_rate
     if schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(learning_rate, max(steps, 1))
+        schedules = keras.optimizers.schedules
+        rate = schedules.CosineDecay(learning_rate, max(steps, 1))
+        if cycle is not None:
+            rate = schedules.CosineDecayRestarts(learning_rate, cycle, t_mul=1.0, m_mul=1.0)
     factors = list(factors)
     limit = LARGEST_GRADIENT if bounded else None
     if first_step or any(factor != 1 for _, factor in factors):

@@ -32,8 +32,20 @@ class TrainingSettings(Settings):
     augment: str = setting("none", "random changes of training images", choices=AUGMENTATIONS)
     epochs: int = setting(5, "passes over the training images")
     batch_size: int = setting(128, "images in a step, over all replicas; neighbors not counted")
+    labeled_batch: int | None = setting(
+        None,
+        "labeled images in every step, drawn again and again, so that few labels among many "
+        "images are seen in each; 0: none besides those that the order of the images brings. "
+        "Default: where fewer than 1 image in 8 is labeled, an eighth of `batch_size`, or all of "
+        "it where nothing is learned from unlabeled images; else 0",
+    )
     learning_rate: float | None = setting(None, "Adam's learning rate. Default: the backbone's own")
     schedule: str = setting("cosine", "learning rate over time", choices=SCHEDULES)
+    ema_momentum: float = setting(
+        0.0,
+        "evaluate and export an exponential moving average of the weights, which each step moves "
+        "by 1 - this; 0: the weights themselves",
+    )
     precision: str = setting("float32", "number format of the computation", choices=PRECISIONS)
     strategy: str = setting(
         "auto",
@@ -53,7 +65,9 @@ class TrainingSettings(Settings):
             ConfigError: If a value, or a combination of values, cannot work.
         """
         at_least(self, 1, "epochs", "batch_size")
-        at_least(self, 0, "seed")
+        at_least(self, 0, "seed", "labeled_batch")
+        if not 0 <= self.ema_momentum < 1:
+            refuse("ema_momentum", "must be in [0, 1)", self.ema_momentum, "Try 0.999.")
         if self.seed >= 2**31:
             refuse("seed", "must be smaller than 2**31", self.seed, "Use a smaller seed.")
         rate = self.learning_rate

@@ -1,0 +1,115 @@
+"""Pseudo-labels: what the graph, and a classifier of its features, say of unlabeled images.
+
+Shapes: N images, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.propagation.classsizes import size_factors
+from tfgraphreg.propagation.propagate import Propagation, entropy, propagate
+
+# Propagated probabilities are flat, and the fewer labels there are the less a classifier of the
+# features knows; see docs/propagation.md for how these were chosen.
+_SHARPER, _SHARP, _FEW = 8, 4, 20
+_SMALLEST = 1e-9
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PseudoLabels:
+    """Labels to train on.
+
+    Attributes:
+        labels: `[N]` class numbers or `[N, C]` multi-hot rows; given labels as they were given,
+            -1 where no labeled image can be reached over the graph.
+        certainty: `[N]` from 0 to 1; 1 where the label was given.
+        weights: `[N]` float32: how much each label counts in training.
+    """
+
+    labels: np.ndarray
+    certainty: np.ndarray
+    weights: np.ndarray
+
+
+def pseudo_labels(
+    graph: SimilarityGraph,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    method: str = "spreading",
+    class_sizes: Any = None,
+    second: np.ndarray | None = None,
+    weighting: str = "equal",
+    progress: Any = None,
+) -> PseudoLabels:
+    """Labels all images that the graph joins to labeled ones.
+
+    Args:
+        graph: Of N nodes.
+        labels: `[N]` or `[N, C]`, -1 where unlabeled. Nothing else is known of unlabeled images.
+        num_classes: C.
+        method: See `propagate`.
+        class_sizes: See `propagate`.
+        second: `[N, C]` probabilities of a second opinion, such as `kernel_ridge`; for one class
+            an image. The propagated probabilities count as their 8th power beside it, from 20
+            labels a class as their 4th power.
+        weighting: ``"equal"``: all labels count 1. ``"certainty"``: as certainty divided by its
+            sum over the label's class, scaled to a mean of 1 (Iscen et al., Label Propagation for
+            Deep Semi-supervised Learning, CVPR 2019); given labels have certainty 1.
+        progress: See `propagate`.
+    """
+    found = propagate(
+        graph,
+        labels,
+        num_classes,
+        method=method,
+        class_sizes=class_sizes,
+        progress=progress,
+    )
+    given = labels >= 0 if labels.ndim == 1 else (labels >= 0).all(axis=1)
+    chosen, certainty = found.labels, found.certainty
+    if second is not None:
+        power = _SHARP if given.sum() >= _FEW * num_classes else _SHARPER
+        chosen, certainty = _together(found, second, given, power)
+    # Also where the solver's rounding or the second opinion would have it otherwise.
+    chosen = np.where(given.reshape(-1, *[1] * (labels.ndim - 1)), labels, chosen)
+    chosen = chosen.astype(labels.dtype)
+    weights = np.ones(len(labels), np.float32)
+    if weighting == "certainty":
+        weights = _by_certainty(chosen, certainty)
+    return PseudoLabels(chosen, certainty, weights)
+
+
+def _together(
+    found: Propagation, second: np.ndarray, given: np.ndarray, power: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and certainty of the product of the two opinions, under the class sizes."""
+    reached = found.reached & ~given
+    logs = power * np.log(np.maximum(found.probabilities, _SMALLEST))
+    logs = (logs + np.log(np.maximum(second, _SMALLEST)))[reached]
+    both = np.exp(logs - logs.max(axis=1, keepdims=True))
+    # A class that nothing speaks for must be able to get its share of images.
+    both = np.maximum(both, np.finfo(float).tiny)
+    if found.class_sizes is not None:
+        both *= size_factors(both, found.class_sizes)[0]
+    both /= both.sum(axis=1, keepdims=True)
+    labels, certainty = found.labels.copy(), found.certainty.copy()
+    labels[reached] = both.argmax(axis=1)
+    certainty[reached] = np.clip(1 - entropy(both) / np.log(both.shape[1]), 0, 1)
+    return labels, certainty
+
+
+def _by_certainty(labels: np.ndarray, certainty: np.ndarray) -> np.ndarray:
+    known = labels >= 0 if labels.ndim == 1 else (labels >= 0).all(axis=1)
+    weights = np.where(known, certainty, 0.0)
+    if labels.ndim == 1:
+        sums = np.bincount(labels[known], weights=weights[known], minlength=labels.max() + 1)
+        weights[known] /= np.maximum(sums[labels[known]], _SMALLEST)
+    if weights.sum() <= 0:
+        return np.ones(len(labels), np.float32)
+    return (weights * known.sum() / weights.sum()).astype(np.float32)

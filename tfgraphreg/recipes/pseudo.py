@@ -1,0 +1,221 @@
+"""Rounds of training on labels from the graph, each with a graph that the last one bettered."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg import storage
+from tfgraphreg.compat import keras
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.dataset import Split
+from tfgraphreg.errors import RunError, first_line
+from tfgraphreg.graph.diagnostics import edge_agreement
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.model.classifier import infer
+from tfgraphreg.neighbors.batches import as_examples
+from tfgraphreg.neighbors.examples import Examples
+from tfgraphreg.progress import Progress
+from tfgraphreg.propagation.classsizes import size_factors
+from tfgraphreg.propagation.kernel import kernel_ridge
+from tfgraphreg.propagation.pseudo import PseudoLabels, pseudo_labels
+from tfgraphreg.recipes.features import graph_features
+from tfgraphreg.recipes.graphs import graph_of
+from tfgraphreg.training.history import Row
+
+logger = logging.getLogger(__name__)
+
+ROUNDS = "rounds.json"
+
+# Length of what the network says beside features of length 1, in the features of a new graph.
+# Chosen on training images of Fashion-MNIST held out for it; see docs/propagation.md.
+_NETWORK_SHARE = 0.5
+
+
+class LabelRounds:
+    """The graph and the pseudo-labels of each round of a run.
+
+    Args:
+        config: Says how labels are propagated, and how often the graph is built again.
+        folder: The run folder; what the network said before a round is kept in it.
+        material: Of `recipes.train.prepare`; its true labels are looked at to measure only.
+        base: The network.
+        progress: Called while work goes on.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: pathlib.Path,
+        material: Any,
+        base: keras.Model,
+        progress: Progress,
+    ):
+        self.config, self.folder, self.base, self.progress = config, folder, base, progress
+        self.dataset, self.true_labels = material.dataset, material.true_labels
+        self.graph: SimilarityGraph = material.graph
+        self._features: np.ndarray | None = None
+        self._second: np.ndarray | None = None
+        self._labels: PseudoLabels | None = None
+        self._rows = _read_rows(folder / ROUNDS)
+
+    @property
+    def summaries(self) -> list[dict[str, Any]]:
+        """What `rounds.json` holds: numbers of each round so far."""
+        return self._rows
+
+    def begin(self, epoch: int) -> None:
+        """Makes the graph and the labels of the round that `epoch` is in.
+
+        Raises:
+            RunError: If the epoch is within a round whose start was not kept.
+        """
+        every = self.config.rebuild_graph_every
+        number = epoch // every if every else 0
+        if number:
+            said = self._network_said(number, begins=epoch == number * every)
+            self.graph = self._rebuilt(said)
+        split = self.dataset.train
+        self._labels = pseudo_labels(
+            self.graph,
+            split.labels,
+            self.dataset.num_classes,
+            method=self.config.propagate,
+            class_sizes=self._class_sizes,
+            second=self._second_opinion(),
+            weighting=self.config.pseudo_label_weights,
+            progress=self.progress,
+        )
+        self._rows[number:] = [self._summary(number)]
+        storage.write_json(self.folder / ROUNDS, self._rows)
+        self._say(self._rows[-1])
+
+    def examples(self) -> Examples:
+        """The training images with given and propagated labels."""
+        assert self._labels is not None
+        split = self.dataset.train
+        labeled = Split(split.images, self._labels.labels, split.ids, split.extras)
+        weights = self._labels.weights if self.config.pseudo_label_weights != "equal" else None
+        return dataclasses.replace(as_examples(labeled), weights=weights, given=split.labeled)
+
+    def row(self) -> Row:
+        """The numbers of this round, for history.csv."""
+        names = ("edge_label_agreement", "pseudo_label_accuracy", "pseudo_label_certainty")
+        return {name: self._rows[-1][name] for name in names if self._rows[-1][name] is not None}
+
+    @property
+    def _class_sizes(self) -> str | None:
+        sizes = self.config.class_sizes
+        return None if sizes == "unknown" else sizes
+
+    def _own_features(self) -> np.ndarray:
+        if self._features is None:
+            rows = graph_features(self.config, self.dataset, self.progress)
+            self._features = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        return self._features
+
+    def _second_opinion(self) -> np.ndarray | None:
+        if self.config.feature_classifier == "none":
+            return None
+        if self._second is None:
+            split = self.dataset.train
+            self._second = kernel_ridge(
+                self._own_features(), split.labels, self.dataset.num_classes
+            )
+        return self._second
+
+    def _network_said(self, number: int, *, begins: bool) -> np.ndarray:
+        """`[N, C]` float32 probabilities that the network gave before round `number`."""
+        path = self.folder / "rounds" / f"network_{number}.npy"
+        if path.exists():
+            try:
+                said = np.load(path, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise RunError(
+                    f"{path} is damaged ({first_line(error)}).",
+                    cure="Put the file back as it was, or start a new run in another folder.",
+                ) from error
+            if said.shape != (len(self.dataset.train), self.dataset.num_classes):
+                raise RunError(f"{path} is not of this run.", received=f"shape={said.shape}")
+            return said
+        if not begins:
+            raise RunError(
+                f"{path} is missing.",
+                cure="Put the file back, or start a new run in another folder.",
+            )
+        images = self.dataset.train.images
+        said = infer(
+            self.base,
+            images,
+            multilabel=self.dataset.multilabel,
+            progress=lambda done: self.progress("asking the network", done, len(images)),
+        )["probabilities"]
+        path.parent.mkdir(exist_ok=True)
+        with storage.atomic_path(path) as part, part.open("wb") as out:
+            np.save(out, said)
+        return said
+
+    def _rebuilt(self, said: np.ndarray) -> SimilarityGraph:
+        """The graph of the features beside the square roots of what the network says.
+
+        Of two rows of probabilities the inner product of the square roots is their
+        Bhattacharyya coefficient, so the cosine compares distributions as it does features.
+        """
+        said = np.maximum(said.astype(np.float64), 1e-12)
+        if self._class_sizes == "equal" and not self.dataset.multilabel:
+            shares = np.full(said.shape[1], 1 / said.shape[1])
+            said *= size_factors(said, shares)[0]
+            said /= said.sum(axis=1, keepdims=True)
+        beside = np.sqrt(said, dtype=np.float64).astype(np.float32) * np.float32(_NETWORK_SHARE)
+        together = np.concatenate([self._own_features(), beside], axis=1)
+        return graph_of(self.config, self.dataset, together, self.progress)
+
+    def _summary(self, number: int) -> dict[str, Any]:
+        assert self._labels is not None
+        given = self.dataset.train.labeled
+        found, true = self._labels.labels, self.true_labels
+        reached = (found if found.ndim == 1 else found[:, 0]) >= 0
+        known = ((true if true.ndim == 1 else true[:, 0]) >= 0) & ~given
+        right = found == true if true.ndim == 1 else (found == true).all(axis=1)
+        pseudo = reached & ~given
+        both, same = edge_agreement(self.graph, true)
+        return {
+            "round": number,
+            "first_epoch": number * self.config.rebuild_graph_every,
+            "edges": int(self.graph.num_edges),
+            "edge_label_agreement": float(same[both].mean()) if both.any() else None,
+            "pseudo_labels": int(pseudo.sum()),
+            "pseudo_label_accuracy": float(right[known].mean()) if known.any() else None,
+            "pseudo_label_certainty": (
+                float(self._labels.certainty[pseudo].mean()) if pseudo.any() else None
+            ),
+        }
+
+    def _say(self, row: dict[str, Any]) -> None:
+        agreement, right = row["edge_label_agreement"], row["pseudo_label_accuracy"]
+        parts = [f"{row['pseudo_labels']} images labeled over {row['edges']} edges"]
+        if agreement is not None:
+            parts.append(f"{agreement:.1%} of the edges join images of one class")
+        if right is not None:
+            parts.append(f"{right:.1%} of the unlabeled images labeled right")
+        logger.info(f"Pseudo-labels, round {row['round'] + 1}: {', '.join(parts)}")
+
+
+def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("it holds no list of rounds")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} is damaged ({first_line(error)}).",
+            cure="Put the file back as it was, or start a new run in another folder.",
+        ) from error
+    return rows
