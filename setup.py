@@ -56,7 +56,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfgraphreg", "tfgraphreg.*"]),
-    package_data={"tfgraphreg": ["visualize/*.html"]},
+    package_data={"tfgraphreg": ["configs/*.yaml", "visualize/*.html"]},
     install_requires=[
         *TENSORFLOW,
         "faiss-cpu>=1.8",

@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from tfgraphreg import __version__, compat
-from tfgraphreg.commands.flags import flag, flags_of, in_flags
+from tfgraphreg.commands.flags import flag, flags_of, in_flags, with_recipe
 from tfgraphreg.commands.table import COMMANDS
 from tfgraphreg.commands.terminal import attached, printable
 from tfgraphreg.errors import ConfigError, TFGraphRegError
@@ -111,7 +111,7 @@ def exit_status(
 
 def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
     compat.prepare_environment()
-    return parser.parse_args(argv)
+    return parser.parse_args(with_recipe(argv))
 
 
 def _fail(error: Exception, flags: Mapping[str, str]) -> int:

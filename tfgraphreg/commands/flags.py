@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,14 @@ from jsonargparse import ArgumentParser, get_loader, set_loader
 from tfgraphreg import config as configs
 from tfgraphreg.config import SECTIONS, TrainConfig
 from tfgraphreg.data.settings import DataSettings
+from tfgraphreg.errors import ConfigError, UnknownNameError
 from tfgraphreg.graph.settings import GraphSettings
+from tfgraphreg.settings import did_you_mean
 
 GRAPH_FIELDS = (*configs.names_of(DataSettings), *configs.names_of(GraphSettings), "seed")
 """The settings of commands that build a graph and train nothing."""
+
+RECIPE = "--recipe"
 
 # `name` or `name=value`, as messages of the library write settings.
 _SETTING = re.compile(r"`([a-z_]\w*)(?:=([^`]*))?`")
@@ -32,6 +37,11 @@ def add_config(parser: ArgumentParser, names: Sequence[str] | None = None) -> No
     set_loader("tfgraphreg", _load_yaml)
     parser.parser_mode = "tfgraphreg"
     parser.add_argument("--config", action="config", help="YAML file with values for these flags")
+    if names is None:
+        listed = ", ".join(recipes())
+        parser.add_argument(
+            RECIPE, metavar="NAME", help=f"values for these flags that go together: {listed}"
+        )
     hints = typing.get_type_hints(TrainConfig)
     for title, section in SECTIONS.items():
         group = parser.add_argument_group(title.replace("_", " "))
@@ -50,6 +60,42 @@ def _add_setting(group: Any, field: dataclasses.Field, kind: Any) -> None:
     group.add_argument(
         flag(field.name), type=kind, default=field.default, metavar=field.name.upper(), help=text
     )
+
+
+def recipes() -> dict[str, pathlib.Path]:
+    """The files of settings that come with the package, by name."""
+    folder = pathlib.Path(configs.__file__).parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def with_recipe(argv: Sequence[str]) -> list[str]:
+    """The arguments with the file of `--recipe NAME` put first, where all others overrule it.
+
+    Raises:
+        UnknownNameError: If there is no such recipe.
+        ConfigError: If several are named.
+    """
+    argv = [part for text in argv for part in (_split(text))]
+    places = [i for i, text in enumerate(argv) if text == RECIPE]
+    if not places:
+        return argv
+    if len(places) > 1 or places[0] + 1 == len(argv):
+        raise ConfigError(
+            "`recipe` must name one recipe.", received=" ".join(argv[places[0] :])[:80]
+        )
+    name, known = argv[places[0] + 1], recipes()
+    if name not in known:
+        raise UnknownNameError(
+            f"Unknown recipe. There is {', '.join(known)}.",
+            received=repr(name),
+            cure=did_you_mean(name, known),
+        )
+    rest = [*argv[: places[0]], *argv[places[0] + 2 :]]
+    return ["--config", str(known[name]), *rest]
+
+
+def _split(text: str) -> list[str]:
+    return text.split("=", 1) if text.startswith(f"{RECIPE}=") else [text]
 
 
 def to_config(args: Any) -> TrainConfig:

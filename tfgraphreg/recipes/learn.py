@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -78,6 +79,11 @@ def learn(
     _make_repeatable(config)
     labeled = labeled_batch_size(config, dataset.train, replicas=replicas)
     steps = steps_per_epoch(len(dataset.train), config.batch_size, labeled)
+    passes = max(1, math.ceil(config.min_steps / steps))
+    images = passes * _rows(len(dataset.train), config.batch_size, labeled, steps)
+    steps *= passes
+    if passes > 1:
+        logger.info(f"An epoch is {passes} passes over the images, {steps} steps")
     with strategy.scope():
         model = build_model(config, dataset)
         suit_batch_norm(model.base_model, steps=steps * config.epochs)
@@ -109,8 +115,9 @@ def learn(
             examples=rounds.examples() if rounds else None,
             labeled_batch=labeled,
             replicas=replicas,
+            passes=passes,
             progress=progress,
-        )(first)
+        )(first * passes)
 
     rows = fit(
         model,
@@ -118,7 +125,7 @@ def learn(
             folder=run.path,
             epochs=config.epochs,
             steps=steps,
-            images=_rows_per_epoch(len(dataset.train), config.batch_size, labeled, steps),
+            images=images,
             batches=batches,
             validate=_measured(base, dataset, rounds),
             listener=_tensorboard(config, run, dataset, graph),
@@ -159,7 +166,7 @@ def labeled_batch_size(config: TrainConfig, split: Split, *, replicas: int = 1) 
     return rows
 
 
-def _rows_per_epoch(images: int, batch_size: int, labeled: int, steps: int) -> int:
+def _rows(images: int, batch_size: int, labeled: int, steps: int) -> int:
     return steps * batch_size if labeled == batch_size else images + steps * labeled
 
 
@@ -235,17 +242,18 @@ def batch_source(
     examples: Examples | None = None,
     labeled_batch: int = 0,
     replicas: int = 1,
+    passes: int = 1,
     progress: Progress = silent,
 ):
-    """A function of the first epoch that gives the batches from there to the last epoch.
+    """A function of the first pass over the images that gives the batches from there to the last.
 
-    `examples` are the training images with other labels than the given ones.
+    An epoch has so many `passes`. `examples` are the training images with other labels than the given ones.
     """
     examples = as_examples(dataset.train) if examples is None else examples
     window: dict[str, Any] = {
         "batch_size": config.batch_size,
         "seed": config.seed,
-        "epochs": config.epochs,
+        "epochs": config.epochs * passes,
         "labeled_batch": labeled_batch,
     }
     if not config.regularized:

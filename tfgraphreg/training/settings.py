@@ -31,6 +31,10 @@ class TrainingSettings(Settings):
     )
     augment: str = setting("none", "random changes of training images", choices=AUGMENTATIONS)
     epochs: int = setting(5, "passes over the training images")
+    min_steps: int = setting(
+        0,
+        "steps that an epoch has at least: where images are few, it passes over them several times",
+    )
     batch_size: int = setting(128, "images in a step, over all replicas; neighbors not counted")
     labeled_batch: int | None = setting(
         None,
@@ -65,7 +69,7 @@ class TrainingSettings(Settings):
             ConfigError: If a value, or a combination of values, cannot work.
         """
         at_least(self, 1, "epochs", "batch_size")
-        at_least(self, 0, "seed", "labeled_batch")
+        at_least(self, 0, "seed", "labeled_batch", "min_steps")
         if not 0 <= self.ema_momentum < 1:
             refuse("ema_momentum", "must be in [0, 1)", self.ema_momentum, "Try 0.999.")
         if self.seed >= 2**31:
