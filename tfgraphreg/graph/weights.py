@@ -9,7 +9,7 @@ import numpy as np
 
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, GraphError
-from tfgraphreg.graph.metrics import Measured
+from tfgraphreg.search.measured import Measured
 from tfgraphreg.graph.similarity import SimilarityGraph
 
 WEIGHTINGS = ("cosine", "gaussian", "binary")

@@ -12,7 +12,7 @@ import numpy as np
 from tfgraphreg import storage
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.errors import ConfigError, DataError
-from tfgraphreg.evaluation.nearest import nearest, without_own
+from tfgraphreg.search.ranking import nearest, without_own
 from tfgraphreg.features import extract
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.figures import FOLDER

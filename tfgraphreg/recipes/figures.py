@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.data.dataset import Dataset, Split
-from tfgraphreg.evaluation.nearest import nearest
+from tfgraphreg.search.ranking import nearest
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.runs.outputs import RunOutputs
 from tfgraphreg.training.history import HISTORY, read_history

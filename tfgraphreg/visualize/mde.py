@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, MissingExtraError
-from tfgraphreg.evaluation.arrays import as_matrix
+from tfgraphreg.search.measured import as_matrix
 from tfgraphreg.graph.similarity import SimilarityGraph
 
 VARIANTS = ("neighbors", "standardized", "quadratic")
