@@ -29,6 +29,9 @@ _HOMES = {
     "write_tsv": "tfgraphreg.graph.tsv",
     "Distance": "tfgraphreg.distances",
     "register_distance": "tfgraphreg.distances",
+    # labels over a graph
+    "propagate": "tfgraphreg.propagation",
+    "Propagation": "tfgraphreg.propagation",
     # networks and their training
     "list_backbones": "tfgraphreg.backbones.catalog",
     "build_backbone": "tfgraphreg.backbones.build",

@@ -141,7 +141,7 @@ class Predictor:
         except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
             raise ModelError(
                 f"The SavedModel in {folder} cannot be loaded ({first_line(error)}).",
-                cure="Export it again with scripts/train.py --resume.",
+                cure="Export it again: train its run once more with `resume=True`.",
             ) from error
 
     @property

@@ -52,7 +52,8 @@ def build(
         features: `[N, D]`.
         k: Neighbors; at least 1.
         metric: Of knn, mutual and random, and of gaussian weights.
-        weighting: ``"cosine"``, ``"gaussian"`` or ``"binary"``.
+        weighting: ``"cosine"``, ``"gaussian"``, ``"local_gaussian"`` or ``"binary"``; see
+            `edge_weights`.
         threshold: From -1 to 1.
         radius: Above 0; for ``"radius"`` only.
         labels: `[N]` class numbers (-1 unlabeled), or `[N, C]` multi-hot; for ``"class"``.
@@ -92,7 +93,7 @@ def build(
             about["threshold"] = threshold
         elif kind == "radius":
             if radius is None:
-                raise ConfigError("A radius graph needs a `radius`.", cure="Try --graph-radius 1.")
+                raise ConfigError("A radius graph needs a `radius`.", cure="Try `radius=1`.")
             sources, targets, distances = pairs_within(measured, radius, progress=progress)
             about["radius"] = radius
         else:
@@ -221,7 +222,7 @@ def _class_pairs(
             raise ConfigError(
                 "`k` must be smaller than every class in a class graph.",
                 received=f"k={k}, and class number {c} has {size} labeled image(s)",
-                cure=f"Use k <= {size - 1} (--graph-neighbors)."
+                cure=f"Use k <= {size - 1} (`graph_neighbors` of a run)."
                 if size > 1
                 else "Leave that class out, or label more of its images.",
             )
