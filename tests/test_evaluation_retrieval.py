@@ -4,8 +4,8 @@ import references_evaluation as references
 
 from tfgraphreg.distances import DISTANCES, Distance
 from tfgraphreg.errors import ConfigError, DataError, UnknownNameError
-from tfgraphreg.search.ranking import nearest
 from tfgraphreg.evaluation.retrieval import full_retrieval_report, retrieval_report
+from tfgraphreg.search.ranking import nearest
 
 NUMBERS = (
     "recall_at_1",

@@ -5,8 +5,8 @@ from scipy.spatial import distance as scipy_distance
 
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError, GraphError, UnknownNameError
-from tfgraphreg.search import others
 from tfgraphreg.graph.knn import knn_graph
+from tfgraphreg.search import others
 from tfgraphreg.search.measured import Measured
 from tfgraphreg.search.others import nearest_others
 

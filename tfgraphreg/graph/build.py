@@ -12,11 +12,11 @@ import numpy as np
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.knn import knn_graph
-from tfgraphreg.progress import Progress
-from tfgraphreg.search.measured import Measured
 from tfgraphreg.graph.radius import pairs_within
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.weights import edge_weights
+from tfgraphreg.progress import Progress
+from tfgraphreg.search.measured import Measured
 
 KINDS = ("knn", "mutual", "threshold", "radius", "class", "random")
 _BLOCK = 2048

@@ -11,11 +11,11 @@ import numpy as np
 
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.graph.weights import edge_weights
 from tfgraphreg.progress import Progress
 from tfgraphreg.search.measured import Measured
 from tfgraphreg.search.others import nearest_others
-from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.graph.weights import edge_weights
 
 
 def knn_graph(

@@ -225,7 +225,9 @@ class Index:
             index = faiss.deserialize_index(np.frombuffer(content, np.uint8))
         except RuntimeError as error:
             raise ValueError("FAISS cannot read it") from error
-        if type(index) is not type(self._index) or index.d != self._width:
+        kinds = {"exact": "IndexFlat", "ivf": "IndexIVFFlat", "hnsw": "IndexHNSWFlat"}
+        fits = isinstance(index, getattr(faiss, kinds[self.method]))
+        if not fits or (index.d, index.metric_type) != (self._index.d, self._index.metric_type):
             raise ValueError("it is another index")
         if self.method == "ivf":
             index.make_direct_map()
