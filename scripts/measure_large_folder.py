@@ -60,9 +60,10 @@ def main():
 
     compat.prepare_environment()
     compat.load_nsl()
-    from tfgraphreg.recipes.learn import batch_source
     from tfgraphreg.recipes.terminal import progress_bars
-    from tfgraphreg.recipes.train import prepare
+
+    from tfgraphreg.recipes.learn import batch_source
+    from tfgraphreg.recipes.material import prepare
 
     config = TrainConfig(dataset=f"folder:{folder}", epochs=1, cache_images=options.cache_images)
     print(f"TensorFlow and all imports: {peak_megabytes():.0f} MB")

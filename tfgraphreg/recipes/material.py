@@ -1,0 +1,86 @@
+"""What a run works on, loaded or passed."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.progress import Progress
+from tfgraphreg.recipes.given import Given
+from tfgraphreg.recipes.graphs import search_note, training_graph
+from tfgraphreg.runs.outputs import load_data, within_budget
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Material:
+    """What a run works on.
+
+    Attributes:
+        dataset: The data as trained on.
+        true_labels: The training labels, also those that the run must not see.
+        graph: The graph over the training images, or None without a graph term.
+        graph_summary: Numbers about the graph, or None.
+        backbone: A network that was passed, or None for the config's.
+    """
+
+    dataset: Dataset
+    true_labels: np.ndarray
+    graph: SimilarityGraph | None
+    graph_summary: dict[str, Any] | None
+    backbone: Any = None
+
+
+def prepare(config: TrainConfig, progress: Progress, given: Given | None = None) -> Material:
+    """Loads the data and, if there is a graph term, the graph; what was passed is taken as it is.
+
+    Raises:
+        DataError: If the data cannot be loaded, or does not fit what was passed.
+        GraphError: If the graph cannot be read or built.
+    """
+    given = given or Given()
+    dataset = given.dataset
+    if dataset is None:
+        dataset = load_data(config, progress)
+    else:
+        # The digest, so that nothing is taken from the cache for other images.
+        dataset = dataclasses.replace(dataset, checksum=config.dataset)
+    true_labels = dataset.train.labels
+    dataset = within_budget(config, dataset)
+    given.check_sizes(len(dataset.train))
+    logger.info(
+        f"Data: {dataset.name}, {len(dataset.train)} training images "
+        f"({int(dataset.train.labeled.sum())} labeled), {len(dataset.validation)} for validation, "
+        f"{len(dataset.test)} for the test; from {dataset.source}"
+    )
+    for note in dataset.notes:
+        logger.info(f"  {note}")
+    graph = summary = None
+    if config.regularized:
+        graph = training_graph(config, dataset, progress, graph=given.graph, vectors=given.vectors)
+        summary = describe_graph(graph, true_labels)
+        agreement = summary["edge_label_agreement"]
+        logger.info(
+            f"Graph: {summary['nodes']} nodes, {summary['edges']} edges"
+            + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
+        )
+        for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
+            logger.info(f"  {sentence}")
+    return Material(dataset, true_labels, graph, summary, given.model)
+
+
+def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]:
+    """Nodes, edges and label agreement, with `warnings` where the graph term would be zero."""
+    from tfgraphreg.graph.diagnostics import diagnose
+
+    found = diagnose(graph, labels)
+    kept = ("nodes", "edges", "edge_label_agreement", "isolated", "components", "hubness_skew")
+    warnings = [found["why_zero"]] if found["why_zero"] else []
+    return {**{name: found[name] for name in kept}, "warnings": warnings}
