@@ -12,6 +12,11 @@ from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from tfgraphreg import config as configs
 from tfgraphreg.config import SECTIONS, TrainConfig
+from tfgraphreg.data.settings import DataSettings
+from tfgraphreg.graph.settings import GraphSettings
+
+GRAPH_FIELDS = (*configs.names_of(DataSettings), *configs.names_of(GraphSettings), "seed")
+"""The settings of commands that build a graph and train nothing."""
 
 # `name` or `name=value`, as messages of the library write settings.
 _SETTING = re.compile(r"`([a-z_]\w*)(?:=([^`]*))?`")

@@ -11,16 +11,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from tfgraphreg.commands import results, show
-from tfgraphreg.commands.flags import add_config, to_config
+from tfgraphreg.commands import labels, results, show
+from tfgraphreg.commands.flags import GRAPH_FIELDS, add_config, to_config
 from tfgraphreg.commands.results import start_tensorflow
-from tfgraphreg.config import names_of
-from tfgraphreg.data.settings import DataSettings
 from tfgraphreg.errors import ConfigError
-from tfgraphreg.graph.settings import GraphSettings
 from tfgraphreg.progress import Progress
-
-_GRAPH_FIELDS = (*names_of(DataSettings), *names_of(GraphSettings), "seed")
 
 _TRAIN_EXAMPLES = """
 examples:
@@ -53,7 +48,7 @@ def _train(args: Any, progress: Progress) -> int:
 
 
 def _graph_parser(parser: ArgumentParser) -> None:
-    add_config(parser, _GRAPH_FIELDS)
+    add_config(parser, GRAPH_FIELDS)
     parser.add_argument("--out", type=str, default="graph", help="folder for the results")
 
 
@@ -178,6 +173,12 @@ COMMANDS = {
         "Builds a similarity graph; writes TSV, npz and a report with pictures.",
         _graph_parser,
         _build_graph,
+    ),
+    "propagate": Command(
+        "Labels unlabeled images from a few labeled ones, along the graph.",
+        labels.propagate_parser,
+        labels.propagate,
+        labels.EXAMPLES,
     ),
     "evaluate": Command(
         "Measures the exported model of a run in every way, and draws figures.",

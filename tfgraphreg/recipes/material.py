@@ -46,7 +46,24 @@ def prepare(config: TrainConfig, progress: Progress, given: Given | None = None)
         GraphError: If the graph cannot be read or built.
     """
     given = given or Given()
-    dataset = given.dataset
+    dataset, true_labels = prepare_data(config, progress, given.dataset)
+    given.check_sizes(len(dataset.train))
+    graph = summary = None
+    if config.regularized:
+        graph, summary = prepare_graph(config, dataset, true_labels, progress, given)
+    return Material(dataset, true_labels, graph, summary, given.model)
+
+
+def prepare_data(
+    config: TrainConfig, progress: Progress, dataset: Dataset | None = None
+) -> tuple[Dataset, np.ndarray]:
+    """The data as trained on, and the training labels before any was hidden; logs what it is.
+
+    Args:
+        config: Names the data, and how many labels are kept.
+        progress: Called while work goes on.
+        dataset: Data that was passed instead.
+    """
     if dataset is None:
         dataset = load_data(config, progress)
     else:
@@ -54,7 +71,6 @@ def prepare(config: TrainConfig, progress: Progress, given: Given | None = None)
         dataset = dataclasses.replace(dataset, checksum=config.dataset)
     true_labels = dataset.train.labels
     dataset = within_budget(config, dataset)
-    given.check_sizes(len(dataset.train))
     logger.info(
         f"Data: {dataset.name}, {len(dataset.train)} training images "
         f"({int(dataset.train.labeled.sum())} labeled), {len(dataset.validation)} for validation, "
@@ -62,18 +78,28 @@ def prepare(config: TrainConfig, progress: Progress, given: Given | None = None)
     )
     for note in dataset.notes:
         logger.info(f"  {note}")
-    graph = summary = None
-    if config.regularized:
-        graph = training_graph(config, dataset, progress, graph=given.graph, vectors=given.vectors)
-        summary = describe_graph(graph, true_labels)
-        agreement = summary["edge_label_agreement"]
-        logger.info(
-            f"Graph: {summary['nodes']} nodes, {summary['edges']} edges"
-            + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
-        )
-        for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
-            logger.info(f"  {sentence}")
-    return Material(dataset, true_labels, graph, summary, given.model)
+    return dataset, true_labels
+
+
+def prepare_graph(
+    config: TrainConfig,
+    dataset: Dataset,
+    true_labels: np.ndarray,
+    progress: Progress,
+    given: Given | None = None,
+) -> tuple[SimilarityGraph, dict[str, Any]]:
+    """The graph over the training images and its summary; logs what it is like."""
+    given = given or Given()
+    graph = training_graph(config, dataset, progress, graph=given.graph, vectors=given.vectors)
+    summary = describe_graph(graph, true_labels)
+    agreement = summary["edge_label_agreement"]
+    logger.info(
+        f"Graph: {summary['nodes']} nodes, {summary['edges']} edges"
+        + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
+    )
+    for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
+        logger.info(f"  {sentence}")
+    return graph, summary
 
 
 def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]:
