@@ -43,7 +43,7 @@ class LabelRounds:
     Args:
         config: Says how labels are propagated, and how often the graph is built again.
         folder: The run folder; what the network said before a round is kept in it.
-        material: Of `recipes.train.prepare`; its true labels are looked at to measure only.
+        material: A `Material`; its true labels are looked at to measure only.
         base: The network.
         progress: Called while work goes on.
     """
@@ -59,6 +59,7 @@ class LabelRounds:
         self.config, self.folder, self.base, self.progress = config, folder, base, progress
         self.dataset, self.true_labels = material.dataset, material.true_labels
         self.graph: SimilarityGraph = material.graph
+        self._vectors: np.ndarray | None = material.vectors
         self._features: np.ndarray | None = None
         self._second: np.ndarray | None = None
         self._labels: PseudoLabels | None = None
@@ -115,7 +116,9 @@ class LabelRounds:
 
     def _own_features(self) -> np.ndarray:
         if self._features is None:
-            rows = graph_features(self.config, self.dataset, self.progress)
+            rows = self._vectors
+            if rows is None:
+                rows = graph_features(self.config, self.dataset, self.progress)
             self._features = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         return self._features
 
