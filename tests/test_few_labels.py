@@ -1,0 +1,342 @@
+"""Training on few labels: two streams, labels from the graph, rounds, averaged weights."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from references_neighbors import random_graph, random_split
+
+import tfgraphreg
+from tfgraphreg import cli
+from tfgraphreg.compat import keras, tf
+from tfgraphreg.data.dataset import UNLABELED
+from tfgraphreg.errors import ConfigError, GraphError, TrainingError
+from tfgraphreg.neighbors.batches import as_examples, plain_batches
+from tfgraphreg.neighbors.modes import Bank, Gathered, Packed, Paired
+from tfgraphreg.neighbors.order import LabeledRows, epoch_order, steps_per_epoch
+from tfgraphreg.propagation import kernel_ridge, propagate, pseudo_labels
+from tfgraphreg.training.average import WeightAverage
+
+N, B, ROWS = 101, 16, 4
+WINDOW = {"batch_size": B, "seed": 7, "epochs": 2, "labeled_batch": ROWS}
+MODES = [Packed(2), Gathered(2), Paired(), Bank(2, N)]
+QUICK = {
+    "dataset": "digits",
+    "backbone": "fcnn",
+    "limit": 300,
+    "batch_size": 64,
+    "labels_per_class": 3,
+    "propagate": "spreading",
+    "class_sizes": "equal",
+    "feature_classifier": "kernel_ridge",
+    "rebuild_graph_every": 2,
+    "graph_weights": "local_gaussian",
+    "epochs": 4,
+    "alpha": 0.0,
+    "ema_momentum": 0.9,
+}
+
+
+@pytest.fixture(scope="module")
+def split():
+    """101 images of which those at 5, 25, 45, ... are labeled; pixel 0 holds the index."""
+    found = random_split(N)
+    labels = np.full(N, UNLABELED)
+    labels[5::20] = np.arange(5) % 3
+    images = found.images.copy()
+    images[:, 0, 0, 0] = np.arange(N)
+    return dataclasses.replace(found, images=images, labels=labels)
+
+
+def seen(batch):
+    return batch["image"].numpy()[:, 0, 0, 0].astype(int)
+
+
+@pytest.mark.parametrize("mode", [None, *MODES], ids=lambda m: type(m).__name__)
+def test_labeled_images_lead_every_batch_and_all_images_come_once_an_epoch(split, mode):
+    graph = random_graph(N)
+    if mode is None:
+        batches = plain_batches(split, **WINDOW)
+    else:
+        batches = mode.batches(split, graph, **WINDOW)
+    steps = steps_per_epoch(N, B, ROWS)
+    assert steps == 9  # ceil(101 / 12)
+    found = list(batches)
+    assert len(found) == 2 * steps
+    first, second = found[:steps], found[steps:]
+    for features, labels in first:
+        assert (labels.numpy()[:ROWS] >= 0).all()
+    rest = np.concatenate([seen(features)[ROWS:] for features, _ in first])
+    assert sorted(rest) == list(range(N))
+    drawn = np.concatenate([seen(features)[:ROWS] for features, _ in first])
+    assert set(drawn) == set(range(5, N, 20)), "36 draws from 5 images miss none"
+    assert max(np.bincount(drawn)) - min(np.bincount(drawn)[5::20]) <= 1
+    again = np.concatenate([seen(features)[:ROWS] for features, _ in second])
+    assert not np.array_equal(drawn, again)
+    if isinstance(mode, Paired):
+        # The labeled rows have no partner; behind them, pairs are still edges of the graph.
+        edges = set(zip(graph.sources().tolist(), graph.indices.tolist()))
+        for features, _ in first:
+            weights, index = features["pair_weight"].numpy(), seen(features)
+            assert (weights[:ROWS] == 0).all()
+            for a, b, weight in zip(index[ROWS::2], index[ROWS + 1 :: 2], weights[ROWS::2]):
+                assert weight == 0 or {(a, b), (b, a)} & edges
+
+
+def test_labeled_rows_are_a_function_of_seed_and_epoch():
+    rows = LabeledRows(np.array([3, 9, 4]), 2, 8, seed=1)
+    order = epoch_order(30, 1, 5)
+    assert np.array_equal(rows.among(order, 5), rows.among(order, 5))
+    assert not np.array_equal(rows.among(order, 5), rows.among(order, 6))
+    other = dataclasses.replace(rows, seed=2)
+    assert not np.array_equal(rows.among(order, 5), other.among(order, 5))
+
+
+def test_without_a_graph_unlabeled_images_are_not_passed_through_the_network(split):
+    batches = list(plain_batches(split, **{**WINDOW, "labeled_batch": B}))
+    assert len(batches) == 2 * steps_per_epoch(N, B, B) == 14
+    for features, labels in batches:
+        assert set(seen(features)) <= set(range(5, N, 20)) and (labels.numpy() >= 0).all()
+
+
+def test_labeled_rows_that_cannot_be_are_refused(split):
+    unlabeled = dataclasses.replace(split, labels=np.full(N, UNLABELED))
+    with pytest.raises(ConfigError, match="needs labeled examples"):
+        plain_batches(unlabeled, **WINDOW)
+    with pytest.raises(ConfigError, match="even number"):
+        Paired().batches(split, random_graph(N), **{**WINDOW, "labeled_batch": 3})
+    with pytest.raises(ConfigError, match="from 1 to `batch_size`"):
+        plain_batches(split, **{**WINDOW, "labeled_batch": B + 1})
+
+
+def test_pseudo_labels_come_with_their_weights(split):
+    labels = np.arange(N) % 10
+    weights = np.linspace(0, 2, N).astype(np.float32)
+    examples = dataclasses.replace(
+        as_examples(dataclasses.replace(split, labels=labels)),
+        weights=weights,
+        given=split.labeled,
+    )
+    for features, shown, weight in plain_batches(examples, **WINDOW):
+        index = seen(features)
+        assert np.array_equal(shown, labels[index]) and np.array_equal(weight, weights[index])
+        assert set(index[:ROWS]) <= set(range(5, N, 20)), "the stream holds given labels only"
+
+
+def test_kernel_ridge_is_that_of_scikit_learn():
+    from scipy.special import softmax
+    from sklearn.kernel_ridge import KernelRidge
+
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(80, 6)).astype(np.float32) * 3
+    labels = np.where(np.arange(80) < 20, np.arange(80) % 4, UNLABELED)
+    rows = features / np.linalg.norm(features, axis=1, keepdims=True)
+    theirs = KernelRidge(alpha=0.05, kernel="rbf", gamma=0.5)
+    theirs.fit(rows[:20], np.eye(4)[labels[:20]] - 0.25)
+    expected = softmax(8 * theirs.predict(rows), axis=1)
+    np.testing.assert_allclose(kernel_ridge(features, labels, 4), expected, atol=1e-5)
+    with pytest.raises(GraphError, match="No image is labeled"):
+        kernel_ridge(features, np.full(80, UNLABELED), 4)
+    with pytest.raises(ConfigError, match="one class an image"):
+        kernel_ridge(features, np.zeros((80, 4), int), 4)
+
+
+def test_pseudo_labels_alone_are_those_of_the_method_and_given_ones_stay():
+    graph = random_graph(60).symmetrized()
+    labels = np.where(np.arange(60) % 6 == 0, np.arange(60) % 3, UNLABELED)
+    labels[6] = 1
+    found = pseudo_labels(graph, labels, 3)
+    expected = propagate(graph, labels, 3)
+    given = labels >= 0
+    assert np.array_equal(found.labels[~given], expected.labels[~given])
+    assert np.array_equal(found.labels[given], labels[given])
+    assert (found.weights == 1).all() and (found.certainty[given] == 1).all()
+
+
+def test_a_second_opinion_that_is_sure_decides():
+    graph = random_graph(60).symmetrized()
+    labels = np.where(np.arange(60) < 6, np.arange(60) % 2, UNLABELED)
+    sure = np.full((60, 2), 1e-9)
+    sure[:, 1] = 1 - 1e-9
+    found = pseudo_labels(graph, labels, 2, second=sure)
+    reached = found.certainty[6:] > 0.5
+    assert reached.any() and (found.labels[6:][reached] == 1).all()
+    assert np.array_equal(found.labels[:6], labels[:6])
+
+
+def test_weights_by_certainty_are_those_of_iscen():
+    graph = random_graph(60).symmetrized()
+    labels = np.where(np.arange(60) % 5 == 0, np.arange(60) % 3, UNLABELED)
+    found = pseudo_labels(graph, labels, 3, weighting="certainty")
+    expected = np.zeros(60)
+    for i in range(60):
+        if found.labels[i] >= 0:
+            members = found.labels == found.labels[i]
+            expected[i] = found.certainty[i] / found.certainty[members].sum()
+    expected *= (found.labels >= 0).sum() / expected.sum()
+    np.testing.assert_allclose(found.weights, expected, rtol=1e-5)
+
+
+def test_the_average_of_the_weights_is_the_one_of_its_definition():
+    model = keras.Sequential([keras.layers.Dense(1, use_bias=False, input_shape=(1,))])
+    optimizer = keras.optimizers.SGD(0.1)
+    average = WeightAverage(model, optimizer, 0.9)
+    model.compile(optimizer, "mse")
+    kept, trace = [model.get_weights()[0]], []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: trace.append(model.get_weights()[0])
+    )
+    x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
+    model.fit(x, 3 * x, batch_size=4, epochs=3, callbacks=[average, watch], verbose=0)
+    expected = kept[0]
+    for step, weight in enumerate(trace, start=1):
+        momentum = min(0.9, (1 + step) / (10 + step))
+        expected = momentum * expected + (1 - momentum) * weight
+    np.testing.assert_allclose(average.averages[0].numpy(), expected, rtol=1e-5)
+    with average.in_use():
+        np.testing.assert_allclose(model.get_weights()[0], expected, rtol=1e-5)
+    assert np.array_equal(model.get_weights()[0], trace[-1])
+
+
+def test_weights_are_averaged_on_all_replicas(two_replicas):
+    with two_replicas.scope():
+        model = keras.Sequential([keras.layers.Dense(1, use_bias=False, input_shape=(1,))])
+        optimizer = keras.optimizers.SGD(0.1)
+        model.compile(optimizer, "mse")
+        optimizer.build(model.trainable_variables)
+        average = WeightAverage(model, optimizer, 0.9)
+    start = model.get_weights()[0].copy()
+    x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
+    data = tf.data.Dataset.from_tensor_slices((x, 3 * x)).batch(8)
+    model.fit(data, epochs=2, callbacks=[average], verbose=0)
+    end = model.get_weights()[0]
+    copies = two_replicas.experimental_local_results(average.averages[0])
+    assert np.array_equal(*(copy.numpy() for copy in copies))
+    assert min(start, end) < copies[0].numpy() < max(start, end)
+
+
+def settings(run, **others):
+    return tfgraphreg.TrainConfig(**{**QUICK, "run_dir": str(run), **others})
+
+
+def comparable(run):
+    """What two equal runs share: the numbers but times, and the weights' own."""
+    metrics = json.loads((run.folder.path / "metrics.json").read_text())
+    metrics = {k: v for k, v in metrics.items() if not k.endswith(("seconds", "export"))}
+    return json.dumps([metrics, without_times(run.history)], sort_keys=True)
+
+
+def without_times(rows):
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run of two rounds."""
+    import os
+
+    folder = tmp_path_factory.mktemp("whole")
+    before, os.environ["TFGRAPHREG_CACHE"] = (
+        os.environ.get("TFGRAPHREG_CACHE"),
+        str(folder / "cache"),
+    )
+    try:
+        yield tfgraphreg.train(settings(folder / "run", export_dir=str(folder / "model")))
+    finally:
+        if before is None:
+            del os.environ["TFGRAPHREG_CACHE"]
+        else:
+            os.environ["TFGRAPHREG_CACHE"] = before
+
+
+def test_rounds_are_in_the_metrics_and_the_learning_rate_starts_over(whole):
+    rounds = whole.metrics["rounds"]
+    assert [row["first_epoch"] for row in rounds] == [0, 2]
+    for row in rounds:
+        assert row["pseudo_labels"] == 270 and row["edges"] > 0
+        assert 0.5 < row["pseudo_label_accuracy"] <= 1
+        assert 0.5 < row["edge_label_agreement"] <= 1
+        assert 0 < row["pseudo_label_certainty"] <= 1
+    assert rounds[0] != {**rounds[1], "round": 0, "first_epoch": 0}
+    rates = [row["learning_rate"] for row in whole.history]
+    assert rates[0] > rates[1] and rates[0] == pytest.approx(rates[2], rel=1e-4)
+    assert rates[1] == pytest.approx(rates[3], rel=1e-4)
+    written = [row["pseudo_label_accuracy"] for row in whole.history]
+    assert written == [rounds[0]["pseudo_label_accuracy"]] * 2 + [
+        rounds[1]["pseudo_label_accuracy"]
+    ] * 2
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_run_that_was_cut_off_in_any_round_ends_as_if_it_never_was(whole, epoch, workplace):
+    stopped = f"epoch {epoch + 1}"
+
+    def stop(what, done, total):
+        if what == stopped and done:
+            raise TrainingError("stopped by the test")
+
+    with pytest.raises(TrainingError, match="stopped"):
+        tfgraphreg.train(settings("run"), progress=stop)
+    again = tfgraphreg.train(settings("run", resume=True))
+    assert comparable(again) == comparable(whole)
+
+
+def test_labels_that_must_not_be_known_change_nothing(whole, workplace):
+    data = tfgraphreg.load_dataset("digits", limit=300)
+    hidden = within(data)
+    rng = np.random.default_rng(0)
+    scrambled = dataclasses.replace(
+        hidden,
+        test=dataclasses.replace(hidden.test, labels=rng.permutation(hidden.test.labels)),
+    )
+    found = []
+    for name, dataset in (("one", hidden), ("two", scrambled)):
+        config = settings(name, dataset=tfgraphreg.TrainConfig().dataset, limit=None, labels_per_class=None)
+        run = tfgraphreg.train(config, dataset=dataset)
+        found.append((run.history, run.model.get_weights(), run.metrics["rounds"]))
+    assert without_times(found[0][0]) == without_times(found[1][0])
+    assert found[0][2] == found[1][2]
+    assert all(np.array_equal(a, b) for a, b in zip(found[0][1], found[1][1]))
+    # With the true labels known for measuring, the same labels are made, and only measured too.
+    measured = [row["edges"] for row in whole.metrics["rounds"]]
+    assert [row["pseudo_label_accuracy"] for row in found[0][2]] == [None, None]
+    assert len(measured) == len(found[0][2])
+
+
+def within(data):
+    """The dataset with three labels a class, the others unknown to everybody."""
+    from tfgraphreg.data.splits import keep_labels
+
+    return dataclasses.replace(data, train=keep_labels(data.train, 3, seed=0))
+
+
+def test_what_cannot_be_together_is_refused(workplace):
+    for wrong, words in (
+        ({"epochs": 5}, "multiple of `rebuild_graph_every`"),
+        ({"graph": "random"}, "must be knn"),
+        ({"labeled_batch": 64}, "smaller than `batch_size`"),
+        ({"labeled_batch": 65}, "at most `batch_size`"),
+        ({"propagate": "none"}, "has an effect only with"),
+        ({"propagate": "poisson-mbo", "class_sizes": "unknown"}, "must be known"),
+        ({"ema_momentum": 1.0}, "in \\[0, 1\\)"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            settings("run", **wrong)
+    with pytest.raises(ConfigError, match="nothing is learned from unlabeled"):
+        tfgraphreg.TrainConfig(alpha=0, labeled_batch=4)
+
+
+def test_a_recipe_gives_values_that_flags_overrule(workplace, capsys):
+    words = ["--dataset", "digits", "--limit", "300", "--labels-per-class", "3", "--epochs", "4"]
+    words += ["--backbone", "fcnn", "--augment", "none", "--min-steps", "12", "--batch-size", "64"]
+    assert cli.run_command("train", [*words, "--recipe", "few-labels", "--run-dir", "r"]) == 0
+    config = json.loads(pathlib.Path("r/config.json").read_text())
+    assert config["propagate"] == "spreading" and config["graph_features"] == "patches"
+    assert config["backbone"] == "fcnn" and config["epochs"] == 4 and config["alpha"] == 0
+    assert "2 passes over the images" in capsys.readouterr().out
+    assert cli.run_command("train", [*words, "--recipe", "few-label"]) == 2
+    assert "Did you mean few-labels?" in capsys.readouterr().err
