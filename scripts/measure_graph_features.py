@@ -4,7 +4,7 @@ Fills the table in docs/graphs.md.
 
 python scripts/measure_graph_features.py                    everything, then the table
 python scripts/measure_graph_features.py --features pca sgt only these; other rows stay
-python scripts/measure_graph_features.py --sizes                images of other sizes and colors
+python scripts/measure_graph_features.py --sizes            images of other sizes and colors
 python scripts/measure_graph_features.py --sgt              how much faster than package sgt
 """
 
