@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from tfgraphreg.settings import Effect, Settings, at_least, refuse, setting
+from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
 REGULARIZED = ("embedding", "logits")
 OBJECTIVES = (
@@ -27,7 +27,9 @@ class BackboneSettings(Settings):
         "mobilenet_v3_small_minimalistic", "network: a name that `tfgraphreg backbones` lists"
     )
     weights: str = setting(
-        "none", "start weights: none, imagenet, a file, or timm:FILE.safetensors"
+        "none",
+        "start weights: none, imagenet, a file, timm:FILE.safetensors, or run:NAME, those of "
+        "another run's best epoch",
     )
     embedding_dim: int = setting(64, "width of the embedding")
     # A number of stages is naturally written as one; it is kept as a word.
@@ -51,6 +53,11 @@ class BackboneSettings(Settings):
             ("backbone_learning_rate", "stage_decay", "warmup_epochs"),
             lambda all: all.freeze != "backbone",
             "a backbone that learns, so not with `freeze=backbone`",
+        ),
+        Effect(
+            ("weights",),
+            lambda all: not all.backbone.startswith(GIVEN),
+            "a backbone that is named, not passed as a model",
         ),
     )
 
