@@ -51,7 +51,7 @@ class Feature:
 FEATURES: Registry[Feature] = Registry("graph feature")
 
 
-def extract(
+def extract_features(
     name: str,
     images: Any,
     *,
@@ -102,6 +102,9 @@ def extract(
     parts.append(None if fit is None else list(fit.shape))
     file = pathlib.Path(cache_dir) / f"features-{feature.name}-{fingerprint(parts)}.npy"
     return cached_rows(file, len(images), compute)
+
+
+extract = extract_features
 
 
 def cached_rows(
