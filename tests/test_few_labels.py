@@ -266,9 +266,10 @@ def test_rounds_are_in_the_metrics_and_the_learning_rate_starts_over(whole):
     assert rates[0] > rates[1] and rates[0] == pytest.approx(rates[2], rel=1e-4)
     assert rates[1] == pytest.approx(rates[3], rel=1e-4)
     written = [row["pseudo_label_accuracy"] for row in whole.history]
-    assert written == [rounds[0]["pseudo_label_accuracy"]] * 2 + [
-        rounds[1]["pseudo_label_accuracy"]
-    ] * 2
+    assert (
+        written
+        == [rounds[0]["pseudo_label_accuracy"]] * 2 + [rounds[1]["pseudo_label_accuracy"]] * 2
+    )
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
@@ -295,7 +296,9 @@ def test_labels_that_must_not_be_known_change_nothing(whole, workplace):
     )
     found = []
     for name, dataset in (("one", hidden), ("two", scrambled)):
-        config = settings(name, dataset=tfgraphreg.TrainConfig().dataset, limit=None, labels_per_class=None)
+        config = settings(
+            name, dataset=tfgraphreg.TrainConfig().dataset, limit=None, labels_per_class=None
+        )
         run = tfgraphreg.train(config, dataset=dataset)
         found.append((run.history, run.model.get_weights(), run.metrics["rounds"]))
     assert without_times(found[0][0]) == without_times(found[1][0])

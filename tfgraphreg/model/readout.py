@@ -58,7 +58,7 @@ class Readout:
             return inputs
         if not self._connected():
             return next(iter(inputs.values())) if set(inputs) in ({INPUT}, {IMAGE}) else inputs
-        structure = self.base_model.input
+        structure = _structure(self.base_model, "input")
         if not isinstance(structure, (dict, list, tuple)):
             if len(inputs) == 1:
                 return next(iter(inputs.values()))
@@ -84,7 +84,7 @@ class Readout:
     def run(self, argument: Any, *, training: bool) -> tuple[Any, tf.Tensor]:
         """The base model's outputs, and the rows `[M, D]` that are compared."""
         if isinstance(self.embedding, str) and self._spec is None and self._sequential():
-            self.base_model.build(argument.shape)
+            self.base_model.build((None, *argument.shape[1:]))
             self._connect()
         if self._joined is not None:
             outputs, compared = self._joined(argument, training=training)
@@ -97,12 +97,12 @@ class Readout:
         """Finds the embedding in a model whose layers are connected already."""
         if callable(self.embedding):
             return
-        output = self.base_model.output
+        output = _structure(self.base_model, "output")
         if self.embedding is None or (isinstance(output, dict) and self.embedding in output):
             self._spec = self._pick(output)
             return
         self._spec = self._layer_output()
-        self._joined = self._keras.Model(self.base_model.input, (output, self._spec))
+        self._joined = self._keras.Model(_structure(self.base_model, "input"), (output, self._spec))
         left_out = {x.name for x in self.base_model.layers} - {x.name for x in self._joined.layers}
         if left_out:
             raise ConfigError(
@@ -159,6 +159,15 @@ class Readout:
     def _connected(self) -> bool:
         """Whether the model is functional, or sequential with a known input."""
         return bool(getattr(self.base_model, "inputs", None))
+
+
+def _structure(model: Any, side: str) -> Any:
+    """The model's `input` or `output`: a tensor, a list or a dictionary."""
+    try:
+        return getattr(model, side)
+    except (AttributeError, ValueError):  # A sequential model of Keras 3 knows only the list.
+        (only,) = getattr(model, side + "s")
+        return only
 
 
 def _input_names(model: Any) -> list[str]:

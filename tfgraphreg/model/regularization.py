@@ -10,11 +10,12 @@ from typing import Any
 import attr
 
 from tfgraphreg.compat import keras, nsl, tf
-from tfgraphreg.distances import DISTANCES, Distance
+from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.model.graph_term import global_sum
 from tfgraphreg.model.readout import Readout
 from tfgraphreg.model.regularizer import Refusals, Regularizer
+from tfgraphreg.model.saving import wrapper_arguments, wrapper_config
 from tfgraphreg.neighbors import modes
 from tfgraphreg.neighbors.modes import NeighborMode, own_inputs
 
@@ -247,42 +248,22 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         Raises:
             ConfigError: If the distance is not registered by its name.
         """
-        saved = {"base_model": keras.saving.serialize_keras_object(self.base_model)}
-        if self.as_nsl:
-            plain = attr.asdict(self.graph_reg_config, value_serializer=_plain)
-            return {**saved, "graph_reg_config": plain}
+        if not self.as_nsl:
+            return wrapper_config(self._regularizer, keras)
         return {
-            **saved,
-            "alpha": self.alpha,
-            "distance": _registered_name(self.distance),
-            "embedding": _saved(self.embedding),
-            "mode": None if self.mode is None else modes.to_config(self.mode),
-            "augmenter": _saved(self.augmenter),
+            "base_model": keras.saving.serialize_keras_object(self.base_model),
+            "graph_reg_config": attr.asdict(self.graph_reg_config, value_serializer=_plain),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """The wrapper of a config, with new weights."""
-        config = dict(config)
-
-        def restored(name):
-            value = config.get(name)
-            if not isinstance(value, dict):
-                return value
-            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
-
-        base_model = restored("base_model")
-        if config.get("graph_reg_config") is not None:
+        if "graph_reg_config" in config:
+            base_model = keras.saving.deserialize_keras_object(
+                config["base_model"], custom_objects=custom_objects
+            )
             return cls(base_model, _nsl_config(config["graph_reg_config"]))
-        mode = config["mode"]
-        return cls(
-            base_model,
-            config["alpha"],
-            config["distance"],
-            restored("embedding"),
-            None if mode is None else modes.from_config(mode),
-            augmenter=restored("augmenter"),
-        )
+        return cls(**wrapper_arguments(config, keras, custom_objects))
 
 
 def _any_weight(sample_weight: Any) -> Any:
@@ -339,27 +320,6 @@ def _check_reductions(loss: Any) -> None:
                 received=f"reduction={one.reduction}",
                 cure="Leave `reduction` at its default.",
             )
-
-
-def _registered_name(distance: Distance) -> str:
-    if distance.name in DISTANCES and DISTANCES.get(distance.name) is distance:
-        return distance.name
-    raise ConfigError(
-        "Only a registered distance can be saved in a config.",
-        received=distance.name,
-        cure="Register it with register_distance and pass its name.",
-    )
-
-
-def _saved(value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    if getattr(value, "__name__", "") == "<lambda>":
-        raise ConfigError(
-            "A lambda cannot be saved in a config.",
-            cure="Use a named function, registered by keras.saving.register_keras_serializable.",
-        )
-    return keras.saving.serialize_keras_object(value)
 
 
 def _plain(_: Any, __: Any, value: Any) -> Any:

@@ -99,6 +99,12 @@ class NeighborMode(abc.ABC):
 
     def check(self, features: Features) -> None:
         """Raises DataError unless the batch holds the keys that the mode needs, and no others."""
+        if not isinstance(features, Mapping):
+            raise DataError(
+                f"A batch for {self!r} must be a dictionary of features.",
+                received=type(features).__name__,
+                cure="Make batches with tfgraphreg.with_neighbors, or use alpha=0.",
+            )
         missing = sorted(set(self.needs(self.inputs(features))) - set(features))
         if missing:
             raise DataError(

@@ -89,14 +89,14 @@ def training_graph(
     kept = not DISTANCES.get(config.graph_metric).own
     if kept and path.exists():
         try:
-            graph, _ = read_npz(path)
+            graph, _ = read_npz(path, dataset.train.ids, key=key)
             logger.info(f"Graph: the one built before from the same data and settings ({path})")
             return graph
         except (GraphError, OSError, ValueError):
             logger.info("Graph: the cached file is damaged and is built again")
     graph = _build(config, dataset, progress, vectors)
     if kept:
-        write_npz(graph, dataset.train.ids, path)
+        write_npz(graph, dataset.train.ids, path, key=key)
     return graph
 
 
