@@ -66,7 +66,7 @@ def test_labeled_images_lead_every_batch_and_all_images_come_once_an_epoch(split
     found = list(batches)
     assert len(found) == 2 * steps
     first, second = found[:steps], found[steps:]
-    for features, labels in first:
+    for _features, labels in first:
         assert (labels.numpy()[:ROWS] >= 0).all()
     rest = np.concatenate([seen(features)[ROWS:] for features, _ in first])
     assert sorted(rest) == list(range(N))
@@ -230,7 +230,8 @@ def comparable(run):
 
 def without_times(rows):
     return [
-        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows
+        {k: float(v) for k, v in row.items() if k not in ("seconds", "images_per_second")}
+        for row in rows
     ]
 
 
