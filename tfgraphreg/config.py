@@ -63,6 +63,10 @@ NEIGHBOR_FIELDS = (
 )
 
 
+# A backbone that the size of the training set decides.
+AUTO_BACKBONE = "auto"
+
+
 def _field(default: Any, help: str, *, choices: tuple[str, ...] | None = None) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
 
@@ -100,7 +104,9 @@ class TrainConfig:
     )
 
     backbone: str = _field(
-        "mobilenet_v3_small_minimalistic", "network: a name that `tfgraphreg backbones` lists"
+        AUTO_BACKBONE,
+        "network: a name that `tfgraphreg backbones` lists; auto: cnn for less than 2,000 training "
+        "images, else mobilenet_v3_small_minimalistic",
     )
     weights: str = _field("none", "start weights: none, imagenet, a file, or timm:FILE.safetensors")
     embedding_dim: int = _field(64, "width of the embedding")
@@ -188,7 +194,11 @@ class TrainConfig:
     )
     augment: str = _field("none", "random changes of training images", choices=AUGMENTATIONS)
     epochs: int = _field(5, "passes over the training images")
-    batch_size: int = _field(128, "images in a step, over all replicas; neighbors not counted")
+    batch_size: int | None = _field(
+        None,
+        "images in a step, over all replicas; neighbors not counted. Default: 128, down to 16 where "
+        "that would give less than 100 steps in all",
+    )
     learning_rate: float | None = _field(None, "Adam's learning rate. Default: the backbone's own")
     schedule: str = _field("cosine", "learning rate over time", choices=SCHEDULES)
     precision: str = _field("float32", "number format of the computation", choices=PRECISIONS)

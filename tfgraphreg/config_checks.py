@@ -126,9 +126,9 @@ def _check_choices(config: Any) -> None:
 def _check_numbers(config: Any) -> None:
     if not math.isfinite(config.alpha) or config.alpha < 0:
         _refuse("alpha", "must be a finite number >= 0", config.alpha, "Use 0 for plain training.")
-    for name in ("embedding_dim", "epochs", "batch_size", "graph_neighbors"):
+    for name in ("embedding_dim", "epochs", "graph_neighbors"):
         _at_least(name, getattr(config, name), 1)
-    for name in ("limit", "labels_per_class", "image_size"):
+    for name in ("limit", "labels_per_class", "image_size", "batch_size"):
         if getattr(config, name) is not None:
             _at_least(name, getattr(config, name), 1)
     if config.alpha > 0 and config.max_neighbors < 1:
@@ -204,7 +204,7 @@ def _check_augmentation(config: Any) -> None:
 
 
 def _check_pairs(config: Any) -> None:
-    if config.neighbors == "paired" and config.alpha > 0 and config.batch_size % 2:
+    if config.neighbors == "paired" and config.alpha > 0 and (config.batch_size or 0) % 2:
         _refuse(
             "batch_size",
             "must be even with --neighbors paired",

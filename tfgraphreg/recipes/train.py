@@ -15,6 +15,7 @@ from tfgraphreg.data.catalog import find_loader
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.recipes.defaults import choose_backbone, fill_in
 from tfgraphreg.recipes.graphs import check_graph, file_mark, search_note, training_graph
 from tfgraphreg.recipes.terminal import progress_bars, say
 from tfgraphreg.runs.folder import (
@@ -62,7 +63,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
         # Epochs of an interrupted run count, as they do for train_seconds.
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
-        learned = learn(config, run, material)
+        learned = learn(fill_in(config, len(material.dataset.train)), run, material)
         metrics = _measure_and_export(config, run, material, learned)
         metrics["graph_file"] = graph_file
         metrics["total_seconds"] = time.perf_counter() - started + earlier
@@ -110,7 +111,7 @@ def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]
 def check_names(config: TrainConfig) -> None:
     """Refuses unknown names before anything is loaded or written."""
     check_backbone(
-        config.backbone,
+        choose_backbone(config),
         weights=config.weights,
         image_size=config.image_size,
         freeze=config.freeze,
@@ -139,6 +140,8 @@ def _measure_and_export(
         "train_seconds": sum(row["seconds"] for row in rows),
         "epoch_seconds": [row["seconds"] for row in rows],
         "replicas": learned.replicas,
+        "backbone": learned.backbone,
+        "batch_size": learned.batch_size,
         "parameters": learned.parameters,
         "graph": material.graph_summary,
         "source": material.dataset.source,

@@ -133,7 +133,10 @@ def gone_if_it_fails(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except TFGraphRegError:
-        if {path.name for path in run.path.iterdir()} <= {CONFIG, _INPUTS, _LOCK}:
+        left = {path.name for path in run.path.iterdir()}
+        if "checkpoints" in left and not any((run.path / "checkpoints").rglob("checkpoint")):
+            left.discard("checkpoints")
+        if left <= {CONFIG, _INPUTS, _LOCK, "tensorboard"}:
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 

@@ -47,6 +47,7 @@ class EpochRecorder(keras.callbacks.Callback):
         checkpoints: Where states go.
         rows: The rows of the epochs that an interrupted run has done.
         images: Images in an epoch, for the throughput.
+        settle: Called after each epoch, before it is validated and saved.
         validate: Gives `val_*` values; called after each epoch.
         listener: Called with each row as it is added.
     """
@@ -58,12 +59,14 @@ class EpochRecorder(keras.callbacks.Callback):
         *,
         rows: list[Row],
         images: int,
+        settle: Callable[[], None] | None = None,
         validate: Callable[[], Row] | None = None,
         listener: Callable[[Row], None] | None = None,
     ):
         super().__init__()
         self.path, self.checkpoints, self.rows = path, checkpoints, rows
-        self.images, self.validate, self.listener = images, validate, listener
+        self.images, self.settle = images, settle
+        self.validate, self.listener = validate, listener
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
@@ -71,6 +74,8 @@ class EpochRecorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the row."""
+        if self.settle:
+            self.settle()
         seconds = time.perf_counter() - self._start
         row = {"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}}
         if self.validate:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from tfgraphreg.backbones.transfer import freeze
-from tfgraphreg.compat import keras, tf
+from tfgraphreg.compat import tf
 from tfgraphreg.errors import RunError, TrainingError
 from tfgraphreg.model.regularization import GraphRegularization
 from tfgraphreg.training.callbacks import EpochRecorder, StopOnNaN
@@ -26,6 +26,8 @@ class FitPlan:
         steps: Batches in an epoch.
         images: Images in an epoch.
         batches: Of the first epoch to run; gives all batches from there to the last epoch.
+        settle: Called after each epoch before anything is measured or saved; what it raises ends
+            training with the epoch before as the last that is saved.
         validate: Gives `val_*` values after each epoch, or None.
         listener: Called with each epoch's row.
         frozen: What stays untrained to the end: `none`, `backbone` or a number of stages.
@@ -38,6 +40,7 @@ class FitPlan:
     steps: int
     images: int
     batches: Callable[[int], tf.data.Dataset]
+    settle: Callable[[], None] | None = None
     validate: Callable[[], Row] | None = None
     listener: Callable[[Row], None] | None = None
     frozen: str = "none"
@@ -72,6 +75,7 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
         checkpoints,
         rows=_rows_done(history, done),
         images=plan.images,
+        settle=plan.settle,
         validate=plan.validate,
         listener=plan.listener,
     )
@@ -122,19 +126,6 @@ def _run(
         callbacks=[StopOnNaN(), recorder],
         verbose=_verbosity() if plan.verbose is None else plan.verbose,
     )
-
-
-def suit_batch_norm(model: keras.Model, *, steps: int) -> None:
-    """Lets running averages of batch normalization forget the start within `steps` steps.
-
-    The averages begin at 0 and 1. With a momentum of 0.99 they need some 500 steps to tell
-    anything of the data; a shorter training would be served with the wrong ones. The momentum
-    is capped at 1 - 10/steps, which leaves longer trainings alone.
-    """
-    cap = max(0.5, 1 - 10 / max(steps, 1))
-    for layer in model.submodules:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, cap)
 
 
 def _verbosity() -> int:
