@@ -77,7 +77,7 @@ def test_worse_by_more_than_15_percent_is_a_regression(better, old, new, bad):
 def measured(monkeypatch):
     """Results to be given instead of measured: what is tested is what becomes of them."""
     given = {}
-    monkeypatch.setattr(run, "_measure", lambda name, quick: given[name])
+    monkeypatch.setattr(run, "_measure", lambda name, quick, progress: given[name])
     monkeypatch.setattr("tfgraphreg.commands.table.start_tensorflow", lambda: None)
     return given
 

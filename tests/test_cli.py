@@ -106,7 +106,7 @@ def test_a_config_file_takes_a_number_of_stages_as_a_sweep_does(tmp_path, capsys
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_an_interruption_promises_only_what_the_command_can(name, monkeypatch, capsys):
-    def stopped(args):
+    def stopped(args, progress):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(cli.COMMANDS, name, dataclasses.replace(cli.COMMANDS[name], run=stopped))

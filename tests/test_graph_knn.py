@@ -47,7 +47,7 @@ def test_knn_graph_has_exactly_k_edges_a_node_and_cosine_weights():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "manhattan"])
-@pytest.mark.parametrize("weighting", ["cosine", "gaussian", "binary"])
+@pytest.mark.parametrize("weighting", ["cosine", "gaussian", "local_gaussian", "binary"])
 def test_more_copies_than_k(metric, weighting):
     x = np.concatenate([np.tile(features(1, 4, 1), (40, 1)), features(20, 4, 2), np.zeros((9, 4))])
     graph = knn_graph(x, k=3, distance=metric, weighting=weighting)
@@ -59,6 +59,20 @@ def test_more_copies_than_k(metric, weighting):
         for i in rows:
             nodes, weights = graph.neighbors(i)
             assert set(nodes) <= set(rows) and (weights == 1).all()
+
+
+def test_local_gaussian_weights_equal_those_of_graphlearning():
+    import graphlearning as gl
+    from sklearn.neighbors import NearestNeighbors
+
+    x = features(60).astype(np.float64)
+    distances, nodes = NearestNeighbors(n_neighbors=7).fit(x).kneighbors(x)
+    expected = gl.weightmatrix.knn(
+        None, 6, kernel="gaussian", symmetrize=False, knn_data=(nodes, distances)
+    ).toarray()
+    for metric in ("euclidean", "sqeuclidean"):
+        graph = knn_graph(x, k=6, distance=metric, weighting="local_gaussian")
+        np.testing.assert_allclose(graph.to_scipy().toarray(), expected, atol=1e-5)
 
 
 def test_gaussian_weights_equal_loops():
@@ -158,7 +172,7 @@ def test_bad_input_says_what_to_do():
         knn_graph(x[:1], k=1)
     with pytest.raises(ConfigError, match=r"`method` must be one of auto, exact, ivf, hnsw"):
         knn_graph(x, k=2, method="fast")
-    with pytest.raises(ConfigError, match=r"`weighting` must be one of cosine, gaussian, binary"):
+    with pytest.raises(ConfigError, match=r"`weighting` must be one of cosine, gaussian, local"):
         knn_graph(x, k=2, weighting="linear")
     with pytest.raises(UnknownNameError, match=r"Did you mean euclidean"):
         knn_graph(x, k=2, distance="euclid")

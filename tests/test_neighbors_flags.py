@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import pathlib
 
 import numpy as np
@@ -37,11 +38,12 @@ def epoch(digits, dataset=None, **settings):
 
 
 @pytest.mark.parametrize("pairing", ["uniform", "weight"])
-def test_corrected_pairs_weigh_their_edge_times_its_factor(digits, pairing, capsys):
+def test_corrected_pairs_weigh_their_edge_times_its_factor(digits, pairing, caplog):
+    caplog.set_level(logging.INFO, "tfgraphreg")
     _, graph = digits
     plain, _ = epoch(digits, neighbors="paired", pairing=pairing)
     corrected, _ = epoch(digits, neighbors="paired", pairing=pairing, pair_correction=True)
-    assert "200 matchings drawn" in capsys.readouterr().out
+    assert "200 matchings drawn" in caplog.text
     np.testing.assert_array_equal(plain["image"], corrected["image"])
     chances = matching.edge_probabilities(graph, draws=200, by_weight=pairing == "weight")
     factors = matching.correction(chances, draws=200)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from tfgraphreg.commands import show
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, RunError
 from tfgraphreg.recipes import compare, sweep, tables
@@ -204,7 +206,7 @@ def test_hostile_names_stay_in_their_cell(tmp_path, capsys):
     found = table_of(tmp_path)
     text = tables.markdown_table(found)
     assert "\n# <b>" not in text and "&lt;b&gt;" in text
-    tables.print_tables(found)
+    show.compared(found)
     assert "[red]x" in capsys.readouterr().out
 
 
@@ -261,7 +263,8 @@ def test_the_command_says_the_config():
     assert words[8:] == ["--run-dir=-x"]
 
 
-def test_a_sweep_skips_the_finished_and_goes_on_past_failures(tmp_path, monkeypatch, capfd):
+def test_a_sweep_skips_the_finished_and_goes_on_past_failures(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "tfgraphreg")
     grid = sweep.read_sweep(
         write_sweep(tmp_path, f"out: {tmp_path}/s\ndataset: digits\nalpha: 0\nseed: [0, 1, 2]\n")
     )
@@ -284,7 +287,7 @@ def test_a_sweep_skips_the_finished_and_goes_on_past_failures(tmp_path, monkeypa
     monkeypatch.setattr(sweep, "command", fake)
     problems = sweep.run_sweep(grid)
     assert len(problems) == 1 and "error: no luck (status 2)" in problems[0]
-    said = capfd.readouterr().out
+    said = caplog.text
     assert "[1/3]" in said and "finished before" in said and "test accuracy 0.2500" in said
     runs, missing = compare.gather([config.run_dir for config in grid.runs.values()])
     assert [run.config.seed for run in runs] == [0, 2]

@@ -69,27 +69,30 @@ def test_inference_is_compiled_once_a_model_and_forgotten_with_it(caplog):
     assert gone() is None
 
 
-def test_small_sets_get_a_small_network_and_enough_steps(capsys):
+def test_small_sets_get_a_small_network_and_enough_steps(caplog):
+    caplog.set_level(logging.INFO)
     filled = defaults.fill_in(TrainConfig(dataset="digits"), 252)
     assert (filled.backbone, filled.batch_size) == ("cnn", 16)
-    assert "Chosen for 252 training images: --backbone cnn --batch-size 16" in capsys.readouterr().out
+    assert "Chosen for 252 training images: --backbone cnn --batch-size 16" in caplog.text
+    caplog.clear()
     filled = defaults.fill_in(TrainConfig(), 60_000)
     assert (filled.backbone, filled.batch_size) == ("mobilenet_v3_small_minimalistic", 128)
-    assert capsys.readouterr().out == ""
+    assert caplog.text == ""
     filled = defaults.fill_in(TrainConfig(backbone="fcnn", batch_size=64, epochs=1), 500)
     assert (filled.backbone, filled.batch_size) == ("fcnn", 64)
-    assert "Only 8 step(s) in all" in capsys.readouterr().out
+    assert "Only 8 step(s) in all" in caplog.text
     pretrained = TrainConfig(weights="imagenet")
     assert defaults.choose_backbone(pretrained, 252) == "mobilenet_v3_small_minimalistic"
 
 
-def test_what_few_steps_taught_counts_in_inference_too(tmp_path, monkeypatch, capsys):
+def test_what_few_steps_taught_counts_in_inference_too(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO)
     # With the running averages of six steps the test accuracy is 0.42.
     found = train(TrainConfig(dataset="digits", limit=200, alpha=0.0, epochs=3, batch_size=100))
     assert (found["backbone"], found["batch_size"]) == ("cnn", 100)
     assert found["test_accuracy"] > 0.7
-    assert "Only 6 step(s) in all" in capsys.readouterr().out
+    assert "Only 6 step(s) in all" in caplog.text
 
 
 def test_diverged_weights_are_never_saved(tmp_path, monkeypatch):

@@ -83,7 +83,6 @@ def plan(folder, epochs, **changes):
         steps=STEPS,
         images=ROWS * STEPS,
         batches=batches,
-        verbose=0,
         **changes,
     )
 

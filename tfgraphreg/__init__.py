@@ -5,8 +5,12 @@ The names below are the public surface; each is loaded when it is first used, so
 """
 
 import importlib
+import logging
 
 __version__ = "0.1.0"
+
+# The library reports by logging and prints nothing; the command line shows its messages.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     # settings, and the whole way from data to an exported model
@@ -25,6 +29,9 @@ _HOMES = {
     "write_tsv": "tfgraphreg.graph.tsv",
     "Distance": "tfgraphreg.distances",
     "register_distance": "tfgraphreg.distances",
+    # labels over a graph
+    "propagate": "tfgraphreg.propagation",
+    "Propagation": "tfgraphreg.propagation",
     # networks and their training
     "list_backbones": "tfgraphreg.backbones.catalog",
     "build_backbone": "tfgraphreg.backbones.build",

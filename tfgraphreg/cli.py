@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from tfgraphreg import __version__, compat
 from tfgraphreg import config as configs
 from tfgraphreg.commands.table import COMMANDS
+from tfgraphreg.commands.terminal import attached
 from tfgraphreg.config_checks import KINDS
 from tfgraphreg.errors import ConfigError, TFGraphRegError
 
@@ -69,9 +70,13 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     """One command with its own flags; what the files in scripts/ call."""
     argv = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS[name]
-    return exit_status(
-        lambda: command.run(_parse(make_parser(name), argv)), repeated=command.repeated
-    )
+
+    def work() -> int:
+        args = _parse(make_parser(name), argv)
+        with attached() as progress:
+            return command.run(args, progress)
+
+    return exit_status(work, repeated=command.repeated)
 
 
 def exit_status(work: Callable[[], int], *, repeated: str = "begins anew") -> int:

@@ -36,7 +36,7 @@ OBJECTIVES = (
 )
 GRAPH_KINDS = ("knn", "mutual", "threshold", "radius", "class", "random")
 SEARCHES = ("auto", "exact", "ivf", "hnsw")
-WEIGHTINGS = ("cosine", "gaussian", "binary")
+WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "binary")
 BAD_IMAGE = ("error", "skip")
 
 # The fields that make a graph, and those that decide how it takes part in training.
@@ -166,7 +166,7 @@ class TrainConfig:
     graph_features: str = _field(
         "pca",
         "what the graph compares: pixels, pca, patches, color, texture, shape, global, sgt, "
-        "model:PATH, backbone:NAME",
+        "model:PATH, backbone:NAME, file:PATH (vectors of your own: .npy, .npz, .parquet)",
     )
     graph_metric: str = _field("cosine", "distance that makes the graph")
     graph_neighbors: int = _field(10, "neighbors of a node in the graph")

@@ -7,7 +7,6 @@ from typing import Any
 
 from tfgraphreg import storage
 from tfgraphreg.benchmark.results import NAMES
-from tfgraphreg.recipes.terminal import table_console
 
 _HEAD = """# How fast it is
 
@@ -26,30 +25,6 @@ The last command is the regression guard: it fails, with exit status 1, when a r
 the stored one by more than 15%. It compares with results of the same mode and should run on a
 machine that does nothing else.
 """
-
-
-def print_found(name: str, result: dict[str, Any]) -> None:
-    """Prints what one benchmark found."""
-    from rich.table import Table
-
-    console = table_console(160)
-    console.print(f"\n[bold]{name}[/bold]: {result['about']}")
-    for each in result["tables"]:
-        table = Table(title=each["title"])
-        for number, column in enumerate(each["columns"]):
-            table.add_column(column, justify="right" if number else "left")
-        for row in each["rows"]:
-            table.add_row(*row)
-        console.print(table)
-        for note in each["notes"]:
-            console.print(f"  {note}")
-    goals = Table(title="Ratios that the regression guard keeps")
-    for column in ("ratio", "value", "goal", "kept"):
-        goals.add_column(column, justify="left" if column == "ratio" else "right")
-    for cells in _ratio_rows(result["ratios"]):
-        goals.add_row(*cells)
-    console.print(goals)
-    console.print(f"  {_provenance(result)}")
 
 
 def write_page(path: str, kept: dict[str, Any]) -> None:
@@ -71,8 +46,8 @@ def _section(name: str, result: dict[str, Any]) -> Iterator[str]:
         yield from _markdown(each["columns"], each["rows"])
         yield "".join(f"\n{note}" for note in each["notes"])
     yield "\nRatios that the guard keeps:\n"
-    yield from _markdown(["ratio", "value", "goal", "kept"], _ratio_rows(result["ratios"]))
-    yield f"\n{_provenance(result)}"
+    yield from _markdown(["ratio", "value", "goal", "kept"], ratio_rows(result["ratios"]))
+    yield f"\n{provenance(result)}"
 
 
 def _markdown(columns: list[str], rows: Any) -> Iterator[str]:
@@ -82,7 +57,8 @@ def _markdown(columns: list[str], rows: Any) -> Iterator[str]:
         yield "| " + " | ".join(row) + " |"
 
 
-def _ratio_rows(ratios: dict[str, Any]) -> Iterator[list[str]]:
+def ratio_rows(ratios: dict[str, Any]) -> Iterator[list[str]]:
+    """The cells of each ratio: its name, value and range, goal, and whether it is kept."""
     for name, ratio in ratios.items():
         lower, goal = ratio["better"] == "lower", ratio["goal"]
         kept = goal is not None and (ratio["value"] <= goal if lower else ratio["value"] >= goal)
@@ -94,7 +70,8 @@ def _ratio_rows(ratios: dict[str, Any]) -> Iterator[list[str]]:
         ]
 
 
-def _provenance(result: dict[str, Any]) -> str:
+def provenance(result: dict[str, Any]) -> str:
+    """Where and with what a result was measured, as a sentence."""
     machine, versions = result["machine"], result["versions"]
     shown = ", ".join(f"{k} {v}" for k, v in versions.items() if k != "tfgraphreg")
     gpus = f"{machine['gpus']} GPU" if machine["gpus"] else "no GPU"

@@ -1,4 +1,4 @@
-"""Runs benchmarks, prints their tables, keeps what they found, and guards against regressions.
+"""Runs benchmarks, keeps what they found, and guards against regressions.
 
 The JSON file holds `{"full": {...}, "quick": {...}}`, each by name of benchmark; a run replaces
 what it measured and leaves the rest, so that long measurements can be made in pieces.
@@ -6,19 +6,18 @@ what it measured and leaves the rest, so that long measurements can be made in p
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
-import io
 import json
 import pathlib
-import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tfgraphreg import storage
 from tfgraphreg.benchmark.results import NAMES, Found, commit, machine
 from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.progress import Progress, silent
 
 # Of the quick mode's three minutes, training with several seeds would take more than one.
 _QUICK_ALL = NAMES[:-1]
@@ -33,8 +32,10 @@ def benchmark(
     json_path: str | None = None,
     check: str | None = None,
     page: str | None = None,
+    show: Callable[[str, dict[str, Any]], None] = lambda name, result: None,
+    progress: Progress = silent,
 ) -> list[str]:
-    """Measures, prints, and keeps.
+    """Measures, and keeps what it found.
 
     Args:
         name: One of `results.NAMES`, or `"all"`.
@@ -42,6 +43,8 @@ def benchmark(
         json_path: File that the results are merged into.
         check: File of stored results to compare with.
         page: Markdown file to write from the results in `json_path`.
+        show: Called with the name and the result of each benchmark as soon as it is measured.
+        progress: Called while work goes on.
 
     Returns:
         Ratios that are worse than stored by more than 15%, as sentences.
@@ -57,11 +60,9 @@ def benchmark(
     mode = "quick" if quick else "full"
     worse: list[str] = []
     compared = 0
-    from tfgraphreg.benchmark.page import print_found, write_page
-
     for one in names:
         start, before = time.perf_counter(), machine()
-        found = _measure(one, quick)
+        found = _measure(one, quick, progress)
         result = {
             **dataclasses.asdict(found),
             "seconds": round(time.perf_counter() - start, 1),
@@ -69,7 +70,7 @@ def benchmark(
             "machine": before,
             "versions": _versions(),
         }
-        print_found(one, result)
+        show(one, result)
         if json_path:
             kept.setdefault(mode, {})[one] = result
             storage.write_json(json_path, kept)
@@ -78,6 +79,8 @@ def benchmark(
             compared += len(old.keys() & result["ratios"].keys())
             worse += regressions(old, result["ratios"])
     if page:
+        from tfgraphreg.benchmark.page import write_page
+
         write_page(page, kept)
     if stored is not None and not compared:
         raise DataError(
@@ -122,22 +125,14 @@ def regressions(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
-def _measure(name: str, quick: bool) -> Found:
+def _measure(name: str, quick: bool, progress: Progress) -> Found:
     from tfgraphreg.compat import load_nsl
 
     load_nsl()
     module = importlib.import_module(f"tfgraphreg.benchmark.{name}")
-    last = [0.0]
-
-    def progress(what: str, done: int, total: int) -> None:
-        now = time.perf_counter()
-        if now - last[0] > 2:
-            last[0] = now
-            print(f"  {name}: {what}", file=sys.stderr, flush=True)
-
-    # What the recipes say of data and graphs would tear the tables apart.
-    with contextlib.redirect_stdout(io.StringIO()):
-        return module.measure(quick=quick, progress=progress)
+    return module.measure(
+        quick=quick, progress=lambda what, done, total: progress(f"{name}: {what}", done, total)
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -8,6 +8,8 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from tfgraphreg import compat
+from tfgraphreg.commands import show
+from tfgraphreg.progress import Progress
 
 EVALUATE_EXAMPLES = """
 examples:
@@ -82,7 +84,7 @@ def _add_run(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=str, required=True, help="run folder, such as runs/NAME")
 
 
-def evaluate(args: Any) -> int:
+def evaluate(args: Any, progress: Progress) -> int:
     """Runs `evaluate` and gives its exit status."""
     from tfgraphreg.distances import DISTANCES
     from tfgraphreg.runs.folder import read_run
@@ -93,13 +95,15 @@ def evaluate(args: Any) -> int:
     start_tensorflow()
     from tfgraphreg.recipes.evaluate import evaluate_run
 
-    evaluate_run(
+    found = evaluate_run(
         run,
         distance=args.distance,
         within=args.within,
         probes=args.probes,
         figures=not args.no_figures,
+        progress=progress,
     )
+    show.evaluated(found)
     return 0
 
 
@@ -130,7 +134,7 @@ def embed_parser(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of choice and picture")
 
 
-def embed(args: Any) -> int:
+def embed(args: Any, progress: Progress) -> int:
     """Runs `embed` and gives its exit status."""
     from tfgraphreg.recipes.embed import EmbedOptions, embed_run
     from tfgraphreg.runs.folder import read_run
@@ -139,7 +143,7 @@ def embed(args: Any) -> int:
     options = EmbedOptions(**{name: getattr(args, name) for name in names})
     run = read_run(args.run)
     start_tensorflow()
-    embed_run(run, options)
+    embed_run(run, options, progress=progress)
     return 0
 
 
@@ -160,7 +164,7 @@ def search_parser(parser: ArgumentParser) -> None:
     )
 
 
-def search(args: Any) -> int:
+def search(args: Any, progress: Progress) -> int:
     """Runs `search` and gives its exit status."""
     from tfgraphreg.runs.folder import read_run
 
@@ -168,7 +172,7 @@ def search(args: Any) -> int:
     start_tensorflow()
     from tfgraphreg.recipes.find import search_run
 
-    problems = search_run(
+    answers = search_run(
         run,
         args.images,
         k=args.k,
@@ -176,8 +180,10 @@ def search(args: Any) -> int:
         distance=args.distance,
         add=args.add,
         rebuild=args.rebuild,
+        progress=progress,
     )
-    return 2 if problems else 0
+    show.searched(answers)
+    return 2 if any(answer.error for answer in answers) else 0
 
 
 def compare_parser(parser: ArgumentParser) -> None:
@@ -192,8 +198,10 @@ def compare_parser(parser: ArgumentParser) -> None:
     )
 
 
-def compare(args: Any) -> int:
+def compare(args: Any, progress: Progress) -> int:
     """Runs `compare` and gives its exit status."""
     from tfgraphreg.recipes.page import compare_runs
 
-    return 2 if compare_runs(args.runs, sweep=args.sweep, out=args.out).problems else 0
+    found = compare_runs(args.runs, sweep=args.sweep, out=args.out)
+    show.compared(found)
+    return 2 if found.problems else 0

@@ -13,10 +13,11 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from tfgraphreg import config as configs
-from tfgraphreg.commands import results
+from tfgraphreg.commands import results, show
 from tfgraphreg.commands.results import start_tensorflow
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError
+from tfgraphreg.progress import Progress
 
 # The first field of each group of flags in --help.
 _GROUPS = {
@@ -87,14 +88,15 @@ def _train_parser(parser: ArgumentParser) -> None:
     _add_config(parser)
 
 
-def _train(args: Any) -> int:
+def _train(args: Any, progress: Progress) -> int:
     config = _to_config(args)
     from tfgraphreg.recipes.train import check_names, train
 
     check_names(config)
     start_tensorflow()
 
-    train(config)
+    metrics = train(config, progress=progress)
+    show.trained(metrics["export"], metrics)
     return 0
 
 
@@ -104,7 +106,7 @@ def _graph_parser(parser: ArgumentParser) -> None:
     _add_config(parser, _GRAPH_FIELDS)
 
 
-def _build_graph(args: Any) -> int:
+def _build_graph(args: Any, progress: Progress) -> int:
     config = _to_config(args)
     from tfgraphreg.recipes.build_graph import build_graph
     from tfgraphreg.recipes.train import check_names
@@ -112,7 +114,7 @@ def _build_graph(args: Any) -> int:
     check_names(config)
     start_tensorflow()
 
-    build_graph(config, args.out)
+    build_graph(config, args.out, progress=progress)
     return 0
 
 
@@ -125,13 +127,14 @@ def _predict_parser(parser: ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=3, help="classes shown for an image")
 
 
-def _predict(args: Any) -> int:
+def _predict(args: Any, progress: Progress) -> int:
     if args.top < 1:
         raise ConfigError("`--top` must be at least 1.", received=f"top={args.top}")
     start_tensorflow()
     from tfgraphreg.recipes.serve import predict
 
     found = predict(args.images, run_dir=args.run, model_dir=args.model, top=args.top)
+    show.predicted(found)
     return 2 if any(p.error for p in found) else 0
 
 
@@ -145,28 +148,11 @@ def _backbones_parser(parser: ArgumentParser) -> None:
     )
 
 
-def _backbones(args: Any) -> int:
-    from rich.table import Table
-
+def _backbones(args: Any, progress: Progress) -> int:
     from tfgraphreg.backbones.catalog import backbone_table
-    from tfgraphreg.recipes.terminal import table_console
 
     limit = None if args.max_parameters is None else int(args.max_parameters * 1e6)
-    rows = backbone_table(args.pattern, max_parameters=limit)
-    console = table_console()
-    numbers = ("parameters", "width", "min_size", "default_size", "learning_rate")
-    shown = ("name", "family", "library", *numbers, "paper")
-    if console.width < 120:
-        # Words that are cut short say nothing.
-        shown = ("name", "parameters", "width", "min_size", "learning_rate")
-    whole = ("name", "parameters")
-    table = Table(title=f"{len(rows)} backbones")
-    for name in shown:
-        side = "right" if name in numbers else "left"
-        table.add_column(name.replace("_", " "), justify=side, no_wrap=name in whole)
-    for row in rows:
-        table.add_row(*(f"{row[n]:,}" if n == "parameters" else str(row[n]) for n in shown))
-    console.print(table)
+    show.backbones(backbone_table(args.pattern, max_parameters=limit))
     return 0
 
 
@@ -189,13 +175,19 @@ def _benchmark_parser(parser: ArgumentParser) -> None:
     )
 
 
-def _benchmark(args: Any) -> int:
+def _benchmark(args: Any, progress: Progress) -> int:
     from tfgraphreg.benchmark.run import benchmark, check_arguments
 
     check_arguments(args.name, json_path=args.json, page=args.page)
     start_tensorflow()
     worse = benchmark(
-        args.name, quick=args.quick, json_path=args.json, check=args.check, page=args.page
+        args.name,
+        quick=args.quick,
+        json_path=args.json,
+        check=args.check,
+        page=args.page,
+        show=show.benchmarked,
+        progress=progress,
     )
     for sentence in worse:
         print(f"worse: {sentence}")
@@ -211,14 +203,14 @@ class Command:
     Attributes:
         help: What it does, in a sentence.
         add_arguments: Adds its flags to a parser.
-        run: Does it with the parsed flags and gives the exit status.
+        run: Does it with the parsed flags, reporting progress; returns the exit status.
         epilog: Examples that stand below the flags in its help.
         repeated: What the same command does when it is given again after Ctrl-C.
     """
 
     help: str
     add_arguments: Callable[[ArgumentParser], None]
-    run: Callable[[Any], int]
+    run: Callable[[Any, Progress], int]
     epilog: str = ""
     repeated: str = "begins anew"
 

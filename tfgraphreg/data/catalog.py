@@ -16,10 +16,10 @@ from tfgraphreg.data import digits
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.data.known import KNOWN, KnownSet
 from tfgraphreg.data.options import LoadOptions
-from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.data.sources import find_files
 from tfgraphreg.data.splits import divide, keep_labels, labels_beyond_budget, stratified_choice
 from tfgraphreg.errors import DataError
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.registry import Registry
 from tfgraphreg.storage import fingerprint
 

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import tempfile
 
-from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import DataError
+from tfgraphreg.progress import Progress, silent
 
 # Seconds: apt gives up on a silent server, and we on a silent apt.
 _SERVER_SECONDS = 15

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tfgraphreg.data.decoding import BadImage, decode_image
-from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import DataError
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.storage import atomic_path
 
 # Images decoded or written at a time while all of them are gone through.

@@ -6,8 +6,8 @@ import dataclasses
 import os
 import pathlib
 
-from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import ConfigError
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.storage import cache_folder
 
 # No image is resized to more than this many pixels a side.

@@ -13,8 +13,8 @@ import numpy as np
 
 from tfgraphreg.data.decoding import FORMATS, BadImage, inspect_image, is_image
 from tfgraphreg.data.lazy import workers
-from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import DataError
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint
 
 _CHUNK = 1024

@@ -22,8 +22,8 @@ import numpy as np
 
 from tfgraphreg.data import debian, network, tfds_access, tfds_files
 from tfgraphreg.data.known import KnownSet, RawFile
-from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import DataError, StackError
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_folder, cache_folder, write_error
 
 # Where installed Debian packages have their files.

@@ -13,8 +13,8 @@ import zlib
 from collections.abc import Iterator
 
 from tfgraphreg.data import network
-from tfgraphreg.data.progress import Progress, silent
 from tfgraphreg.errors import DataError, StackError, UnknownNameError, first_line
+from tfgraphreg.progress import Progress, silent
 
 # A dataset's files come from few servers; asking this many of them is enough.
 _MOST_HOSTS = 3

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfgraphreg.data import tfds_access
 from tfgraphreg.data.known import KnownSet
-from tfgraphreg.data.progress import Progress
+from tfgraphreg.progress import Progress
 
 
 def is_prepared(name: str, folder: pathlib.Path) -> bool:

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import DataError
+from tfgraphreg.progress import Progress
 from tfgraphreg.registry import Registry
 from tfgraphreg.storage import atomic_path, fingerprint
-
-Progress = Callable[[str, int, int], None]
-"""Called as ``progress(what, done, total)``."""
 
 _BLOCK_BYTES = 8 << 20
 _SHARED_FROM = 2000  # images from which starting more processes pays

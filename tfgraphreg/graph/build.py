@@ -51,7 +51,8 @@ def build(
         features: `[N, D]`.
         k: Neighbors; at least 1.
         metric: Of knn, mutual and random, and of gaussian weights.
-        weighting: ``"cosine"``, ``"gaussian"`` or ``"binary"``.
+        weighting: ``"cosine"``, ``"gaussian"``, ``"local_gaussian"`` or ``"binary"``; see
+            `edge_weights`.
         threshold: From -1 to 1.
         radius: Above 0; for ``"radius"`` only.
         labels: `[N]` class numbers (-1 unlabeled), or `[N, C]` multi-hot; for ``"class"``.

@@ -6,15 +6,12 @@ Shapes: N items, D width, E edges.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
 from tfgraphreg.distances import DISTANCES, Distance
 from tfgraphreg.errors import GraphError
-
-Progress = Callable[[str, int, int], None]
-"""Called as ``progress(what, done, total)``."""
+from tfgraphreg.progress import Progress as Progress
 
 _PAIRS = 1 << 17  # numbers of one block of pairs: with its copies it stays in a core's cache
 

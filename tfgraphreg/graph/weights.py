@@ -12,7 +12,7 @@ from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.metrics import Measured
 from tfgraphreg.graph.similarity import SimilarityGraph
 
-WEIGHTINGS = ("cosine", "gaussian", "binary")
+WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "binary")
 
 SMALLEST = 1e-6
 """Weights below this are raised to it: an edge that is in the graph keeps a weight."""
@@ -52,7 +52,10 @@ def edge_weights(
             at least 1e-6. ``"gaussian"``: exp(-d^2 / (s_i s_j)) with the local scales of
             Zelnik-Manor and Perona (Self-Tuning Spectral Clustering, NIPS 2004): s_i is the
             distance from i to its seventh nearest neighbor in the graph, or its farthest if it
-            has fewer. ``"binary"``: 1.
+            has fewer. ``"local_gaussian"``: exp(-4 d^2 / r_i^2), where r_i is the distance from i,
+            which the edge leaves, to its farthest neighbor in the graph: the weight that
+            `graphlearning` gives to its knn graphs, and that propagation was measured with.
+            ``"binary"``: 1.
         measured: Features and the metric whose distance d is.
         sources: `[E]` item numbers.
         targets: `[E]` item numbers.
@@ -63,10 +66,12 @@ def edge_weights(
     if weighting == "cosine":
         cosine = Measured(DISTANCES.get("cosine"), measured.features)
         weights = 1.0 - cosine.between(sources, targets)
-    elif weighting == "gaussian":
+    elif weighting in ("gaussian", "local_gaussian"):
         if distances is None:
             distances = measured.between(sources, targets)
-        weights = _gaussian(measured, sources, targets, distances)
+        squares = distances if measured.distance.squared else np.square(distances)
+        form = _gaussian if weighting == "gaussian" else _local_gaussian
+        weights = form(sources, targets, squares, len(measured.features))
     else:
         raise ConfigError(
             f"`weighting` must be one of {', '.join(WEIGHTINGS)}.", received=repr(weighting)
@@ -74,14 +79,21 @@ def edge_weights(
     return np.clip(weights, SMALLEST, 1.0).astype(np.float32)
 
 
-def _gaussian(
-    measured: Measured, sources: np.ndarray, targets: np.ndarray, distances: np.ndarray
-) -> np.ndarray:
-    squares = distances if measured.distance.squared else np.square(distances)
-    scale = np.sqrt(_local_squares(sources, squares, len(measured.features)))
-    product = scale[sources] * scale[targets]
+def _gaussian(sources: np.ndarray, targets: np.ndarray, squares: np.ndarray, n: int) -> np.ndarray:
+    scale = np.sqrt(_local_squares(sources, squares, n))
+    return _falling(squares, scale[sources] * scale[targets])
+
+
+def _local_gaussian(sources: np.ndarray, _: np.ndarray, squares: np.ndarray, n: int) -> np.ndarray:
+    farthest = np.zeros(n)
+    np.maximum.at(farthest, sources, squares)
+    return _falling(4 * squares, farthest[sources])
+
+
+def _falling(squares: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """exp(-squares / scale)."""
     # An item all of whose scale is 0 has copies only; copies weigh 1.
-    ratio = np.divide(squares, product, out=np.full(len(squares), np.inf), where=product > 0)
+    ratio = np.divide(squares, scale, out=np.full(len(squares), np.inf), where=scale > 0)
     return np.where(squares > 0, np.exp(-ratio), 1.0)
 
 

@@ -60,7 +60,6 @@ def infer(
     Returns:
         `embedding` `[N, D]` and `probabilities` `[N, C]`, float32.
     """
-
     forward = _forward(model, multilabel)
     parts = []
     for start in range(0, len(images), batch_size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 
@@ -9,19 +10,22 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.graph.npz import write_npz
 from tfgraphreg.graph.report import write_report
 from tfgraphreg.graph.tsv import write_tsv
-from tfgraphreg.recipes.terminal import progress_bars, say
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.train import prepare
 
+logger = logging.getLogger(__name__)
 
-def build_graph(config: TrainConfig, folder: os.PathLike[str] | str) -> None:
+
+def build_graph(
+    config: TrainConfig, folder: os.PathLike[str] | str, *, progress: Progress = silent
+) -> None:
     """Writes graph.tsv, graph.npz and graph.html of the config's training graph to `folder`.
 
     Raises:
         TFGraphRegError: If the data, the settings or the folder are in the way.
     """
     folder = pathlib.Path(folder)
-    with progress_bars() as progress:
-        material = prepare(config, progress)
+    material = prepare(config, progress)
     graph, train = material.graph, material.dataset.train
     write_tsv(graph, train.ids, folder / "graph.tsv")
     write_npz(graph, train.ids, folder / "graph.npz")
@@ -32,4 +36,6 @@ def build_graph(config: TrainConfig, folder: os.PathLike[str] | str) -> None:
         material.dataset.class_names,
         folder / "graph.html",
     )
-    say(f"Written: {folder}/graph.tsv and graph.npz (for --graph), graph.html (for a browser)")
+    logger.info(
+        f"Written: {folder}/graph.tsv and graph.npz (for `graph`), graph.html (for a browser)"
+    )

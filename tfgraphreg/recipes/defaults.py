@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 from tfgraphreg.config import AUTO_BACKBONE, TrainConfig
 from tfgraphreg.neighbors.order import steps_per_epoch
-from tfgraphreg.recipes.terminal import say
+
+logger = logging.getLogger(__name__)
 
 # Chosen for Fashion-MNIST, see docs/default_backbone.md. It needs many steps: on 252 photos of
 # four classes it learns the training images by heart and gets 0.83 of the test right, `cnn` 0.98.
@@ -44,8 +46,10 @@ def fill_in(config: TrainConfig, images: int) -> TrainConfig:
     chosen = [f"--backbone {backbone}"] * (backbone == _SMALL_BACKBONE != config.backbone)
     chosen += [f"--batch-size {batch_size}"] * (config.batch_size is None)
     if chosen and (images < _SMALL_SET or batch_size != _BATCH_SIZES[0]):
-        say(f"Chosen for {images} training images: {' '.join(chosen)}")
+        logger.info(f"Chosen for {images} training images: {' '.join(chosen)}")
     steps = config.epochs * steps_per_epoch(images, batch_size)
     if steps < _STEPS:
-        say(f"  Only {steps} step(s) in all: a network learns little in so few; see --epochs")
+        logger.info(
+            f"  Only {steps} step(s) in all: a network learns little in so few; see --epochs"
+        )
     return dataclasses.replace(config, backbone=backbone, batch_size=batch_size)

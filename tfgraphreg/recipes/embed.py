@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from typing import Any
 
@@ -13,8 +14,8 @@ from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.evaluation.nearest import nearest, without_own
 from tfgraphreg.features import extract
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.figures import FOLDER
-from tfgraphreg.recipes.terminal import progress_bars, say
 from tfgraphreg.runs.folder import RunFolder, finished_metrics
 from tfgraphreg.runs.outputs import RunOutputs, run_outputs, within_budget
 from tfgraphreg.visualize import figures, grids
@@ -23,6 +24,8 @@ from tfgraphreg.visualize.projector import write_projector
 from tfgraphreg.visualize.scatter import scatter
 from tfgraphreg.visualize.style import save
 from tfgraphreg.visualize.thumbnails import thumbnails
+
+logger = logging.getLogger(__name__)
 
 SOURCES = ("embedding", "graph")
 SPLITS = ("test", "train")
@@ -95,7 +98,7 @@ class _Items:
     new: np.ndarray | None = None
 
 
-def embed_run(run: RunFolder, options: EmbedOptions) -> None:
+def embed_run(run: RunFolder, options: EmbedOptions, *, progress: Progress = silent) -> None:
     """Draws a finished run's embedding beside the raw pixels, and writes what other tools show.
 
     Into the run folder come figures/embedding_*.png and .svg, figures/distortion_*,
@@ -109,39 +112,40 @@ def embed_run(run: RunFolder, options: EmbedOptions) -> None:
     """
     load_pymde()
     finished_metrics(run)
-    with progress_bars() as progress:
-        seen = run_outputs(run, progress)
-        items = _choose(seen, options)
-        if len(items.indices) < 10:
-            raise DataError("A picture needs at least 10 images.", received=f"{len(items.indices)}")
-        layouts = _layouts(seen, items, options, progress)
-        colors = _one_class(items.split.labels)
-        found = {name: _agreement(each.points, colors) for name, each in layouts.items()}
-        for name, share in found.items():
-            say(f"{name}: {share:.1%} of the 10 nearest points of a point have its class")
-        names = seen.dataset.class_names
-        _draw(run, seen.dataset, items, layouts, colors, options)
-        main = list(layouts.values())[-1]
-        _write(run, seen, items, main, colors, options)
-        numbers = {
-            **dataclasses.asdict(options),
-            "items": len(items.indices),
-            "nearest_of_same_class": found,
-            "average_distortion": {name: each.average for name, each in layouts.items()},
-        }
-        storage.write_json(run.path / "embedding.json", numbers)
-        write_projector(
-            run.path / "tensorboard",
-            items.embedding,
-            metadata={
-                "class": [names[c] if c >= 0 else "-" for c in colors],
-                "predicted": [names[c] for c in items.probabilities.argmax(axis=1)],
-                "id": items.split.ids,
-            },
-            images=items.split.images,
-        )
-    say(f"Figures: {run.path / FOLDER / options.name}.png and .svg")
-    say(f"Page: scripts/compare.py {run.path}    Projector: tensorboard --logdir {run.path}")
+    seen = run_outputs(run, progress)
+    items = _choose(seen, options)
+    if len(items.indices) < 10:
+        raise DataError("A picture needs at least 10 images.", received=f"{len(items.indices)}")
+    layouts = _layouts(seen, items, options, progress)
+    colors = _one_class(items.split.labels)
+    found = {name: _agreement(each.points, colors) for name, each in layouts.items()}
+    for name, share in found.items():
+        logger.info(f"{name}: {share:.1%} of the 10 nearest points of a point have its class")
+    names = seen.dataset.class_names
+    _draw(run, seen.dataset, items, layouts, colors, options)
+    main = list(layouts.values())[-1]
+    _write(run, seen, items, main, colors, options)
+    numbers = {
+        **dataclasses.asdict(options),
+        "items": len(items.indices),
+        "nearest_of_same_class": found,
+        "average_distortion": {name: each.average for name, each in layouts.items()},
+    }
+    storage.write_json(run.path / "embedding.json", numbers)
+    write_projector(
+        run.path / "tensorboard",
+        items.embedding,
+        metadata={
+            "class": [names[c] if c >= 0 else "-" for c in colors],
+            "predicted": [names[c] for c in items.probabilities.argmax(axis=1)],
+            "id": items.split.ids,
+        },
+        images=items.split.images,
+    )
+    logger.info(f"Figures: {run.path / FOLDER / options.name}.png and .svg")
+    logger.info(
+        f"Page: tfgraphreg compare {run.path}    Projector: tensorboard --logdir {run.path}"
+    )
 
 
 def _choose(seen: RunOutputs, options: EmbedOptions) -> _Items:
@@ -194,7 +198,9 @@ def _layouts(
             **more,
             progress=lambda done, total: progress(f"placing by {title}", done, total),
         )
-        say(f"Placed {len(made.points)} images by {title}, {time.perf_counter() - started:.0f} s")
+        logger.info(
+            f"Placed {len(made.points)} images by {title}, {time.perf_counter() - started:.0f} s"
+        )
         return made
 
     if options.source == "graph":

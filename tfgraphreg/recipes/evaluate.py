@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,34 +15,15 @@ from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.evaluation.classification import classification_report
 from tfgraphreg.evaluation.retrieval import full_retrieval_report, retrieval_report
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.recipes.terminal import progress_bars, say
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.runs.outputs import RunOutputs, ask, run_outputs, within_budget
+
+logger = logging.getLogger(__name__)
 
 EVALUATION = "evaluation.json"
 WITHIN = ("train", "test", "all")
 _SHOWN = ("recall_at_1", "recall_at_5", "recall_at_10", "precision_at_10", "mean_average_precision")
-_PRINTED = {
-    None: ("test_accuracy", "test_mean_average_precision"),
-    "classification": (
-        "top_5_accuracy",
-        "balanced_accuracy",
-        "macro_f1",
-        "micro_f1",
-        "roc_auc",
-        "log_loss",
-        "expected_calibration_error",
-        "cohen_kappa",
-    ),
-    "retrieval": (*_SHOWN, "map_at_r", "r_precision", "ndcg", "mean_reciprocal_rank"),
-    "retrieval_within": ("recall_at_1", "precision_at_10", "mean_average_precision"),
-    "faithfulness": (
-        "edge_neighbor_share",
-        "distance_ratio",
-        "trustworthiness",
-        "continuity",
-    ),
-}
 _PROBE_ITEMS = 10_000
 
 
@@ -76,6 +58,7 @@ def evaluate_run(
     within: str | None = None,
     probes: bool = False,
     figures: bool = True,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measures a run's SavedModel; writes evaluation.json and figures/ into the run folder.
 
@@ -86,6 +69,7 @@ def evaluate_run(
         probes: Also train simple classifiers on the embedding, with three seeds, each on at
             most 10,000 random images.
         figures: Whether to draw.
+        progress: Called while work goes on.
 
     Raises:
         ConfigError: If `within` is unknown, or probes are asked of several labels an image.
@@ -95,38 +79,34 @@ def evaluate_run(
     if within is not None and within not in WITHIN:
         raise ConfigError(f"`--within` must be one of {', '.join(WITHIN)}.", received=within)
     distance = distance or run.config.distance
-    with progress_bars() as progress:
-        seen = run_outputs(run, progress)
-        dataset = seen.dataset
-        if probes and dataset.multilabel:
-            raise ConfigError(
-                "Probes need one class an image.", received=f"the dataset {dataset.name}"
-            )
-        found = _classification(dataset, seen.test["probabilities"])
-        retrieved = _retrieved(
-            full_retrieval_report,
-            dataset,
-            dataset.train.labels,
-            seen.train,
-            seen.test,
-            distance,
-            progress,
-        )
-        found.update(_summary(retrieved), retrieval=retrieved)
-        if within:
-            found["retrieval_within"] = _within(seen, within, distance, progress)
-        graph = _graph(seen, progress)
-        found["faithfulness"] = _faithfulness(seen, graph, distance, progress) if graph else None
-        if probes:
-            found["probes"] = _probes(seen, progress)
-        storage.write_json(run.path / EVALUATION, found)
-        if figures:
-            from tfgraphreg.recipes.figures import draw_figures
+    seen = run_outputs(run, progress)
+    dataset = seen.dataset
+    if probes and dataset.multilabel:
+        raise ConfigError("Probes need one class an image.", received=f"the dataset {dataset.name}")
+    found = _classification(dataset, seen.test["probabilities"])
+    retrieved = _retrieved(
+        full_retrieval_report,
+        dataset,
+        dataset.train.labels,
+        seen.train,
+        seen.test,
+        distance,
+        progress,
+    )
+    found.update(_summary(retrieved), retrieval=retrieved)
+    if within:
+        found["retrieval_within"] = _within(seen, within, distance, progress)
+    graph = _graph(seen, progress)
+    found["faithfulness"] = _faithfulness(seen, graph, distance, progress) if graph else None
+    if probes:
+        found["probes"] = _probes(seen, progress)
+    storage.write_json(run.path / EVALUATION, found)
+    if figures:
+        from tfgraphreg.recipes.figures import draw_figures
 
-            drawn = draw_figures(seen, found, graph, distance, progress)
-            say(f"Figures: {run.path / 'figures'}: {', '.join(drawn)}")
-    _print(found)
-    say(f"All numbers: {run.path / EVALUATION}")
+        drawn = draw_figures(seen, found, graph, distance, progress)
+        logger.info(f"Figures: {run.path / 'figures'}: {', '.join(drawn)}")
+    logger.info(f"All numbers: {run.path / EVALUATION}")
     return found
 
 
@@ -227,7 +207,7 @@ def _graph(seen: RunOutputs, progress: Any) -> SimilarityGraph | None:
     try:
         return training_graph(config, within_budget(config, seen.dataset), progress)
     except TFGraphRegError as error:
-        say(f"Nothing can be said of the graph: {error}")
+        logger.info(f"Nothing can be said of the graph: {error}")
         return None
 
 
@@ -242,7 +222,7 @@ def _faithfulness(
     k = min(10, (count - 1) // 2)
     features = None
     if k:
-        features = graph_features(config, dataset.train.images, dataset.checksum, progress)
+        features = graph_features(config, dataset, progress)
     found = faithfulness_report(
         graph,
         seen.train["embedding"],
@@ -267,18 +247,3 @@ def _probes(seen: RunOutputs, progress: Any) -> dict[str, Any]:
         limit=_PROBE_ITEMS,
         progress=lambda done, total: progress("training probes", done, total),
     )
-
-
-def _print(found: dict[str, Any]) -> None:
-    for group, names in _PRINTED.items():
-        values = found if group is None else found.get(group) or {}
-        shown = [name for name in names if values.get(name) is not None]
-        if shown and group is not None:
-            what = f" ({values['set']})" if group == "retrieval_within" else ""
-            say(f"{group.replace('_', ' ')}{what}:")
-        for name in shown:
-            say(f"  {name.replace('_', ' '):<28} {values[name]:.4f}")
-    if found.get("probes"):
-        say("probes on the frozen embedding:")
-        for name, row in found["probes"].items():
-            say(f"  {name.replace('_', ' '):<28} {row['accuracy']:.4f} ± {row['std']:.4f}")

@@ -1,4 +1,4 @@
-"""Features for the graph, also those that a network makes."""
+"""Features for the graph, also those of a network or of a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.errors import ConfigError, ModelError
+from tfgraphreg.features.vectors import check_vectors_file, read_vectors
 
 _BATCH = 128
 
@@ -21,9 +23,12 @@ def check_features(name: str) -> None:
     Raises:
         UnknownNameError: If there is no such descriptor or backbone.
         ModelError: If there is no such SavedModel.
+        DataError: If there is no such file of vectors.
         ConfigError: If nothing is named.
     """
     kind, network = _network(name)
+    if kind == "file":
+        return check_vectors_file(network)
     if kind == "model":
         if not (pathlib.Path(network) / "saved_model.pb").is_file():
             raise ModelError(
@@ -49,8 +54,10 @@ def check_features(name: str) -> None:
 
 
 def features_mark(config: TrainConfig) -> Any:
-    """What the features depend on beyond their name and the images: the content of a network."""
+    """What the features depend on beyond their name and the images: the content of files."""
     kind, name = _network(config.graph_features)
+    if kind == "file":
+        return storage.file_digest(name)
     if kind == "model":
         # The graph's file differs from save to save; the variables tell.
         files = sorted((pathlib.Path(name) / "variables").glob("*"))
@@ -68,24 +75,29 @@ def features_mark(config: TrainConfig) -> Any:
     return None
 
 
-def graph_features(config: TrainConfig, images: Any, checksum: str, progress: Any) -> np.ndarray:
-    """Features `[N, D]` of the config's `graph_features`, kept in the cache.
+def graph_features(config: TrainConfig, dataset: Dataset, progress: Any) -> np.ndarray:
+    """Features `[N, D]` of the training images, by the config's `graph_features`.
+
+    Those that take time are kept in the cache.
 
     `model:PATH` is the embedding of a SavedModel that this project exported. `backbone:NAME` is a
     network of the registry with its ImageNet weights, `backbone:NAME=FILE` with weights of one's
-    own, `backbone:NAME=none` with random ones. All others come from the features room.
+    own, `backbone:NAME=none` with random ones. `file:PATH` are vectors of the user's own; see
+    `read_vectors`. All others come from the features room.
 
     Args:
         config: Names the features and the seed.
-        images: `[N, H, W, C]` uint8, in memory or read by slices.
-        checksum: Names the content of `images`.
+        dataset: Its training images are described.
         progress: Called as ``progress(what, done, total)``.
     """
     from tfgraphreg.features import extract
     from tfgraphreg.features.registry import cached_rows
 
+    images, checksum = dataset.train.images, dataset.checksum
     folder = storage.cache_folder() / "features"
     kind, name = _network(config.graph_features)
+    if kind == "file":
+        return read_vectors(name, dataset.train.ids, others=dataset.ids_beside_train)
     if kind is None:
         return extract(
             config.graph_features,
@@ -106,13 +118,13 @@ def graph_features(config: TrainConfig, images: Any, checksum: str, progress: An
 
 def _network(name: str) -> tuple[str | None, str]:
     kind, colon, rest = name.partition(":")
-    if kind not in ("model", "backbone"):
+    if kind not in ("model", "backbone", "file"):
         return None, name
     if not colon or not rest:
         raise ConfigError(
-            f"`--graph-features {kind}:` must name a network.",
+            f"`--graph-features {kind}:` must name a {'file' if kind == 'file' else 'network'}.",
             received=f"graph_features={name}",
-            cure="Try model:saved_models/NAME or backbone:mobilenet.",
+            cure="Try model:saved_models/NAME, backbone:mobilenet or file:vectors.npz.",
         )
     return kind, rest
 

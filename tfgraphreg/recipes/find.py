@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +11,8 @@ import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.export import Predictor
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.figures import FOLDER
-from tfgraphreg.recipes.terminal import progress_bars, say
 from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.runs.outputs import ask, load_data
 from tfgraphreg.visualize import search
@@ -18,8 +20,27 @@ from tfgraphreg.visualize.grids import retrieval_grid
 from tfgraphreg.visualize.search import Searcher
 from tfgraphreg.visualize.style import save
 
+logger = logging.getLogger(__name__)
+
 # Rows of one figure.
 _MOST_DRAWN = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What was found for one query.
+
+    Attributes:
+        path: The file that was asked about.
+        guess: The class that the model sees in it; empty for a file that cannot be read.
+        nearest: Distance, id and label (may be empty) of each image found, the nearest first.
+        error: What is wrong with the file, or None.
+    """
+
+    path: str
+    guess: str = ""
+    nearest: list[tuple[float, str, str]] = dataclasses.field(default_factory=list)
+    error: str | None = None
 
 
 def search_run(
@@ -31,8 +52,9 @@ def search_run(
     distance: str | None = None,
     add: Sequence[str] = (),
     rebuild: bool = False,
-) -> list[str]:
-    """Finds the images that a run's model holds nearest to image files; prints and draws them.
+    progress: Progress = silent,
+) -> list[Answer]:
+    """Finds the images that a run's model holds nearest to image files, and draws them.
 
     The index lies beside the run's SavedModel. It is built from the training images if there
     is none yet, if `rebuild` is set, or if it is of another method or distance than named.
@@ -48,9 +70,11 @@ def search_run(
             it is one of these and else cosine, if None.
         add: Image files to add to the index under their names.
         rebuild: Whether to build the index anew.
+        progress: Called while work goes on.
 
     Returns:
-        A sentence for each file that is no usable image; the others are searched all the same.
+        An answer for each query; the `error` of one that is no usable image is set, and the
+        others are searched all the same.
 
     Raises:
         ConfigError: If there is nothing to do, or an argument is wrong.
@@ -67,16 +91,21 @@ def search_run(
         distance=search.DISTANCES[0] if distance is None else distance,
     )
     predictor = Predictor(run.export_path)
-    searcher = _searcher(run, predictor, method, distance, rebuild)
+    searcher = _searcher(run, predictor, method, distance, rebuild, progress)
     if add:
         _add(searcher, predictor, add)
         searcher.save(run.export_path)
-        say(f"Added {len(add)} images; the index holds {len(searcher)}.")
+        logger.info(f"Added {len(add)} images; the index holds {len(searcher)}.")
     return _answer(run, predictor, searcher, queries, k) if queries else []
 
 
 def _searcher(
-    run: RunFolder, predictor: Predictor, method: str | None, distance: str | None, rebuild: bool
+    run: RunFolder,
+    predictor: Predictor,
+    method: str | None,
+    distance: str | None,
+    rebuild: bool,
+    progress: Progress,
 ) -> Searcher:
     before = None
     existed = (run.export_path / search.FOLDER).exists()
@@ -88,14 +117,16 @@ def _searcher(
                 raise
     if before is not None:
         if not rebuild and method in (None, before.method) and distance in (None, before.distance):
-            say(f"Index: {len(before)} images, {_how(before)}, beside {run.export_path}")
+            logger.info(f"Index: {len(before)} images, {_how(before)}, beside {run.export_path}")
             return before
-        say(f"The index is {before.method} by {before.distance} distance and is built again.")
+        logger.info(
+            f"The index is {before.method} by {before.distance} distance and is built again."
+        )
         method, distance = method or before.method, distance or before.distance
     own = run.config.distance
     distance = distance or (own if own in search.DISTANCES else search.DISTANCES[0])
     made = Searcher(predictor.embedding_dim, method=method or "exact", distance=distance)
-    _add_training_images(made, run, predictor)
+    _add_training_images(made, run, predictor, progress)
     trained = len(made)
     if before is not None:
         _keep_added(made, before)
@@ -103,18 +134,19 @@ def _searcher(
         _tell_lost(made, run)
     folder = made.save(run.export_path)
     kept = f" and {len(made) - trained} added ones" if len(made) > trained else ""
-    say(f"Index: {trained} training images{kept}, {_how(made)}, written to {folder}")
+    logger.info(f"Index: {trained} training images{kept}, {_how(made)}, written to {folder}")
     return made
 
 
-def _add_training_images(made: Searcher, run: RunFolder, predictor: Predictor) -> None:
-    with progress_bars() as progress:
-        data = load_data(run.config, progress)
-        train = data.train
-        what = "embedding training images"
-        embedding = ask(predictor, train.images, data.multilabel, what, progress)["embedding"]
-        words = [_words(label, data.class_names) for label in train.labels]
-        made.add(train.ids, embeddings=embedding, images=train.images, labels=words)
+def _add_training_images(
+    made: Searcher, run: RunFolder, predictor: Predictor, progress: Progress
+) -> None:
+    data = load_data(run.config, progress)
+    train = data.train
+    what = "embedding training images"
+    embedding = ask(predictor, train.images, data.multilabel, what, progress)["embedding"]
+    words = [_words(label, data.class_names) for label in train.labels]
+    made.add(train.ids, embeddings=embedding, images=train.images, labels=words)
 
 
 def _keep_added(made: Searcher, before: Searcher) -> None:
@@ -139,14 +171,16 @@ def _tell_lost(made: Searcher, run: RunFolder) -> None:
     try:
         added = np.setdiff1d(search.saved_ids(run.export_path), made.ids)
     except DataError:
-        say("The index before is damaged: images that were added to it are lost; add them again.")
+        logger.info(
+            "The index before is damaged: images that were added to it are lost; add them again."
+        )
         return
     if len(added):
         _say_lost(len(added), "they were embedded by another model, or the index is damaged")
 
 
 def _say_lost(count: int, why: str) -> None:
-    say(f"{count} added image(s) are lost ({why}): add them again with --add.")
+    logger.info(f"{count} added image(s) are lost ({why}): add them again with `add`.")
 
 
 def _how(searcher: Searcher) -> str:
@@ -174,35 +208,32 @@ def _add(searcher: Searcher, predictor: Predictor, paths: Sequence[str]) -> None
 
 def _answer(
     run: RunFolder, predictor: Predictor, searcher: Searcher, queries: Sequence[str], k: int
-) -> list[str]:
-    problems, good, images, guesses, embeddings = [], [], [], [], []
+) -> list[Answer]:
+    answers, good, images, embeddings = [], [], [], []
     for path in queries:
         try:
             image = predictor.read(path)
         except TFGraphRegError as error:
-            problems.append(f"{path}: error: {error}")
-            say(problems[-1])
+            answers.append(Answer(path, error=str(error)))
             continue
-        good.append(path)
-        images.append(image)
         outputs = predictor.ask(image)
-        guesses.append(predictor.class_names[int(outputs["probabilities"].argmax())])
+        answers.append(Answer(path, predictor.class_names[int(outputs["probabilities"].argmax())]))
+        good.append(len(answers) - 1)
+        images.append(image)
         embeddings.append(outputs["embedding"])
     if not good:
-        return problems
+        return answers
     found = searcher.search(np.stack(embeddings), k=k)
-    for row, path in enumerate(good):
-        say(f"{path}: the model says {guesses[row]}; nearest:")
-        for identity, label, distance in zip(
-            found.ids[row], found.labels[row], found.distances[row]
-        ):
-            if identity:
-                say(f"  {distance:.4f}  {identity}" + (f"  ({label})" if label else ""))
+    for row, place in enumerate(good):
+        nearest = zip(found.distances[row].tolist(), found.ids[row], found.labels[row])
+        nearest = [(distance, str(name), str(label)) for distance, name, label in nearest if name]
+        answers[place] = dataclasses.replace(answers[place], nearest=nearest)
     if searcher.thumbnails is not None:
+        guesses = [answers[place].guess for place in good]
         picture = _picture(searcher, images, guesses, found)
         written = save(picture, run.path / FOLDER / "search")
-        say(f"Picture: {written[0]}")
-    return problems
+        logger.info(f"Picture: {written[0]}")
+    return answers
 
 
 def _picture(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from typing import Any
 
@@ -18,7 +19,8 @@ from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import read_tsv
 from tfgraphreg.graph.weights import check_trainable
 from tfgraphreg.recipes.features import check_features, features_mark, graph_features
-from tfgraphreg.recipes.terminal import say
+
+logger = logging.getLogger(__name__)
 
 
 def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
     if _is_file(config.graph):
         graph = _read(config.graph, dataset, progress)
         if graph.about.get("outside_dropped"):
-            say(
+            logger.info(
                 f"Graph: {graph.about['outside_dropped']} edges of {config.graph} to images that "
                 "are not for training were left out"
             )
@@ -56,10 +58,10 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
     if kept and path.exists():
         try:
             graph, _ = read_npz(path)
-            say(f"Graph: the one built before from the same data and settings ({path})")
+            logger.info(f"Graph: the one built before from the same data and settings ({path})")
             return graph
         except (GraphError, OSError, ValueError):
-            say("Graph: the cached file is damaged and is built again")
+            logger.info("Graph: the cached file is damaged and is built again")
     graph = _kept_edges(config, dataset, _build(config, dataset, progress))
     if kept:
         write_npz(graph, dataset.train.ids, path)
@@ -85,13 +87,19 @@ def check_graph(config: TrainConfig) -> None:
 
 
 def file_mark(config: TrainConfig) -> str | None:
-    """The digest of the user's own graph file; None where the graph is built, or is none."""
-    if not config.regularized or not _is_file(config.graph):
+    """The digest of the user's own file of edges or vectors; None where there is none."""
+    if not config.regularized:
+        return None
+    if _is_file(config.graph):
+        path = config.graph
+    elif set(config.graph.split(",")) != {"class"} and config.graph_features.startswith("file:"):
+        path = config.graph_features.removeprefix("file:")
+    else:
         return None
     try:
-        return storage.file_digest(config.graph)
+        return storage.file_digest(path)
     except OSError as error:
-        raise GraphError(f"{config.graph} cannot be read ({error.strerror}).") from error
+        raise GraphError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def search_note(graph: SimilarityGraph) -> str | None:
@@ -133,7 +141,7 @@ def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGr
     kinds = config.graph.split(",")
     features = np.zeros((len(dataset.train), 1), np.float32)  # a class graph compares labels only
     if set(kinds) != {"class"}:
-        features = graph_features(config, dataset.train.images, dataset.checksum, progress)
+        features = graph_features(config, dataset, progress)
     graphs = [
         build(
             kind,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from typing import Any
 
@@ -26,8 +27,8 @@ from tfgraphreg.neighbors import batches as batching
 from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.neighbors.packed import packed_batches
 from tfgraphreg.neighbors.packing import pack
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.graphs import graph_key
-from tfgraphreg.recipes.terminal import progress_bars, say
 from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.training.augmentation import build_augmenter, build_label_mixer
 from tfgraphreg.training.batch_norm import ENOUGH_STEPS, BatchNormAverages, cap_momentum
@@ -36,6 +37,8 @@ from tfgraphreg.training.history import Row
 from tfgraphreg.training.optimizer import make_optimizer
 from tfgraphreg.training.strategy import check_batch_size, choose_strategy
 from tfgraphreg.training.tensorboard import TensorBoardLog, neighbor_sheet
+
+logger = logging.getLogger(__name__)
 
 # Images that nsl.tools.pack_nbrs may hold in memory, at ten times their size and more.
 _NSL_BYTES = 256 << 20
@@ -56,7 +59,9 @@ class Learned:
     batch_size: int
 
 
-def learn(config: TrainConfig, run: RunFolder, material: Any) -> Learned:
+def learn(
+    config: TrainConfig, run: RunFolder, material: Any, progress: Progress = silent
+) -> Learned:
     """Trains the config's model on the material, from where the run folder stands.
 
     The config's backbone and batch size must be chosen already (see `recipes.defaults.fill_in`).
@@ -83,11 +88,11 @@ def learn(config: TrainConfig, run: RunFolder, material: Any) -> Learned:
             jit_compile=config.jit_compile,
         )
     base = model.base_model
-    say(
+    logger.info(
         f"Model: {config.backbone}, {parameters(base):,} parameters, embedding of width "
         f"{config.embedding_dim}, on {replicas} replica{'s' if replicas > 1 else ''}"
     )
-    source = batch_source(config, dataset, graph, replicas=replicas)
+    source = batch_source(config, dataset, graph, replicas=replicas, progress=progress)
     rows = fit(
         model,
         FitPlan(
@@ -101,6 +106,7 @@ def learn(config: TrainConfig, run: RunFolder, material: Any) -> Learned:
             listener=_tensorboard(config, run, dataset, graph),
             frozen=config.freeze,
             warmup_epochs=config.warmup_epochs,
+            progress=progress,
         ),
     )
     return Learned(base, rows, replicas, parameters(base), config.backbone, config.batch_size)
@@ -110,15 +116,17 @@ def _transfer(config: TrainConfig, base: keras.Model, steps: int) -> dict[str, A
     """Freezes what the config says; what the optimizer must know of the backbone."""
     frozen = freeze(base, config.freeze)
     if frozen:
-        say(f"  Frozen: {len(frozen)} layers, {frozen[0]} to {frozen[-1]}")
+        logger.info(f"  Frozen: {len(frozen)} layers, {frozen[0]} to {frozen[-1]}")
     if config.warmup_epochs:
-        say(f"  Only the head is trained in the first {config.warmup_epochs} epoch(s)")
+        logger.info(f"  Only the head is trained in the first {config.warmup_epochs} epoch(s)")
     factors = learning_rate_factors(
         base, backbone=config.backbone_learning_rate, decay=config.stage_decay
     )
     still = bool(frozen) or config.warmup_epochs > 0
     if still and config.weights == "none":
-        say("  The backbone has random weights, and what is frozen keeps them: see --weights")
+        logger.info(
+            "  The backbone has random weights, and what is frozen keeps them: see `weights`"
+        )
     return {
         "factors": factors,
         "first_step": config.warmup_epochs * steps,
@@ -131,7 +139,7 @@ def build_model(config: TrainConfig, dataset: Dataset) -> GraphRegularization:
     record = BACKBONES.get(config.backbone)
     plan = plan_input(record, dataset.image_shape, image_size=config.image_size)
     for note in plan.notes:
-        say(f"  {note}")
+        logger.info(f"  {note}")
     backbone = build_backbone(
         config.backbone,
         input_shape=dataset.image_shape,
@@ -156,7 +164,12 @@ def build_model(config: TrainConfig, dataset: Dataset) -> GraphRegularization:
 
 
 def batch_source(
-    config: TrainConfig, dataset: Dataset, graph: SimilarityGraph | None, *, replicas: int = 1
+    config: TrainConfig,
+    dataset: Dataset,
+    graph: SimilarityGraph | None,
+    *,
+    replicas: int = 1,
+    progress: Progress = silent,
 ):
     """A function of the first epoch that gives the batches from there to the last epoch."""
     common = {"batch_size": config.batch_size, "seed": config.seed, "epochs": config.epochs}
@@ -165,10 +178,12 @@ def batch_source(
         return lambda first: batching.plain_batches(split, first_epoch=first, **common)
     if config.neighbors == "paired":
         common |= {"replicas": replicas, "by_weight": config.pairing == "weight"}
-        common["correction"] = _correction(config, graph) if config.pair_correction else None
+        common["correction"] = (
+            _correction(config, graph, progress) if config.pair_correction else None
+        )
         return lambda first: batching.paired_batches(split, graph, first_epoch=first, **common)
     if config.neighbors == "packed":
-        packed = _pack(config, dataset, graph)
+        packed = _pack(config, dataset, graph, progress)
         return lambda first: packed_batches(packed, first_epoch=first, **common)
     ways = {"gathered": batching.gathered_batches, "bank": batching.indexed_batches}
     make = ways[config.neighbors]
@@ -176,28 +191,27 @@ def batch_source(
     return lambda first: make(split, graph, first_epoch=first, **common)
 
 
-def _correction(config: TrainConfig, graph: SimilarityGraph) -> np.ndarray:
+def _correction(config: TrainConfig, graph: SimilarityGraph, progress: Progress) -> np.ndarray:
     """Factors on edge weights, from matchings drawn for the purpose."""
     from tfgraphreg.neighbors import matching
 
-    with progress_bars() as progress:
-        chances = matching.edge_probabilities(
-            graph,
-            draws=_MATCHINGS,
-            seed=config.seed,
-            by_weight=config.pairing == "weight",
-            progress=lambda done, total: progress("matchings", done, total),
-        )
+    chances = matching.edge_probabilities(
+        graph,
+        draws=_MATCHINGS,
+        seed=config.seed,
+        by_weight=config.pairing == "weight",
+        progress=lambda done, total: progress("matchings", done, total),
+    )
     factors = matching.correction(chances, draws=_MATCHINGS)
     low, high = np.quantile(factors, [0.05, 0.95]) if len(factors) else (1.0, 1.0)
-    say(
+    logger.info(
         f"Pairs: {_MATCHINGS} matchings drawn to see how often each edge is; weights corrected by "
         f"factors of {low:.2f} to {high:.2f} for nine edges in ten"
     )
     return factors
 
 
-def _pack(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph):
+def _pack(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph, progress: Progress):
     started = time.perf_counter()
     packer = config.packer
     if packer == "auto":
@@ -205,17 +219,16 @@ def _pack(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph):
         size = int(np.prod(images.shape))
         packer = "nsl" if isinstance(images, np.ndarray) and size <= _NSL_BYTES else "stream"
     key = {**graph_key(config, dataset), "nsl": "1.4.0", "packer": __version__}
-    with progress_bars() as progress:
-        packed = pack(
-            dataset.train,
-            graph,
-            max_neighbors=config.max_neighbors,
-            folder=storage.cache_folder() / "packed",
-            key=key,
-            packer=packer,
-            progress=lambda done, total: progress("packing", done, total),
-        )
-    say(
+    packed = pack(
+        dataset.train,
+        graph,
+        max_neighbors=config.max_neighbors,
+        folder=storage.cache_folder() / "packed",
+        key=key,
+        packer=packer,
+        progress=lambda done, total: progress("packing", done, total),
+    )
+    logger.info(
         f"Packed: {packed.num_examples} images with up to {config.max_neighbors} neighbor(s) by "
         f"the packer {packer}, {packed.size / 1e6:.0f} MB, {time.perf_counter() - started:.1f} s"
     )

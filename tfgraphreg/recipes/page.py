@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
+from tfgraphreg.progress import silent
 from tfgraphreg.recipes.compare import Comparison, RunRecord, compare, gather
-from tfgraphreg.recipes.tables import print_tables, write_tables
-from tfgraphreg.recipes.terminal import progress_bars, say
+from tfgraphreg.recipes.tables import write_tables
 from tfgraphreg.storage import UNREADABLE_NPZ
 from tfgraphreg.visualize import report
+
+logger = logging.getLogger(__name__)
 
 EMBEDDINGS = ("embedding.npz", "embedding_3d.npz")
 # Each brings its pictures into the page.
@@ -60,8 +63,9 @@ def compare_runs(
     folder = pathlib.Path(out or "comparison")
     write_tables(found, folder)
     write_page(found, folder / "report.html")
-    print_tables(found)
-    say(f"Table: {folder / 'table.csv'}, {folder / 'table.md'}    Page: {folder / 'report.html'}")
+    logger.info(
+        f"Table: {folder / 'table.csv'}, {folder / 'table.md'}    Page: {folder / 'report.html'}"
+    )
     return found
 
 
@@ -161,10 +165,9 @@ def _thumbnails(run: RunRecord, arrays: dict[str, np.ndarray]) -> np.ndarray | N
     from tfgraphreg.runs.outputs import load_data
 
     try:
-        with progress_bars() as progress:
-            data = load_data(run.config, progress)
+        data = load_data(run.config, silent)
     except TFGraphRegError as error:
-        say(f"The embedding of {run.name} is shown without images: {error}")
+        logger.info(f"The embedding of {run.name} is shown without images: {error}")
         return None
     images = (data.train if str(arrays.get("split", "test")) == "train" else data.test).images
     indices = arrays["indices"].astype(np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +16,9 @@ from tfgraphreg.data.decoding import decode_image
 from tfgraphreg.errors import ConfigError, ModelError
 from tfgraphreg.export import Prediction, Predictor, export
 from tfgraphreg.model.classifier import infer
-from tfgraphreg.recipes.terminal import say
 from tfgraphreg.runs.folder import RunFolder, finished_metrics, read_run
+
+logger = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-5
 # No power of two and not the training batch: a batch size must not have been baked in.
@@ -59,7 +61,7 @@ def export_and_check(run: RunFolder, model: Any, dataset: Dataset) -> float:
             f"The exported model differs from the trained one by {gap:.2g}, more than {limit:g}.",
             cure="Please report this together with the run's config.json.",
         )
-    say(f"Exported: {run.export_path}, loaded again; probabilities agree to {gap:.1e}")
+    logger.info(f"Exported: {run.export_path}, loaded again; probabilities agree to {gap:.1e}")
     return gap
 
 
@@ -112,15 +114,8 @@ def model_folder(run_dir: str | None, model_dir: str | None) -> pathlib.Path:
 def predict(
     paths: Sequence[str], *, run_dir: str | None, model_dir: str | None, top: int
 ) -> list[Prediction]:
-    """Classifies image files and prints a line each."""
+    """Classifies image files; a file that is no usable image has its `error` set."""
     folder = model_folder(run_dir, model_dir)
     predictor = Predictor(folder)
-    say(f"Model: {folder}")
-    predictions = predictor.predict_files(paths, top=top)
-    for prediction in predictions:
-        if prediction.error:
-            say(f"{prediction.name}: error: {prediction.error}")
-        else:
-            words = ", ".join(f"{name} {score:.1%}" for name, score in prediction.classes)
-            say(f"{prediction.name}: {words}")
-    return predictions
+    logger.info(f"Model: {folder}")
+    return predictor.predict_files(paths, top=top)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import logging
 import os
 import pathlib
 import re
@@ -22,7 +23,8 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, RunError
 from tfgraphreg.recipes.compare import read_record
 from tfgraphreg.recipes.graphs import file_mark
-from tfgraphreg.recipes.terminal import say
+
+logger = logging.getLogger(__name__)
 
 _MAX_RUNS = 10_000
 _PLACES = ("run_dir", "export_dir", "resume")
@@ -126,16 +128,16 @@ def run_sweep(sweep: Sweep) -> list[str]:
         for number, (name, config) in enumerate(sweep.runs.items(), 1):
             place = f"[{number}/{len(sweep.runs)}] {name}"
             if _accuracy(config) is not None:
-                say(f"{place}: finished before")
+                logger.info(f"{place}: finished before")
                 continue
-            say(f"{place}: runs, log in {config.run_dir}/{_LOG}")
+            logger.info(f"{place}: runs, log in {config.run_dir}/{_LOG}")
             started = time.perf_counter()
             problem = _run(config, lock)
             if problem:
                 problems.append(f"The run {name} failed: {problem}")
-                say(f"{place}: FAILED: {problem}")
+                logger.info(f"{place}: FAILED: {problem}")
             else:
-                say(
+                logger.info(
                     f"{place}: test accuracy {_accuracy(config):.4f}, "
                     f"{time.perf_counter() - started:.0f} s"
                 )
@@ -214,7 +216,9 @@ def _alone(out: pathlib.Path) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"Another sweep, or a run of one that was ended, works in {out}; waiting for it.")
+            logger.info(
+                f"Another sweep, or a run of one that was ended, works in {out}; waiting for it."
+            )
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from tfgraphreg import storage
 from tfgraphreg.recipes.compare import Comparison
-from tfgraphreg.recipes.terminal import table_console
 
 
 def write_tables(comparison: Comparison, folder: os.PathLike[str] | str) -> list[pathlib.Path]:
@@ -69,27 +68,6 @@ def text_cells(comparison: Comparison, dataset: str) -> tuple[list[str], list[li
                 line.append(_difference_text(row, metric))
         cells.append(line)
     return header, cells
-
-
-def print_tables(comparison: Comparison) -> None:
-    """Shows the tables, notes and problems in the terminal."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = table_console()
-    for dataset in comparison.datasets:
-        header, rows = text_cells(comparison, dataset)
-        table = Table(title=escape(dataset))
-        words = len(comparison.columns) - 1
-        for index, name in enumerate(header):
-            # Two names that are cut short would look alike.
-            side = "left" if index < words else "right"
-            table.add_column(escape(name), justify=side, overflow="fold")
-        for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
-        console.print(table)
-    for sentence in (*comparison.notes, *comparison.problems):
-        console.print(escape(sentence), soft_wrap=True, highlight=False)
 
 
 def _plain(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from typing import Any
 
@@ -15,9 +16,9 @@ from tfgraphreg.data.catalog import find_loader
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.defaults import choose_backbone, fill_in
 from tfgraphreg.recipes.graphs import check_graph, file_mark, search_note, training_graph
-from tfgraphreg.recipes.terminal import progress_bars, say
 from tfgraphreg.runs.folder import (
     METRICS,
     RunFolder,
@@ -28,6 +29,8 @@ from tfgraphreg.runs.folder import (
 )
 from tfgraphreg.runs.outputs import load_data, within_budget
 from tfgraphreg.training.history import HISTORY, read_history
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Material:
     graph_summary: dict[str, Any] | None
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, *, progress: Progress = silent) -> dict[str, Any]:
     """Trains, evaluates and exports as the config says. Returns what metrics.json holds.
 
     Raises:
@@ -54,21 +57,23 @@ def train(config: TrainConfig) -> dict[str, Any]:
         keep_inputs(run, graph_file=graph_file)
         done = run.finished()
         if done is not None and (run.export_path / "saved_model.pb").exists():
-            say(f"Run {run.path} is finished already.")
+            logger.info(f"Run {run.path} is finished already.")
             return done
-        say(f"Run: {run.path}")
-        with progress_bars() as progress:
-            material = prepare(config, progress)
+        logger.info(f"Run: {run.path}")
+        material = prepare(config, progress)
         from tfgraphreg.recipes.learn import learn
 
         # Epochs of an interrupted run count, as they do for train_seconds.
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
-        learned = learn(fill_in(config, len(material.dataset.train)), run, material)
-        metrics = _measure_and_export(config, run, material, learned)
+        settled = fill_in(config, len(material.dataset.train))
+        learned = learn(settled, run, material, progress)
+        metrics = _measure_and_export(config, run, material, learned, progress)
         metrics["graph_file"] = graph_file
         metrics["total_seconds"] = time.perf_counter() - started + earlier
         storage.write_json(run.path / METRICS, metrics)
-    _summarize(run, metrics)
+    seconds = metrics["total_seconds"]
+    logger.info(f"Trained {metrics['train_seconds']:.0f} s, {seconds:.0f} s in all.")
+    logger.info(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path.parent}")
     return metrics
 
 
@@ -77,24 +82,24 @@ def prepare(config: TrainConfig, progress: Any) -> Material:
     dataset = load_data(config, progress)
     true_labels = dataset.train.labels
     dataset = within_budget(config, dataset)
-    say(
+    logger.info(
         f"Data: {dataset.name}, {len(dataset.train)} training images "
         f"({int(dataset.train.labeled.sum())} labeled), {len(dataset.validation)} for validation, "
         f"{len(dataset.test)} for the test; from {dataset.source}"
     )
     for note in dataset.notes:
-        say(f"  {note}")
+        logger.info(f"  {note}")
     graph = summary = None
     if config.regularized:
         graph = training_graph(config, dataset, progress)
         summary = describe_graph(graph, true_labels)
         agreement = summary["edge_label_agreement"]
-        say(
+        logger.info(
             f"Graph: {summary['nodes']} nodes, {summary['edges']} edges"
             + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
         )
         for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
-            say(f"  {sentence}")
+            logger.info(f"  {sentence}")
     return Material(dataset, true_labels, graph, summary)
 
 
@@ -124,15 +129,14 @@ def check_names(config: TrainConfig) -> None:
 
 
 def _measure_and_export(
-    config: TrainConfig, run: RunFolder, material: Material, learned: Any
+    config: TrainConfig, run: RunFolder, material: Material, learned: Any, progress: Progress
 ) -> dict[str, Any]:
     from tfgraphreg.recipes.evaluate import measure
     from tfgraphreg.recipes.serve import export_and_check
 
-    with progress_bars() as progress:
-        measured = measure(
-            learned.model, material.dataset, material.true_labels, config.distance, progress
-        )
+    measured = measure(
+        learned.model, material.dataset, material.true_labels, config.distance, progress
+    )
     export_and_check(run, learned.model, material.dataset)
     rows = learned.rows
     return {
@@ -172,29 +176,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _summarize(run: RunFolder, metrics: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{run.name}: test images as queries against the training images")
-    shown = [
-        name
-        for name in (
-            "test_accuracy",
-            "test_mean_average_precision",
-            "recall_at_1",
-            "recall_at_5",
-            "recall_at_10",
-            "precision_at_10",
-            "mean_average_precision",
-        )
-        if metrics.get(name) is not None
-    ]
-    for name in shown:
-        table.add_column(name.replace("test_mean", "mean").replace("_", " "), justify="right")
-    table.add_row(*(f"{metrics[name]:.4f}" for name in shown))
-    Console().print(table)
-    say(f"Trained {metrics['train_seconds']:.0f} s, {metrics['total_seconds']:.0f} s in all.")
-    say(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path.parent}")

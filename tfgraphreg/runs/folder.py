@@ -146,7 +146,7 @@ def keep_inputs(run: RunFolder, *, graph_file: str | None) -> None:
 
     Args:
         run: The run.
-        graph_file: Digest of the user's own graph, if there is one.
+        graph_file: Digest of the user's own file of edges or vectors, if there is one.
 
     Raises:
         RunError: If that file was changed since the run began.
@@ -158,8 +158,11 @@ def keep_inputs(run: RunFolder, *, graph_file: str | None) -> None:
         write_json(path, {"graph_file": graph_file})
         return
     if before != graph_file:
+        name, features = run.config.graph, run.config.graph_features
+        if features.startswith("file:") and not pathlib.Path(name).is_file():
+            name = features
         raise RunError(
-            f"The graph in {run.config.graph} is not the one that the run {run.path} began with.",
+            f"The graph in {name} is not the one that the run {run.path} began with.",
             cure="Put the earlier file there, or name another --run-dir.",
         )
 

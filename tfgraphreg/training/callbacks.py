@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pathlib
 import time
@@ -9,8 +10,11 @@ from collections.abc import Callable
 
 from tfgraphreg.compat import keras
 from tfgraphreg.errors import TrainingError
+from tfgraphreg.progress import Progress
 from tfgraphreg.training.checkpoints import Checkpoints
 from tfgraphreg.training.history import Row, best_epoch, write_history
+
+logger = logging.getLogger(__name__)
 
 _CHECK_EVERY = 25
 
@@ -36,6 +40,33 @@ class StopOnNaN(keras.callbacks.Callback):
             )
 
 
+class StepReporter(keras.callbacks.Callback):
+    """Reports the steps of each epoch.
+
+    Args:
+        progress: Called with the epoch, the steps done and all steps.
+    """
+
+    # Keras then passes the logs of a step as they are: to read them would wait for the step.
+    _supports_tf_logs = True
+
+    def __init__(self, progress: Progress):
+        super().__init__()
+        self._progress, self._epoch = progress, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Begins to count."""
+        self._epoch = epoch
+        self._report(0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Counts a step."""
+        self._report(batch + 1)
+
+    def _report(self, done: int) -> None:
+        self._progress(f"epoch {self._epoch + 1}", done, self.params.get("steps") or 0)
+
+
 class EpochRecorder(keras.callbacks.Callback):
     """Times each epoch, validates, writes history.csv, then saves the checkpoint.
 
@@ -47,7 +78,11 @@ class EpochRecorder(keras.callbacks.Callback):
         checkpoints: Where states go.
         rows: The rows of the epochs that an interrupted run has done.
         images: Images in an epoch, for the throughput.
+<<<<<<< HEAD
         settle: Called after each epoch, before it is validated and saved.
+=======
+        epochs: Epochs in all, for the log.
+>>>>>>> main
         validate: Gives `val_*` values; called after each epoch.
         listener: Called with each row as it is added.
     """
@@ -59,13 +94,21 @@ class EpochRecorder(keras.callbacks.Callback):
         *,
         rows: list[Row],
         images: int,
+<<<<<<< HEAD
         settle: Callable[[], None] | None = None,
+=======
+        epochs: int,
+>>>>>>> main
         validate: Callable[[], Row] | None = None,
         listener: Callable[[Row], None] | None = None,
     ):
         super().__init__()
         self.path, self.checkpoints, self.rows = path, checkpoints, rows
+<<<<<<< HEAD
         self.images, self.settle = images, settle
+=======
+        self.images, self.epochs = images, epochs
+>>>>>>> main
         self.validate, self.listener = validate, listener
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -84,10 +127,17 @@ class EpochRecorder(keras.callbacks.Callback):
         row["seconds"] = seconds
         row["images_per_second"] = self.images / seconds
         self.rows.append(row)
+        logger.info(f"Epoch {epoch + 1}/{self.epochs}: {seconds:.1f} s, {_in_words(row)}")
         write_history(self.path, self.rows)
         self.checkpoints.save(epoch + 1, best=best_epoch(self.rows) == len(self.rows) - 1)
         if self.listener:
             self.listener(row)
+
+
+def _in_words(row: Row) -> str:
+    """The losses and accuracies of an epoch."""
+    shown = {k: v for k, v in row.items() if k.endswith(("loss", "accuracy"))}
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items())
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Callable
 
 from tfgraphreg.backbones.transfer import freeze
 from tfgraphreg.compat import tf
 from tfgraphreg.errors import RunError, TrainingError
 from tfgraphreg.model.regularization import GraphRegularization
-from tfgraphreg.training.callbacks import EpochRecorder, StopOnNaN
+from tfgraphreg.progress import Progress, silent
+from tfgraphreg.training.callbacks import EpochRecorder, StepReporter, StopOnNaN
 from tfgraphreg.training.checkpoints import Checkpoints
 from tfgraphreg.training.history import HISTORY, Row, read_history
 
@@ -32,7 +32,7 @@ class FitPlan:
         listener: Called with each epoch's row.
         frozen: What stays untrained to the end: `none`, `backbone` or a number of stages.
         warmup_epochs: At the start, in which all of the backbone is frozen.
-        verbose: Keras' progress bar: 0 none, 1 bar, 2 a line an epoch.
+        progress: Called with the steps done in each epoch.
     """
 
     folder: pathlib.Path
@@ -45,7 +45,7 @@ class FitPlan:
     listener: Callable[[Row], None] | None = None
     frozen: str = "none"
     warmup_epochs: int = 0
-    verbose: int | None = None
+    progress: Progress = silent
 
 
 def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
@@ -75,6 +75,7 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
         checkpoints,
         rows=_rows_done(history, done),
         images=plan.images,
+        epochs=plan.epochs,
         settle=plan.settle,
         validate=plan.validate,
         listener=plan.listener,
@@ -123,10 +124,6 @@ def _run(
         initial_epoch=start,
         epochs=end,
         steps_per_epoch=plan.steps,
-        callbacks=[StopOnNaN(), recorder],
-        verbose=_verbosity() if plan.verbose is None else plan.verbose,
+        callbacks=[StopOnNaN(), StepReporter(plan.progress), recorder],
+        verbose=0,
     )
-
-
-def _verbosity() -> int:
-    return 1 if sys.stdout.isatty() else 2

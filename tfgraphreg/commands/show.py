@@ -1,0 +1,168 @@
+"""What commands print of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfgraphreg.commands.terminal import table_console
+
+if TYPE_CHECKING:
+    from tfgraphreg.export import Prediction
+    from tfgraphreg.recipes.compare import Comparison
+    from tfgraphreg.recipes.find import Answer
+
+_TRAINED = (
+    "test_accuracy",
+    "test_mean_average_precision",
+    "recall_at_1",
+    "recall_at_5",
+    "recall_at_10",
+    "precision_at_10",
+    "mean_average_precision",
+)
+_EVALUATED = {
+    None: ("test_accuracy", "test_mean_average_precision"),
+    "classification": (
+        "top_5_accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "micro_f1",
+        "roc_auc",
+        "log_loss",
+        "expected_calibration_error",
+        "cohen_kappa",
+    ),
+    "retrieval": (
+        "recall_at_1",
+        "recall_at_5",
+        "recall_at_10",
+        "precision_at_10",
+        "mean_average_precision",
+        "map_at_r",
+        "r_precision",
+        "ndcg",
+        "mean_reciprocal_rank",
+    ),
+    "retrieval_within": ("recall_at_1", "precision_at_10", "mean_average_precision"),
+    "faithfulness": ("edge_neighbor_share", "distance_ratio", "trustworthiness", "continuity"),
+}
+
+
+def trained(name: str, metrics: dict[str, Any]) -> None:
+    """The main numbers of a run, as a table."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"{escape(name)}: test images as queries against the training images")
+    shown = [name for name in _TRAINED if metrics.get(name) is not None]
+    for name in shown:
+        table.add_column(name.replace("test_mean", "mean").replace("_", " "), justify="right")
+    table.add_row(*(f"{metrics[name]:.4f}" for name in shown))
+    table_console(80).print(table)
+
+
+def evaluated(found: dict[str, Any]) -> None:
+    """The numbers of evaluation.json that fit a line each."""
+    for group, names in _EVALUATED.items():
+        values = found if group is None else found.get(group) or {}
+        shown = [name for name in names if values.get(name) is not None]
+        if shown and group is not None:
+            what = f" ({values['set']})" if group == "retrieval_within" else ""
+            print(f"{group.replace('_', ' ')}{what}:")
+        for name in shown:
+            print(f"  {name.replace('_', ' '):<28} {values[name]:.4f}")
+    if found.get("probes"):
+        print("probes on the frozen embedding:")
+        for name, row in found["probes"].items():
+            print(f"  {name.replace('_', ' '):<28} {row['accuracy']:.4f} ± {row['std']:.4f}")
+
+
+def searched(answers: Sequence[Answer]) -> None:
+    """What was found for each query."""
+    for answer in answers:
+        if answer.error:
+            print(f"{answer.path}: error: {answer.error}")
+            continue
+        print(f"{answer.path}: the model says {answer.guess}; nearest:")
+        for distance, name, label in answer.nearest:
+            print(f"  {distance:.4f}  {name}" + (f"  ({label})" if label else ""))
+
+
+def predicted(predictions: Sequence[Prediction]) -> None:
+    """The likeliest classes of each image file."""
+    for prediction in predictions:
+        if prediction.error:
+            print(f"{prediction.name}: error: {prediction.error}")
+        else:
+            words = ", ".join(f"{name} {score:.1%}" for name, score in prediction.classes)
+            print(f"{prediction.name}: {words}")
+
+
+def compared(comparison: Comparison) -> None:
+    """The tables, notes and problems of a comparison."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tfgraphreg.recipes.tables import text_cells
+
+    console = table_console()
+    for dataset in comparison.datasets:
+        header, rows = text_cells(comparison, dataset)
+        table = Table(title=escape(dataset))
+        words = len(comparison.columns) - 1
+        for index, name in enumerate(header):
+            # Two truncated names would look alike.
+            side = "left" if index < words else "right"
+            table.add_column(escape(name), justify=side, overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        console.print(table)
+    for sentence in (*comparison.notes, *comparison.problems):
+        console.print(escape(sentence), soft_wrap=True, highlight=False)
+
+
+def backbones(rows: Sequence[dict[str, Any]]) -> None:
+    """The networks that can be trained."""
+    from rich.table import Table
+
+    console = table_console()
+    numbers = ("parameters", "width", "min_size", "default_size", "learning_rate")
+    shown: tuple[str, ...] = ("name", "family", "library", *numbers, "paper")
+    if console.width < 120:
+        # Truncated words say nothing.
+        shown = ("name", "parameters", "width", "min_size", "learning_rate")
+    whole = ("name", "parameters")
+    table = Table(title=f"{len(rows)} backbones")
+    for name in shown:
+        side = "right" if name in numbers else "left"
+        table.add_column(name.replace("_", " "), justify=side, no_wrap=name in whole)
+    for row in rows:
+        table.add_row(*(f"{row[n]:,}" if n == "parameters" else str(row[n]) for n in shown))
+    console.print(table)
+
+
+def benchmarked(name: str, result: dict[str, Any]) -> None:
+    """The tables of one benchmark."""
+    from rich.table import Table
+
+    from tfgraphreg.benchmark.page import provenance, ratio_rows
+
+    console = table_console(160)
+    console.print(f"\n[bold]{name}[/bold]: {result['about']}")
+    for each in result["tables"]:
+        table = Table(title=each["title"])
+        for number, column in enumerate(each["columns"]):
+            table.add_column(column, justify="right" if number else "left")
+        for row in each["rows"]:
+            table.add_row(*row)
+        console.print(table)
+        for note in each["notes"]:
+            console.print(f"  {note}")
+    goals = Table(title="Ratios that the regression guard keeps")
+    for column in ("ratio", "value", "goal", "kept"):
+        goals.add_column(column, justify="left" if column == "ratio" else "right")
+    for cells in ratio_rows(result["ratios"]):
+        goals.add_row(*cells)
+    console.print(goals)
+    console.print(f"  {provenance(result)}")

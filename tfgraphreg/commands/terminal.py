@@ -1,0 +1,116 @@
+"""The terminal: log messages as lines, progress as a bar, tables as wide as the window.
+
+Nothing below the command line imports this; the library reports by `logging` and `Progress`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_QUIET_SECONDS = 2.0
+
+
+def table_console(width: int = 180) -> Console:
+    """A console for tables: as wide as the terminal, or `width` characters in a file."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
+
+
+@contextlib.contextmanager
+def attached() -> Iterator[ProgressBar]:
+    """Shows the library's log messages on standard output; gives the `Progress` to pass on."""
+    logger = logging.getLogger("tfgraphreg")
+    bar = ProgressBar()
+    handler = _Lines(bar)
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    # TensorFlow's own handler would write each line a second time.
+    logger.propagate = False
+    try:
+        yield bar
+    finally:
+        bar.clear()
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+class ProgressBar:
+    """A `Progress` that shows work once it takes longer than two seconds.
+
+    In a terminal a bar moves until the work is done or the next line is printed. In a log a
+    line tells of every tenth of the work, at most one in two seconds.
+    """
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._what: str | None = None
+        self._started = self._shown = 0.0
+        self._tenths = 0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Shows one report."""
+        now = time.perf_counter()
+        if what != self._what or done == 0:
+            self.clear()
+            self._what, self._started, self._shown, self._tenths = what, now, now, 0
+        if now - self._started < _QUIET_SECONDS:
+            return
+        console = table_console()
+        if console.is_terminal:
+            self._move(console, what, done, total)
+        elif total and done * 10 // total > self._tenths and now - self._shown >= _QUIET_SECONDS:
+            self._tenths, self._shown = done * 10 // total, now
+            print(f"  {what}: {done}/{total}", flush=True)
+
+    def clear(self) -> None:
+        """Takes the bar away."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = self._what = None
+
+    def _move(self, console: Console, what: str, done: int, total: int) -> None:
+        from rich.markup import escape
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        if self._bars is None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bars = Progress(*columns, console=console, transient=True)
+            self._bars.add_task(escape(what))
+            self._bars.start()
+        self._bars.update(self._bars.task_ids[0], completed=done, total=total or None)
+        if done >= total > 0:
+            self.clear()
+
+
+class _Lines(logging.Handler):
+    """Prints each message at once, so that a log shows it before the work that follows."""
+
+    def __init__(self, bar: ProgressBar):
+        super().__init__()
+        self._bar = bar
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a message; an error of the print is the command's, such as a closed pipe."""
+        self._bar.clear()
+        print(record.getMessage(), flush=True)
