@@ -196,7 +196,7 @@ class TrainConfig:
     epochs: int = _field(5, "passes over the training images")
     batch_size: int | None = _field(
         None,
-        "images in a step, over all replicas; neighbors not counted. Default: 128, down to 16 where "
+        "images in a step, over all replicas; neighbors not counted. Default: 128, down to 16 if "
         "that would give less than 100 steps in all",
     )
     learning_rate: float | None = _field(None, "Adam's learning rate. Default: the backbone's own")

@@ -49,7 +49,5 @@ def fill_in(config: TrainConfig, images: int) -> TrainConfig:
         logger.info(f"Chosen for {images} training images: {' '.join(chosen)}")
     steps = config.epochs * steps_per_epoch(images, batch_size)
     if steps < _STEPS:
-        logger.info(
-            f"  Only {steps} step(s) in all: a network learns little in so few; see --epochs"
-        )
+        logger.info(f"  Only {steps} step(s) in all: more --epochs would teach more")
     return dataclasses.replace(config, backbone=backbone, batch_size=batch_size)

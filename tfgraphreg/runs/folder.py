@@ -249,7 +249,8 @@ def finished_metrics(run: RunFolder) -> dict:
 
 
 def _default_path(config: TrainConfig) -> pathlib.Path:
-    words = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{config.dataset}-{config.backbone}").strip("_")
+    backbone = "" if config.backbone == configs.AUTO_BACKBONE else f"-{config.backbone}"
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "_", config.dataset + backbone).strip("_")
     root = pathlib.Path("runs")
     if config.resume:
         for path in sorted(root.glob(f"{words}-*"), key=os.path.getmtime, reverse=True):
