@@ -78,11 +78,8 @@ class EpochRecorder(keras.callbacks.Callback):
         checkpoints: Where states go.
         rows: The rows of the epochs that an interrupted run has done.
         images: Images in an epoch, for the throughput.
-<<<<<<< HEAD
-        settle: Called after each epoch, before it is validated and saved.
-=======
         epochs: Epochs in all, for the log.
->>>>>>> main
+        settle: Called after each epoch, before it is validated and saved.
         validate: Gives `val_*` values; called after each epoch.
         listener: Called with each row as it is added.
     """
@@ -94,21 +91,15 @@ class EpochRecorder(keras.callbacks.Callback):
         *,
         rows: list[Row],
         images: int,
-<<<<<<< HEAD
-        settle: Callable[[], None] | None = None,
-=======
         epochs: int,
->>>>>>> main
+        settle: Callable[[], None] | None = None,
         validate: Callable[[], Row] | None = None,
         listener: Callable[[Row], None] | None = None,
     ):
         super().__init__()
         self.path, self.checkpoints, self.rows = path, checkpoints, rows
-<<<<<<< HEAD
-        self.images, self.settle = images, settle
-=======
         self.images, self.epochs = images, epochs
->>>>>>> main
+        self.settle = settle
         self.validate, self.listener = validate, listener
 
     def on_epoch_begin(self, epoch, logs=None):
