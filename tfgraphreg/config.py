@@ -7,14 +7,13 @@ The same dataclass makes the command line's flags, the YAML of `--config` and th
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import pathlib
 from typing import Any
 
 from tfgraphreg import config_checks
 from tfgraphreg.config_checks import flag, nearest
 from tfgraphreg.errors import ConfigError
+from tfgraphreg.reading import read_json
 
 PAIRINGS = ("uniform", "weight")
 SAMPLINGS = ("top", "uniform", "weight")
@@ -262,11 +261,9 @@ def read(path: os.PathLike[str] | str) -> TrainConfig:
         ConfigError: If the file is missing or no such config.
     """
     try:
-        values = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = read_json(path)
+    except ValueError as error:
         raise ConfigError(f"{path} cannot be read as a config ({error}).") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} is no config: it must hold one JSON object.")
     try:
         return from_mapping(values)
     except ConfigError as error:

@@ -19,6 +19,7 @@ from tfgraphreg import config as configs
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import RunError, TFGraphRegError
+from tfgraphreg.reading import read_json
 from tfgraphreg.runs.folder import CONFIG, METRICS
 from tfgraphreg.training.history import HISTORY, Row, read_history
 
@@ -157,11 +158,12 @@ def read_record(path: os.PathLike[str] | str) -> RunRecord:
         )
     try:
         config = configs.read(path / CONFIG)
-        metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
+        metrics = read_json(path / METRICS)
+        storage.check_note(path / METRICS)
         history = read_history(path / HISTORY)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"The run folder {path} is broken ({error}).") from error
-    if not isinstance(metrics, dict) or _value(metrics, "test_accuracy") is None:
+    if _value(metrics, "test_accuracy") is None:
         raise RunError(
             f"The run folder {path} is broken: {METRICS} has no number as test_accuracy."
         )

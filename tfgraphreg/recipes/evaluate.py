@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from tfgraphreg.evaluation.classification import classification_report
 from tfgraphreg.evaluation.retrieval import full_retrieval_report, retrieval_report
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
+from tfgraphreg.reading import read_json
 from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.runs.outputs import RunOutputs, ask, run_outputs, within_budget
 
@@ -100,7 +100,7 @@ def evaluate_run(
     found["faithfulness"] = _faithfulness(seen, graph, distance, progress) if graph else None
     if probes:
         found["probes"] = _probes(seen, progress)
-    storage.write_json(run.path / EVALUATION, found)
+    storage.write_json(run.path / EVALUATION, found, noted=True)
     if figures:
         from tfgraphreg.recipes.figures import draw_figures
 
@@ -120,12 +120,11 @@ def read_evaluation(folder: Any) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = read_json(path)
+        storage.check_note(path)
+    except ValueError as error:
         raise DataError(f"{path} is broken ({error}).", cure="Run scripts/evaluate.py.") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is broken: no JSON object.", cure="Run scripts/evaluate.py.")
-    return values
+    return found
 
 
 def _classification(dataset: Dataset, probabilities: np.ndarray) -> dict[str, Any]:

@@ -57,6 +57,8 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
     kept = not DISTANCES.get(config.graph_metric).own
     if kept and path.exists():
         try:
+            if not storage.is_sealed(path):
+                raise GraphError("The file is not as it was written.")
             graph, _ = read_npz(path)
             logger.info(f"Graph: the one built before from the same data and settings ({path})")
             return graph
@@ -64,7 +66,8 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
             logger.info("Graph: the cached file is damaged and is built again")
     graph = _kept_edges(config, dataset, _build(config, dataset, progress))
     if kept:
-        write_npz(graph, dataset.train.ids, path)
+        with storage.sealed_path(path) as part:
+            write_npz(graph, dataset.train.ids, part)
     return graph
 
 

@@ -70,7 +70,7 @@ def train(config: TrainConfig, *, progress: Progress = silent) -> dict[str, Any]
         metrics = _measure_and_export(config, run, material, learned, progress)
         metrics["graph_file"] = graph_file
         metrics["total_seconds"] = time.perf_counter() - started + earlier
-        storage.write_json(run.path / METRICS, metrics)
+        storage.write_json(run.path / METRICS, metrics, noted=True)
     seconds = metrics["total_seconds"]
     logger.info(f"Trained {metrics['train_seconds']:.0f} s, {seconds:.0f} s in all.")
     logger.info(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path.parent}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -15,7 +14,8 @@ from collections.abc import Iterator
 from tfgraphreg import config as configs
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.errors import RunError, TFGraphRegError
+from tfgraphreg.errors import RunError, TFGraphRegError, first_line
+from tfgraphreg.reading import read_json
 from tfgraphreg.storage import EXPORT_META, write_error, write_json
 
 CONFIG = "config.json"
@@ -59,11 +59,10 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            found = read_json(path)
+            storage.check_note(path)
+        except ValueError as error:
             raise RunError(f"{path} is broken ({error}).", cure=_AGAIN) from error
-        if not isinstance(found, dict):
-            raise RunError(f"{path} is broken: it must hold one JSON object.", cure=_AGAIN)
         return found
 
 
@@ -134,7 +133,7 @@ def gone_if_it_fails(run: RunFolder) -> Iterator[None]:
         yield
     except TFGraphRegError:
         left = {path.name for path in run.path.iterdir()}
-        if "checkpoints" in left and not any((run.path / "checkpoints").rglob("checkpoint")):
+        if "checkpoints" in left and not any((run.path / "checkpoints").rglob("*.index")):
             left.discard("checkpoints")
         if left <= {CONFIG, _INPUTS, _LOCK, "tensorboard"}:
             shutil.rmtree(run.path, ignore_errors=True)
@@ -149,14 +148,22 @@ def keep_inputs(run: RunFolder, *, graph_file: str | None) -> None:
         graph_file: Digest of the user's own file of edges or vectors, if there is one.
 
     Raises:
-        RunError: If that file was changed since the run began.
+        RunError: If that file was changed since the run began, or the note of it is damaged.
     """
     path = run.path / _INPUTS
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))["graph_file"]
-    except (OSError, ValueError, KeyError, TypeError):
+    begun = (run.path / "checkpoints").exists()
+    if not path.exists() and not (begun and graph_file):
         write_json(path, {"graph_file": graph_file})
         return
+    try:
+        before = read_json(path)["graph_file"]
+        if not (before is None or isinstance(before, str)):
+            raise ValueError("graph_file is no text")
+    except (ValueError, KeyError) as error:
+        raise RunError(
+            f"{path}, which tells what files the run began with, is damaged ({first_line(error)}).",
+            cure="Put it back as it was, or start a new run in another folder.",
+        ) from error
     if before != graph_file:
         name, features = run.config.graph, run.config.graph_features
         if features.startswith("file:") and not pathlib.Path(name).is_file():
@@ -202,9 +209,8 @@ def _found_export(run: RunFolder) -> pathlib.Path:
 def _exported(folder: pathlib.Path) -> TrainConfig | None:
     """The config of the run that exported a model, if it is known."""
     try:
-        meta = json.loads((folder / EXPORT_META).read_text(encoding="utf-8"))
-        return configs.from_mapping(meta["config"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, TFGraphRegError):
+        return configs.from_mapping(read_json(folder / EXPORT_META)["config"])
+    except (ValueError, KeyError, TypeError, AttributeError, TFGraphRegError):
         return None
 
 

@@ -120,7 +120,7 @@ class EpochRecorder(keras.callbacks.Callback):
         self.rows.append(row)
         logger.info(f"Epoch {epoch + 1}/{self.epochs}: {seconds:.1f} s, {_in_words(row)}")
         write_history(self.path, self.rows)
-        self.checkpoints.save(epoch + 1, best=best_epoch(self.rows) == len(self.rows) - 1)
+        self.checkpoints.save(epoch + 1, best=best_epoch(self.rows) + 1)
         if self.listener:
             self.listener(row)
 

@@ -13,7 +13,7 @@ from tfgraphreg.model.regularization import GraphRegularization
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.training.callbacks import EpochRecorder, StepReporter, StopOnNaN
 from tfgraphreg.training.checkpoints import Checkpoints
-from tfgraphreg.training.history import HISTORY, Row, read_history
+from tfgraphreg.training.history import HISTORY, Row, best_epoch, read_history
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,12 +68,14 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(plan.folder / "checkpoints", model)
-    done = checkpoints.restore()
     history = plan.folder / HISTORY
+    done = checkpoints.done()
+    rows = _rows_done(history, done)
+    checkpoints.restore(best_epoch(rows) + 1 if rows else None)
     recorder = EpochRecorder(
         history,
         checkpoints,
-        rows=_rows_done(history, done),
+        rows=rows,
         images=plan.images,
         epochs=plan.epochs,
         settle=plan.settle,
@@ -91,7 +93,7 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
             "A batch does not fit in the memory of the device.",
             cure="Use a smaller --batch-size, --image-size or --max-neighbors.",
         ) from error
-    checkpoints.restore_best()
+    checkpoints.restore_best(best_epoch(recorder.rows) + 1)
     return recorder.rows
 
 
