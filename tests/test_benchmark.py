@@ -109,7 +109,7 @@ def test_results_are_merged_checked_and_made_a_page(tmp_path, measured, capsys):
 def test_mistakes_are_told(tmp_path, measured, capsys):
     with pytest.raises(ConfigError, match=r"Received: 'speed'. Use one of graph, packing"):
         run.benchmark("speed")
-    with pytest.raises(ConfigError, match="needs `--json`"):
+    with pytest.raises(ConfigError, match="needs `json`"):
         run.benchmark("graph", page="x.md")
     with pytest.raises(DataError, match="cannot be read"):
         run.benchmark("graph", check=str(tmp_path / "none.json"))
@@ -164,14 +164,14 @@ def digits():
 
 def test_every_trainer_trains(digits, tmp_path, monkeypatch):
     from tfgraphreg.benchmark import trainers
-    from tfgraphreg.config import TrainConfig
+    from tfgraphreg.config import TrainConfig, effective
 
     monkeypatch.setenv("TFGRAPHREG_CACHE", str(tmp_path))
     data, graph = digits
     fixed = {"dataset": "digits", "backbone": "cnn", "epochs": 3, "packer": "stream"}
 
     def config(**settings):
-        return TrainConfig(**{**fixed, "batch_size": 32, **settings})
+        return TrainConfig(**effective({**fixed, "batch_size": 32, **settings}))
 
     made = [
         trainers.plain_keras(config(), data),

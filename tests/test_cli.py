@@ -1,6 +1,7 @@
 """The command line answers at once and teaches."""
 
 import dataclasses
+import json
 import pathlib
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import time
 import pytest
 
 from tfgraphreg import cli, config
+from tfgraphreg.commands.flags import flag, in_flags, to_config
+from tfgraphreg.commands.terminal import printable
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -24,8 +27,8 @@ def test_help_is_fast_and_names_every_flag():
         env=_environment(),
     )
     assert time.perf_counter() - started < 10  # 0.3 s here; a loaded machine gets time
-    for name in config.TrainConfig.__dataclass_fields__:
-        assert config.flag(name) in done.stdout
+    for name in config.names_of(config.TrainConfig):
+        assert flag(name) in done.stdout
     assert "examples:" in done.stdout
 
 
@@ -127,3 +130,112 @@ def test_scripts_are_short():
     for script in (ROOT / "scripts").glob("*.py"):
         if script.stem in ("train", "build_graph", "evaluate", "predict", "embed", "compare"):
             assert len(script.read_text().splitlines()) < 20
+
+
+def test_messages_of_the_library_speak_in_flags():
+    flags = {"alpha": "--alpha", "symmetrize": "--symmetrize", "graph_radius": "--graph-radius"}
+    said = in_flags("`graph_radius` or `alpha=0`, `symmetrize=True`, `other`, `x y`", flags)
+    assert said == "`--graph-radius` or `--alpha 0`, `--symmetrize`, `other`, `x y`"
+
+
+def test_a_terminal_is_not_driven_by_what_a_message_repeats():
+    assert printable("a\x1b[31mé\r\n") == "a\\x1b[31mé\\r\\n"
+
+
+# Every flag that training ever took, with a value that is not its default, in sets that go
+# together. Both must stay: scripts are written with them.
+FLAGS = [
+    {
+        "dataset": "folder:photos",
+        "limit": 100,
+        "labels_per_class": 5,
+        "validation_fraction": 0.1,
+        "on_bad_image": "skip",
+        "cache_images": True,
+        "image_size": 32,
+        "backbone": "fcnn",
+        "weights": "imagenet",
+        "embedding_dim": 32,
+        "freeze": "2",
+        "backbone_learning_rate": 0.5,
+        "stage_decay": 0.7,
+        "warmup_epochs": 1,
+        "alpha": 0.2,
+        "distance": "euclidean",
+        "regularize": "logits",
+        "neighbors": "gathered",
+        "max_neighbors": 3,
+        "neighbor_sampling": "top",
+        "graph": "knn,threshold,radius",
+        "graph_features": "pixels",
+        "graph_metric": "euclidean",
+        "graph_neighbors": 7,
+        "graph_search": "exact",
+        "graph_weights": "binary",
+        "graph_threshold": 0.8,
+        "graph_radius": 2.0,
+        "symmetrize": True,
+        "edge_kinds": "ll,lu",
+        "objective": "softmax",
+        "augment": "flip",
+        "epochs": 3,
+        "batch_size": 64,
+        "learning_rate": 0.01,
+        "schedule": "fixed",
+        "precision": "mixed_float16",
+        "strategy": "none",
+        "jit_compile": True,
+        "seed": 4,
+        "run_dir": "runs/x",
+        "export_dir": "saved_models/x",
+        "resume": True,
+    },
+    {"data_dir": "mnist"},
+    {"packer": "stream"},
+    {"neighbors": "paired", "pairing": "weight", "pair_correction": True},
+]
+
+
+def words_of(settings):
+    for name, value in settings.items():
+        yield from (flag(name), *([] if value is True else [str(value)]))
+
+
+def test_the_list_of_flags_is_whole():
+    assert len({name for settings in FLAGS for name in settings}) == 47
+
+
+@pytest.mark.parametrize("settings", FLAGS)
+def test_flags_yaml_and_nested_yaml_give_the_same_config(settings, tmp_path):
+    wanted = config.TrainConfig(**settings)
+    assert {name: getattr(wanted, name) for name in settings} == settings
+    nested = {}
+    for title, section in config.SECTIONS.items():
+        own = {k: v for k, v in settings.items() if k in config.names_of(section)}
+        nested.update({title: own} if own else {})
+    files = {"flat": settings, "nested": nested}
+    parsed = [list(words_of(settings))]
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+        parsed.append(["--config", str(tmp_path / name)])
+    for words in parsed:
+        assert to_config(cli.make_parser("train").parse_args(words)) == wanted
+    assert config.from_mapping(nested) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "graph: {alpha: 1}",
+            "The section graph of the config has no such setting.",
+        ),
+        ("alpha: 1\ngraph_term: {alpha: 2}", "A setting stands twice in the config."),
+    ],
+)
+def test_sections_that_cannot_be_read_are_one_line(text, words, tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert cli.run_command("train", ["--config", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1

@@ -15,16 +15,16 @@ from tfgraphreg.errors import ConfigError
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"alpha": -1.0}, r"`--alpha` must be a finite number >= 0. Received: alpha=-1.0."),
+        ({"alpha": -1.0}, r"`alpha` must be a finite number >= 0. Received: alpha=-1.0."),
         ({"alpha": float("nan")}, "alpha=nan"),
         ({"alpha": float("inf")}, "alpha=inf"),
-        ({"max_neighbors": 0}, "must be at least 1 when alpha > 0"),
+        ({"max_neighbors": 0}, "must be at least 1 when `alpha` is above 0"),
         ({"regularize": "embeding"}, "Did you mean embedding"),
         ({"neighbors": "paired", "batch_size": 7}, "must be even"),
         ({"augment": "mixup"}, "an edge between mixtures has no meaning"),
         ({"validation_fraction": 1.0}, r"must be in \[0, 1\)"),
         ({"learning_rate": 0.0}, "must be a finite number > 0"),
-        ({"epochs": 0}, "`--epochs` must be at least 1"),
+        ({"epochs": 0}, "`epochs` must be at least 1"),
         ({"edge_kinds": "xx"}, "must name some of ll, lu and uu"),
         ({"seed": 2**31}, "smaller than"),
         ({"freeze": "some"}, "none, backbone or a number of stages"),
@@ -40,22 +40,22 @@ def test_wrong_values_are_refused(values, words):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"alpha": "0.1"}, "`--alpha` must be a finite number. Received: alpha='0.1'."),
-        ({"alpha": 10**400}, "`--alpha` must be a finite number"),
-        ({"limit": "5"}, "`--limit` must be a whole number. Received: limit='5'. Leave it out"),
-        ({"limit": 50.0}, "`--limit` must be a whole number. Received: limit=50.0."),
+        ({"alpha": "0.1"}, "`alpha` must be a finite number. Received: alpha='0.1'."),
+        ({"alpha": 10**400}, "`alpha` must be a finite number"),
+        ({"limit": "5"}, "`limit` must be a whole number. Received: limit='5'. Leave it out"),
+        ({"limit": 50.0}, "`limit` must be a whole number. Received: limit=50.0."),
         ({"epochs": 1.5}, "Received: epochs=1.5. The default is 5."),
-        ({"epochs": True}, "`--epochs` must be a whole number"),
-        ({"batch_size": 32.5}, "`--batch-size` must be a whole number"),
-        ({"seed": None}, "`--seed` must be a whole number. Received: seed=None."),
-        ({"symmetrize": "no"}, "`--symmetrize` must be true or false. Received: symmetrize='no'."),
-        ({"cache_images": 1}, "`--cache-images` must be true or false"),
-        ({"edge_kinds": ["ll"]}, r"`--edge-kinds` must be a word. Received: edge_kinds=\['ll'\]."),
-        ({"graph": None}, "`--graph` must be a word. Received: graph=None. The default is knn."),
-        ({"augment": 3}, "`--augment` must be a word"),
-        ({"freeze": 2.5}, "`--freeze` must be a word or a whole number"),
-        ({"freeze": True}, "`--freeze` must be a word or a whole number"),
-        ({"learning_rate": np.ones((2, 2))}, "`--learning-rate` must be a finite number"),
+        ({"epochs": True}, "`epochs` must be a whole number"),
+        ({"batch_size": 32.5}, "`batch_size` must be a whole number"),
+        ({"seed": None}, "`seed` must be a whole number. Received: seed=None."),
+        ({"symmetrize": "no"}, "`symmetrize` must be true or false. Received: symmetrize='no'."),
+        ({"cache_images": 1}, "`cache_images` must be true or false"),
+        ({"edge_kinds": ["ll"]}, r"`edge_kinds` must be a word. Received: edge_kinds=\['ll'\]."),
+        ({"graph": None}, "`graph` must be a word. Received: graph=None. The default is knn."),
+        ({"augment": 3}, "`augment` must be a word"),
+        ({"freeze": 2.5}, "`freeze` must be a word or a whole number"),
+        ({"freeze": True}, "`freeze` must be a word or a whole number"),
+        ({"learning_rate": np.ones((2, 2))}, "`learning_rate` must be a finite number"),
     ],
 )
 def test_values_of_the_wrong_type_are_refused(values, words):
@@ -110,4 +110,46 @@ def test_files_that_are_no_config(tmp_path, text):
 def test_differences_name_flags_and_skip_places():
     one = TrainConfig(alpha=0.1, run_dir="a")
     other = TrainConfig(alpha=0.2, run_dir="b", resume=True)
-    assert configs.differences(one, other) == ["--alpha: 0.1 against 0.2"]
+    assert configs.differences(one, other) == ["alpha: 0.1 against 0.2"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"alpha": 0.0, "neighbors": "paired"},
+        {"alpha": 0.0, "max_neighbors": 3},
+        {"alpha": 0.0, "regularize": "logits"},
+        {"neighbors": "paired", "max_neighbors": 3},
+        {"neighbor_sampling": "top"},
+        {"pairing": "weight"},
+        {"neighbors": "bank", "packer": "nsl"},
+        {"graph": "edges.tsv", "graph_neighbors": 3},
+        {"graph": "threshold", "graph_neighbors": 3},
+        {"graph": "class", "graph_search": "exact"},
+        {"graph_threshold": 0.5},
+        {"graph_radius": 1.0},
+        {"freeze": "backbone", "stage_decay": 0.5},
+        {"dataset": "digits", "data_dir": "x"},
+        {"dataset": "digits", "cache_images": True},
+    ],
+)
+def test_settings_without_effect_are_refused_and_old_runs_with_them_are_read(values, tmp_path):
+    name = list(values)[-1]
+    with pytest.raises(ConfigError, match=f"`{name}` has an effect only with .* Received: {name}="):
+        TrainConfig(**values)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    default = {field.name: field.default for field in dataclasses.fields(TrainConfig)}[name]
+    assert getattr(configs.read(path), name) == default
+
+
+def test_an_object_in_place_of_a_setting_is_one_short_line():
+    for given in (object(), np.zeros((500, 500)), ["x" * 1000], "y" * 5000):
+        with pytest.raises(ConfigError) as caught:
+            TrainConfig(epochs=given)
+        assert len(str(caught.value)) < 200
+
+
+def test_a_setting_is_added_in_one_room():
+    names = [name for section in configs.SECTIONS.values() for name in configs.names_of(section)]
+    assert sorted(names) == sorted(configs.names_of(TrainConfig)) and len(set(names)) == len(names)

@@ -84,7 +84,7 @@ def test_bad_files_are_named_and_refused_or_left_out(tmp_path):
     with pytest.raises(DataError, match=r"7 file\(s\) in .* cannot be used") as caught:
         open_folder(root, tmp_path)
     message = str(caught.value)
-    assert "--on-bad-image skip" in message
+    assert "on_bad_image=skip" in message
     for name, reason in {
         "torn.jpg": "cannot be decoded",
         "text.jpg": "is no image",

@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
 def test_two_files_of_one_stem_can_be_skipped(tmp_path):
     root = write(tmp_path / "set", {"a": 6, "b": 6})
     Image.open(root / "a/000.png").save(root / "a/000.bmp")
-    with pytest.raises(DataError, match=r"Two files have the id.*--on-bad-image skip"):
+    with pytest.raises(DataError, match=r"Two files have the id.*on_bad_image=skip"):
         open_folder(root, tmp_path)
     dataset = open_folder(root, tmp_path, on_bad_image="skip")
     assert len(dataset.train) + len(dataset.test) == 12
@@ -164,7 +164,7 @@ def test_images_of_many_sizes_get_one(tmp_path, sides, chosen):
             write(root / name, {f"{name}{number}": 2}, size=(side, side + 3))
     dataset = open_folder(root, tmp_path)
     assert dataset.image_shape == (chosen, chosen, 3)
-    assert any(f"resized to {chosen} x {chosen}. --image-size" in n for n in dataset.notes)
+    assert any(f"resized to {chosen} x {chosen}. `image_size`" in n for n in dataset.notes)
     assert open_folder(root, tmp_path, image_size=20).image_shape == (20, 20, 3)
 
 

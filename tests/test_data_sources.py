@@ -175,7 +175,7 @@ def test_no_source_says_what_was_tried_and_quickly(tmp_path, monkeypatch):
     with pytest.raises(DataError) as caught:
         load("mnist", cache_dir=tmp_path / "cache")
     assert time.monotonic() - start < 15
-    for part in ("No source has the dataset mnist", "no prepared files", "no answer", "--data-dir"):
+    for part in ("No source has the dataset mnist", "no prepared files", "no answer", "data_dir"):
         assert part in str(caught.value)
     assert not (tmp_path / "cache" / "mnist").exists()
     with pytest.raises(DataError, match=r"none was asked for.*not installed.*apt-get install"):

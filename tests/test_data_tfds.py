@@ -144,7 +144,7 @@ def test_without_a_network_or_archives_it_says_what_to_do(monkeypatch, tmp_path)
     monkeypatch.setattr("tfgraphreg.data.network.reachable", lambda url: False)
     with pytest.raises(DataError, match=r"No source has the dataset voc/2007.*no answer from"):
         load("voc2007")
-    with pytest.raises(DataError, match=r"not prepared in .*none was asked for.*--data-dir"):
+    with pytest.raises(DataError, match=r"not prepared in .*none was asked for.*data_dir"):
         load("imagenette", offline=True)
     with pytest.raises(DataError, match=r"fetched by hand.*ILSVRC2012_img_train\.tar"):
         load("imagenet2012")

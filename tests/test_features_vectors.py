@@ -113,7 +113,7 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_loaded(tmp_path):
         check_features("file:vectors.csv")
     with pytest.raises(DataError, match=r"does not exist\. Received: none\.npy"):
         check_features("file:none.npy")
-    with pytest.raises(ConfigError, match=r"`--graph-features file:` must name a file"):
+    with pytest.raises(ConfigError, match=r"`graph_features=file:` must name a file"):
         check_features("file:")
 
 

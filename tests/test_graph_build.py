@@ -67,7 +67,7 @@ def test_class_graph_joins_only_classes():
     with pytest.raises(ConfigError, match=r"one label for every item. Received: None labels"):
         build("class", features())
     with pytest.raises(
-        ConfigError, match=r"k=7, and class number 1 has 7 labeled.*k <= 6 \(--graph-neighbors\)"
+        ConfigError, match=r"k=7, and class number 1 has 7 labeled.*k <= 6 \(`graph_neighbors`"
     ):
         build("class", features(), k=7, labels=labels)
     with pytest.raises(ConfigError, match=r"class number 0 has 1 labeled.*label more"):

@@ -63,7 +63,8 @@ def test_the_same_seed_gives_the_same_run():
 
 @pytest.mark.parametrize("mode", ["gathered", "paired", "bank"])
 def test_every_way_to_use_neighbors_trains(mode):
-    assert train("--neighbors", mode, "--max-neighbors", "3") == 0
+    several = [] if mode == "paired" else ["--max-neighbors", "3"]
+    assert train("--neighbors", mode, *several) == 0
     assert metrics()["final"]["graph_loss"] > 0
 
 
@@ -129,7 +130,7 @@ def test_both_files_of_build_graph_are_a_graph_of_ones_own(capsys):
         (["--distance", "cosin"], "Did you mean cosine?"),
         (["--alpha", "-1"], "`--alpha` must be a finite number >= 0"),
         (["--alpha", "nan"], "`--alpha` must be a finite number"),
-        (["--max-neighbors", "0"], "must be at least 1 when alpha > 0"),
+        (["--max-neighbors", "0"], "must be at least 1 when `--alpha` is above 0"),
         (["--epochs", "x"], "`--epochs` must be a whole number. Received: epochs=x."),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--graph-neighbors", "300"], "`k` must be"),
@@ -157,11 +158,11 @@ def test_bad_input_gets_one_line_and_exit_code_2(words, message, capsys):
 def test_run_folders_are_not_overwritten(capsys):
     assert train() == 0
     assert train() == 2
-    assert "exists already. Add --resume" in capsys.readouterr().err
+    assert "exists already. Add `--resume`" in capsys.readouterr().err
     assert train("--resume") == 0
     assert "finished already" in capsys.readouterr().out
     assert train("--resume", "--alpha", "0.7") == 2
-    assert "--alpha: 0.1 against 0.7" in capsys.readouterr().err
+    assert "alpha: 0.1 against 0.7" in capsys.readouterr().err
 
 
 def test_evaluate_repeats_the_numbers(capsys):

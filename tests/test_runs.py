@@ -57,7 +57,7 @@ def test_each_run_is_read_with_its_own_model(capsys, monkeypatch):
     assert train("C/x", "--seed", "4", "--export-dir", "saved_models/x") == 0
     capsys.readouterr()
     assert cli.run_command("evaluate", ["--run", "A/x"]) == 2
-    assert "replaced by another's. Received: --seed: 0 against 4" in capsys.readouterr().err
+    assert "replaced by another's. Received: seed: 0 against 4" in capsys.readouterr().err
     assert read_run("C/x").export_path.exists()
     # From elsewhere, too.
     here = pathlib.Path.cwd()

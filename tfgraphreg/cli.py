@@ -5,25 +5,26 @@ from __future__ import annotations
 import os
 import re
 import sys
+import types
 from argparse import ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from tfgraphreg import __version__, compat
-from tfgraphreg import config as configs
+from tfgraphreg.commands.flags import flag, flags_of, in_flags
 from tfgraphreg.commands.table import COMMANDS
-from tfgraphreg.commands.terminal import attached
-from tfgraphreg.config_checks import KINDS
+from tfgraphreg.commands.terminal import attached, printable
 from tfgraphreg.errors import ConfigError, TFGraphRegError
+from tfgraphreg.settings import TYPE_WORDS
 
 # How jsonargparse words a value of the wrong type, where one type is allowed and where several.
 _WRONG_TYPE = re.compile(
     r'Parser key "([^"]+)": .*?((?:Expected|Subtypes:) .*?<class .*?)'
     r"(?:\. Got value| Given value type: <class '\w+'> Given value): (.*)$"
 )
-_KINDS = {kind.__name__: words for kind, words in KINDS.items()}
+_KINDS = {kind.__name__: words for kind, words in TYPE_WORDS.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"Unknown command. Commands: {', '.join(COMMANDS)}.", received=repr(argv[0])
             )
     except ConfigError as error:
-        return _fail(error)
+        return _fail(error, {})
     return run_command(argv[0], argv[1:])
 
 
@@ -69,22 +70,29 @@ def make_parser(name: str) -> ArgumentParser:
 def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     """One command with its own flags; what the files in scripts/ call."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    command = COMMANDS[name]
+    command, parser = COMMANDS[name], make_parser(name)
+    flags = flags_of(parser)
 
     def work() -> int:
-        args = _parse(make_parser(name), argv)
-        with attached() as progress:
+        args = _parse(parser, argv)
+        with attached(lambda text: in_flags(text, flags)) as progress:
             return command.run(args, progress)
 
-    return exit_status(work, repeated=command.repeated)
+    return exit_status(work, repeated=command.repeated, flags=flags)
 
 
-def exit_status(work: Callable[[], int], *, repeated: str = "begins anew") -> int:
+def exit_status(
+    work: Callable[[], int],
+    *,
+    repeated: str = "begins anew",
+    flags: Mapping[str, str] = types.MappingProxyType({}),
+) -> int:
     """Does the work of a program, and says in one line what kept it from ending well.
 
     Args:
-        work: Gives the exit status.
+        work: Returns the exit status.
         repeated: What the same command does when it is given again after Ctrl-C.
+        flags: The flag of each setting that a message may name.
 
     Returns:
         The status; 2 after an error that is the user's to mend, 130 after Ctrl-C.
@@ -92,7 +100,7 @@ def exit_status(work: Callable[[], int], *, repeated: str = "begins anew") -> in
     try:
         return work()
     except (TFGraphRegError, ArgumentError) as error:
-        return _fail(error)
+        return _fail(error, flags)
     except KeyboardInterrupt:
         print(f"interrupted; the same command {repeated}", file=sys.stderr)
         return 130
@@ -106,9 +114,9 @@ def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
     return parser.parse_args(argv)
 
 
-def _fail(error: Exception) -> int:
+def _fail(error: Exception, flags: Mapping[str, str]) -> int:
     text = " ".join(str(error).split())
-    print(f"error: {_wrong_type(text) or text}", file=sys.stderr)
+    print(f"error: {printable(in_flags(_wrong_type(text) or text, flags))}", file=sys.stderr)
     return 2
 
 
@@ -120,7 +128,7 @@ def _wrong_type(text: str) -> str | None:
     name, types, value = found.groups()
     kinds = [_KINDS[k] for k in re.findall(r"<class '(\w+)'>", types) if k in _KINDS]
     rule = " or ".join(dict.fromkeys(kinds))
-    return rule and f"`{configs.flag(name)}` must be {rule}. Received: {name}={value}."
+    return rule and f"`{flag(name)}` must be {rule}. Received: {name}={value}."
 
 
 def _overview() -> str:

@@ -143,7 +143,7 @@ class Predictor:
                 if before == _stamp(self.folder):
                     raise ModelError(
                         f"The SavedModel in {folder} cannot be loaded ({first_line(error)}).",
-                        cure="Export it again with scripts/train.py --resume.",
+                        cure="Export it again train its run once more with `resume=True`.",
                     ) from error
             else:
                 if before == _stamp(self.folder):

@@ -12,7 +12,7 @@ import numpy as np
 from tfgraphreg.benchmark.material import BACKBONE, default_graphs, fashion_mnist
 from tfgraphreg.benchmark.results import Found, Table, seconds_text, times_text
 from tfgraphreg.benchmark.timing import Figure, Turn, in_process, ratio, take_turns
-from tfgraphreg.config import TrainConfig
+from tfgraphreg.config import TrainConfig, effective
 
 PLAIN = "plain training (alpha 0)"
 _BATCH = 128
@@ -60,7 +60,8 @@ def _config(**settings: Any) -> TrainConfig:
     from tfgraphreg.benchmark.trainers import EPOCHS
 
     fixed = {"backbone": BACKBONE, "epochs": EPOCHS, "alpha": 0.1, "packer": "stream"}
-    return TrainConfig(**{**fixed, "batch_size": _BATCH, **settings})
+    # The packer is that of packed neighbors; the other contenders have none.
+    return TrainConfig(**effective({**fixed, "batch_size": _BATCH, **settings}))
 
 
 def _main(found: Found, dataset: Any, graphs: Any, size: _Size, progress: Any) -> Any:
@@ -179,7 +180,7 @@ def _chances(found: Found, graphs: Any) -> None:
         ],
         notes=[
             f"Of {draws} matchings each. The paired graph term has the mean sum p(e) w(e) d(e); "
-            "`--pair-correction` multiplies w(e) by mean(p) / p(e), at most 10."
+            "`pair_correction` multiplies w(e) by mean(p) / p(e), at most 10."
         ],
     )
     for k in (1, 5, 10):

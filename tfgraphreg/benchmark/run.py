@@ -85,7 +85,7 @@ def benchmark(
     if stored is not None and not compared:
         raise DataError(
             f"{check} holds nothing to compare a {mode} run of {name} with.",
-            cure=f"Make it first: scripts/benchmark.py {name}"
+            cure=f"Make it first: tfgraphreg benchmark {name}"
             + (" --quick" if quick else "")
             + f" --json {check}.",
         )
@@ -103,7 +103,7 @@ def check_arguments(name: str, *, json_path: str | None, page: str | None) -> No
             "Unknown benchmark.", received=repr(name), cure=f"Use one of {', '.join(NAMES)} or all."
         )
     if page and not json_path:
-        raise ConfigError("`--page` needs `--json`.", cure="Name the results to make it from.")
+        raise ConfigError("`page` needs `json`.", cure="Name the results to make it from.")
 
 
 def regressions(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -149,6 +149,6 @@ def _read(path: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not set(found) <= {"full", "quick"}:
         raise DataError(
             f"{path} holds no results of a benchmark.",
-            cure="Make them: scripts/benchmark.py all --json FILE.",
+            cure="Make them: tfgraphreg benchmark all --json FILE.",
         )
     return found

@@ -109,8 +109,8 @@ def _first_step(kind: str, tf: Any, lap: Callable[[str], None]) -> None:
 
         compat.load_nsl()
         lap("import of NSL")
-        alpha = 0.0 if kind == "plain" else 0.1
-        config = TrainConfig(backbone=BACKBONE, neighbors="paired", alpha=alpha)
+        term = {"alpha": 0.0} if kind == "plain" else {"neighbors": "paired"}
+        config = TrainConfig(backbone=BACKBONE, **term)
         material = prepare(config, lambda *_: None)
         lap("data and graph")
         from tfgraphreg.compat import keras

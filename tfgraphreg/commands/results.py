@@ -13,34 +13,34 @@ from tfgraphreg.progress import Progress
 
 EVALUATE_EXAMPLES = """
 examples:
-  evaluate.py --run runs/NAME                            all numbers and figures
-  evaluate.py --run runs/NAME --probes                   also what simple classifiers read off it
-  evaluate.py --run runs/NAME --within all               each image among all the others
-  evaluate.py --run runs/NAME --distance euclidean       search by another distance
+  tfgraphreg evaluate --run runs/NAME                    all numbers and figures
+  tfgraphreg evaluate --run runs/NAME --probes           also what simple classifiers read off it
+  tfgraphreg evaluate --run runs/NAME --within all       each image among all the others
+  tfgraphreg evaluate --run runs/NAME --distance euclidean  search by another distance
 """
 
 EMBED_EXAMPLES = """
 examples:
-  embed.py --run runs/NAME                               test images, beside their raw pixels
-  embed.py --run runs/NAME --dim 3                       to turn in report.html
-  embed.py --run runs/NAME --source graph                the training graph itself
-  embed.py --run runs/NAME --onto-train                  where test images fall among training ones
+  tfgraphreg embed --run runs/NAME                       test images, beside their raw pixels
+  tfgraphreg embed --run runs/NAME --dim 3               to turn in report.html
+  tfgraphreg embed --run runs/NAME --source graph        the training graph itself
+  tfgraphreg embed --run runs/NAME --onto-train          where test images fall among training ones
 """
 
 SEARCH_EXAMPLES = """
 examples:
-  search.py --run runs/NAME shoe.png bag.jpg             the five nearest training images of each
-  search.py --run runs/NAME --add mine/1.png mine/2.png  more images, without building anew
-  search.py --run runs/NAME --method hnsw shoe.png       approximate, with its measured recall
+  tfgraphreg search --run runs/NAME shoe.png bag.jpg     the five nearest training images of each
+  tfgraphreg search --run runs/NAME --add mine/1.png mine/2.png  more images, without building anew
+  tfgraphreg search --run runs/NAME --method hnsw shoe.png  approximate, with its measured recall
 """
 
 COMPARE_EXAMPLES = """
 examples:
-  compare.py runs/one runs/two                           these runs
-  compare.py runs --out comparison                       all runs in a folder
-  compare.py --sweep sweep.yaml                          make a grid of runs, then compare them
+  tfgraphreg compare runs/one runs/two                   these runs
+  tfgraphreg compare runs --out comparison               all runs in a folder
+  tfgraphreg compare --sweep sweep.yaml                  make a grid of runs, then compare them
 
-sweep.yaml, a value or a list for each flag of train.py; the same command goes on after a stop:
+sweep.yaml, a value or a list for each setting of a run; the same command goes on after a stop:
   out: runs/digits
   dataset: digits
   epochs: 1

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tfgraphreg.export import Prediction
     from tfgraphreg.recipes.compare import Comparison
     from tfgraphreg.recipes.find import Answer
+    from tfgraphreg.recipes.propagate import Labeling
 
 _TRAINED = (
     "test_accuracy",
@@ -76,6 +77,26 @@ def evaluated(found: dict[str, Any]) -> None:
         print("probes on the frozen embedding:")
         for name, row in found["probes"].items():
             print(f"  {name.replace('_', ' '):<28} {row['accuracy']:.4f} ± {row['std']:.4f}")
+
+
+def propagated(labeling: Labeling) -> None:
+    """How many images got a label and, where it is known, how many of them the right one."""
+    found = labeling.summary()
+    sizes = labeling.found.class_sizes
+    prior = "class sizes unknown" if sizes is None else "class sizes as a prior"
+    print(
+        f"{found['given']} labels given, {found['propagated']} propagated "
+        f"({labeling.found.method}, {prior})"
+    )
+    if found["unreached"]:
+        print(f"{found['unreached']} images have no label: no path of edges joins them to one")
+    if sizes is not None and labeling.found.size_error > 0.005:
+        print(f"A class differs from its size by {labeling.found.size_error:.1%} of the images")
+    if found["accuracy"] is not None:
+        print(
+            f"right: {found['accuracy']:.1%} of the {found['measured']} images whose class is "
+            f"known and was not given; {found['accuracy_certain']:.1%} of the more certain half"
+        )
 
 
 def searched(answers: Sequence[Answer]) -> None:

@@ -6,90 +6,37 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 from __future__ import annotations
 
 import dataclasses
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from tfgraphreg import config as configs
-from tfgraphreg.commands import results, show
+from tfgraphreg.commands import labels, results, show
+from tfgraphreg.commands.flags import GRAPH_FIELDS, add_config, to_config
 from tfgraphreg.commands.results import start_tensorflow
-from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.progress import Progress
 
-# The first field of each group of flags in --help.
-_GROUPS = {
-    "dataset": "data",
-    "backbone": "network",
-    "alpha": "graph regularization",
-    "objective": "training",
-    "run_dir": "run",
-}
-_GRAPH_FIELDS = (
-    "dataset",
-    "data_dir",
-    "limit",
-    "labels_per_class",
-    "validation_fraction",
-    "on_bad_image",
-    "cache_images",
-    "image_size",
-    *configs.GRAPH_FIELDS,
-    "seed",
-)
-
 _TRAIN_EXAMPLES = """
 examples:
-  train.py --dataset fashion_mnist                       the main job, on 60,000 images
-  train.py --dataset digits --epochs 2                   a try without any network
-  train.py --alpha 0                                     plain training, to compare with
-  train.py --neighbors paired --alpha 0.5                graph regularization at plain cost
-  train.py --labels-per-class 10 --alpha 1               few labels: the others stay in the graph
-  train.py --graph my_edges.tsv --distance euclidean     a graph of your own
-  train.py --backbone resnet50 --weights imagenet --image-size 64 --warmup-epochs 1 \\
+  tfgraphreg train --dataset fashion_mnist               the main job, on 60,000 images
+  tfgraphreg train --dataset digits --epochs 2           a try without any network
+  tfgraphreg train --alpha 0                             plain training, to compare with
+  tfgraphreg train --neighbors paired --alpha 0.5        graph regularization at plain cost
+  tfgraphreg train --labels-per-class 10 --alpha 1       few labels: the others stay in the graph
+  tfgraphreg train --graph my_edges.tsv --distance euclidean  a graph of your own
+  tfgraphreg train --backbone resnet50 --weights imagenet --image-size 64 --warmup-epochs 1 \\
            --backbone-learning-rate 0.1                  fine-tuning of a pretrained network
-  train.py --print_config > run.yaml; train.py --config run.yaml
+  tfgraphreg train --print_config > run.yaml; tfgraphreg train --config run.yaml
 """
 
 
-def _add_config(parser: ArgumentParser, fields: Sequence[str] | None = None) -> None:
-    hints = typing.get_type_hints(TrainConfig)
-    group: Any = parser
-    for field in dataclasses.fields(TrainConfig):
-        if field.name in _GROUPS:
-            group = parser.add_argument_group(_GROUPS[field.name])
-        if fields is not None and field.name not in fields:
-            continue
-        text = field.metadata["help"]
-        choices = field.metadata["choices"]
-        if choices:
-            text += f" ({', '.join(choices)})"
-        if hints[field.name] is bool:
-            group.add_argument(configs.flag(field.name), action="store_true", help=text)
-        else:
-            group.add_argument(
-                configs.flag(field.name),
-                type=hints[field.name],
-                default=field.default,
-                metavar=field.name.upper(),
-                help=text,
-            )
-
-
-def _to_config(args: Any) -> TrainConfig:
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
-    return TrainConfig(**{k: v for k, v in vars(args).items() if k in names})
-
-
 def _train_parser(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", action="config", help="YAML file with values for these flags")
-    _add_config(parser)
+    add_config(parser)
 
 
 def _train(args: Any, progress: Progress) -> int:
-    config = _to_config(args)
+    config = to_config(args)
     from tfgraphreg.recipes.train import check_names, train
 
     check_names(config)
@@ -101,13 +48,12 @@ def _train(args: Any, progress: Progress) -> int:
 
 
 def _graph_parser(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", action="config", help="YAML file with values for these flags")
+    add_config(parser, GRAPH_FIELDS)
     parser.add_argument("--out", type=str, default="graph", help="folder for the results")
-    _add_config(parser, _GRAPH_FIELDS)
 
 
 def _build_graph(args: Any, progress: Progress) -> int:
-    config = _to_config(args)
+    config = to_config(args)
     from tfgraphreg.recipes.build_graph import build_graph
     from tfgraphreg.recipes.train import check_names
 
@@ -227,6 +173,12 @@ COMMANDS = {
         "Builds a similarity graph; writes TSV, npz and a report with pictures.",
         _graph_parser,
         _build_graph,
+    ),
+    "propagate": Command(
+        "Labels unlabeled images from a few labeled ones, along the graph.",
+        labels.propagate_parser,
+        labels.propagate,
+        labels.EXAMPLES,
     ),
     "evaluate": Command(
         "Measures the exported model of a run in every way, and draws figures.",

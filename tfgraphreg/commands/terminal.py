@@ -8,13 +8,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _QUIET_SECONDS = 2.0
+
+
+def printable(text: str) -> str:
+    """One line of text without control characters, which a file's name may hold."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def table_console(width: int = 180) -> Console:
@@ -26,11 +31,18 @@ def table_console(width: int = 180) -> Console:
 
 
 @contextlib.contextmanager
-def attached() -> Iterator[ProgressBar]:
-    """Shows the library's log messages on standard output; gives the `Progress` to pass on."""
+def attached(words: Callable[[str], str] = str) -> Iterator[ProgressBar]:
+    """Shows the library's log messages on standard output.
+
+    Args:
+        words: Puts a message into the words of the command line.
+
+    Yields:
+        The `Progress` to pass on.
+    """
     logger = logging.getLogger("tfgraphreg")
     bar = ProgressBar()
-    handler = _Lines(bar)
+    handler = _Lines(bar, words)
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -106,11 +118,11 @@ class ProgressBar:
 class _Lines(logging.Handler):
     """Prints each message at once, so that a log shows it before the work that follows."""
 
-    def __init__(self, bar: ProgressBar):
+    def __init__(self, bar: ProgressBar, words: Callable[[str], str]):
         super().__init__()
-        self._bar = bar
+        self._bar, self._words = bar, words
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a message; an error of the print is the command's, such as a closed pipe."""
         self._bar.clear()
-        print(record.getMessage(), flush=True)
+        print(printable(self._words(record.getMessage())), flush=True)

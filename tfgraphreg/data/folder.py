@@ -124,7 +124,7 @@ def _one_file_an_id(checked: Checked, on_bad_image: str) -> Checked:
             f"Two files have the id {image_id(name)!r}.",
             received=f"{first!r} and {name!r}",
             cure="Rename one of them: an id is the path without the suffix. Or leave out the "
-            "second with --on-bad-image skip.",
+            "second with `on_bad_image=skip`.",
         )
     kept = [row for row, name in enumerate(checked.names) if name not in same]
     return dataclasses.replace(
@@ -155,7 +155,7 @@ def _image_shape(
     (low_h, low_w), (high_h, high_w) = sizes[[0, -1]].tolist()
     notes.append(
         f"The images have {len(sizes)} sizes, from {low_w} x {low_h} to {high_w} x {high_h}: they "
-        f"are resized to {side} x {side}. --image-size chooses another side."
+        f"are resized to {side} x {side}. `image_size` chooses another side."
     )
     return (side, side), channels
 

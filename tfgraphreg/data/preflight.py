@@ -193,7 +193,7 @@ def report_bad(bad: list[tuple[str, str]], root: pathlib.Path, on_bad_image: str
         raise DataError(
             f"{len(bad)} file(s) in {root} cannot be used.",
             received=shown,
-            cure="Mend or remove them, or leave them out with --on-bad-image skip.",
+            cure="Mend or remove them, or leave them out with `on_bad_image=skip`.",
         )
     return [f"{len(bad)} file(s) in {root} are left out: {shown}."]
 

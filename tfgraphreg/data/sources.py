@@ -103,7 +103,7 @@ def _in_user_folder(known, root: pathlib.Path, tried, progress):
         raise DataError(
             "The data folder does not exist.",
             received=str(root),
-            cure="Name an existing folder with --data-dir, or leave it out.",
+            cure="Name an existing folder with `data_dir`, or leave it out.",
         )
     if tfds_files.is_prepared(known.name, root):
         return _from_tfds(known, root, progress)
@@ -136,7 +136,7 @@ def _download(known, data_dir, offline: bool, tried, progress):
 
 def _cure(known: KnownSet) -> str:
     wanted = known.archive if known.archive else f"{known.files[0].name}.gz and its siblings"
-    cure = f"Name a folder that holds {wanted} with --data-dir, or connect to a network."
+    cure = f"Name a folder that holds {wanted} with `data_dir`, or connect to a network."
     if known.debian_package:
         cure += f" On Debian, `apt-get install {known.debian_package[0]}` brings it too."
     return cure
@@ -177,7 +177,7 @@ def _fetch_package(known: KnownSet, cache: pathlib.Path, offline: bool, tried, p
 
 def _user_files(known: KnownSet, root: pathlib.Path) -> dict[str, bytes] | None:
     """The files below a folder that the user names, in any of the usual places."""
-    cure = "Replace it with the original file, or leave out --data-dir."
+    cure = "Replace it with the original file, or leave out `data_dir`."
     for folder in [root, *(root / name for name in known.folders)]:
         files = _read_folder(known, folder, cure) or _read_archive(known, folder, cure)
         files = files or _read_keras(known, folder, cure)

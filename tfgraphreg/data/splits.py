@@ -120,7 +120,7 @@ def labels_beyond_budget(validation: Split, per_class: int) -> str | None:
         return None
     return (
         f"The validation split keeps its {len(validation)} labels beyond the {per_class} a class: "
-        "they choose the best epoch and train nothing. Without --validation-fraction the last "
+        "they choose the best epoch and train nothing. Without `validation_fraction` the last "
         "epoch counts."
     )
 

@@ -92,7 +92,7 @@ def prepared_builder(
         raise DataError(
             "The data folder does not exist.",
             received=str(named[0]),
-            cure="Name an existing folder with --data-dir, or leave it out.",
+            cure="Name an existing folder with `data_dir`, or leave it out.",
         )
     folders = [*named, default_folder()]
     for folder in folders:
@@ -105,7 +105,7 @@ def prepared_builder(
         raise DataError(
             f"The archives of {name} must be fetched by hand.",
             received="no data folder",
-            cure="Name the folder that holds them with --data-dir. "
+            cure="Name the folder that holds them with `data_dir`. "
             + " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split()),
         )
     if not by_hand:
@@ -147,7 +147,7 @@ def _require_network(builder, name: str, folders, offline: bool) -> None:
     raise DataError(
         f"No source has the dataset {name}.",
         received="; ".join(tried),
-        cure="Name a folder in which tensorflow-datasets has prepared it with --data-dir, "
+        cure="Name a folder in which tensorflow-datasets has prepared it with `data_dir`, "
         "or connect to a network.",
     )
 

@@ -92,7 +92,7 @@ def build(
             about["threshold"] = threshold
         elif kind == "radius":
             if radius is None:
-                raise ConfigError("A radius graph needs a `radius`.", cure="Try --graph-radius 1.")
+                raise ConfigError("A radius graph needs a `radius`.", cure="Try `radius=1`.")
             sources, targets, distances = pairs_within(measured, radius, progress=progress)
             about["radius"] = radius
         else:
@@ -221,7 +221,7 @@ def _class_pairs(
             raise ConfigError(
                 "`k` must be smaller than every class in a class graph.",
                 received=f"k={k}, and class number {c} has {size} labeled image(s)",
-                cure=f"Use k <= {size - 1} (--graph-neighbors)."
+                cure=f"Use k <= {size - 1} (`graph_neighbors` of a run)."
                 if size > 1
                 else "Leave that class out, or label more of its images.",
             )

@@ -34,7 +34,7 @@ def check_trainable(graph: SimilarityGraph) -> None:
         raise GraphError(
             f"Edge weights above {_LARGEST:g} make the loss overflow.",
             received=f"a largest weight of {largest:.6g}, of an edge of node {node}",
-            cure="Divide all weights by the largest one: --alpha sets how much the graph counts.",
+            cure="Divide all weights by the largest one: `alpha` sets how much the graph counts.",
         )
 
 

@@ -17,8 +17,10 @@ import numpy as np
 
 from tfgraphreg import config as configs
 from tfgraphreg import storage
-from tfgraphreg.config import TrainConfig
+from tfgraphreg.config import TrainConfig, names_of
 from tfgraphreg.errors import RunError, TFGraphRegError
+from tfgraphreg.graph.settings import GraphSettings
+from tfgraphreg.neighbors.settings import NeighborSettings
 from tfgraphreg.reading import read_json
 from tfgraphreg.runs.folder import CONFIG, METRICS
 from tfgraphreg.training.history import HISTORY, Row, read_history
@@ -30,7 +32,7 @@ METRIC_NAMES = (
     "precision_at_10",
     "mean_average_precision",
 )
-# Of the reports in metrics.json and, once scripts/evaluate.py ran, in evaluation.json; in
+# Of the reports in metrics.json and, once `tfgraphreg evaluate` ran, in evaluation.json; in
 # table.csv and on the page.
 _REPORTED = {
     "classification": (
@@ -49,7 +51,7 @@ _MORE = tuple(
 ALWAYS_SHOWN = ("dataset", "backbone", "distance", "alpha", "neighbors")
 _CONFIDENCE = 0.95
 # What alpha=0 leaves without any effect on training. `distance` still decides the retrieval.
-_GRAPH_ONLY = {*configs.GRAPH_FIELDS, *configs.NEIGHBOR_FIELDS}
+_GRAPH_ONLY = {*names_of(GraphSettings), *names_of(NeighborSettings), "regularize"}
 _FREE_OF_DISTANCE = ("test_accuracy", "test_mean_average_precision")
 
 
@@ -154,7 +156,7 @@ def read_record(path: os.PathLike[str] | str) -> RunRecord:
     if not (path / METRICS).is_file():
         raise RunError(
             f"The run {path} is not finished: it has no {METRICS}.",
-            cure="Finish it: the same command with --resume.",
+            cure="Finish it: the same run with `resume=True`.",
         )
     try:
         config = configs.read(path / CONFIG)
@@ -199,7 +201,7 @@ def compare(runs: Sequence[RunRecord], *, problems: Sequence[str] = ()) -> Compa
         raise RunError(
             "There is no finished run to compare.",
             received="; ".join(problems) or "no run folder",
-            cure="Name folders that scripts/train.py made.",
+            cure="Name folders that training runs made.",
         )
     metrics = [m for m in METRIC_NAMES if _values(runs, m)]
     groups: dict[str, list[RunRecord]] = {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from tfgraphreg.config import AUTO_BACKBONE, TrainConfig
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.model.settings import AUTO_BACKBONE
 from tfgraphreg.neighbors.order import steps_per_epoch
 
 logger = logging.getLogger(__name__)

@@ -67,14 +67,14 @@ class EmbedOptions:
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(
-                    f"`--{name}` must be one of {', '.join(map(str, known))}.",
+                    f"`{name}` must be one of {', '.join(map(str, known))}.",
                     received=str(getattr(self, name)),
                 )
         if self.limit < 10:
-            raise ConfigError("`--limit` must be at least 10.", received=f"limit={self.limit}")
+            raise ConfigError("`limit` must be at least 10.", received=f"limit={self.limit}")
         if self.onto_train and (self.variant != "neighbors" or self.source != "embedding"):
             raise ConfigError(
-                "`--onto-train` needs the variant neighbors and the source embedding.",
+                "`onto_train` needs the variant neighbors and the source embedding.",
                 received=f"variant={self.variant}, source={self.source}",
             )
 

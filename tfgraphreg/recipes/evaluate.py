@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 EVALUATION = "evaluation.json"
 WITHIN = ("train", "test", "all")
 _SHOWN = ("recall_at_1", "recall_at_5", "recall_at_10", "precision_at_10", "mean_average_precision")
+_AGAIN = "Run `tfgraphreg evaluate` again."
 _PROBE_ITEMS = 10_000
 
 
@@ -77,7 +78,7 @@ def evaluate_run(
         DataError: If its data cannot be loaded.
     """
     if within is not None and within not in WITHIN:
-        raise ConfigError(f"`--within` must be one of {', '.join(WITHIN)}.", received=within)
+        raise ConfigError(f"`within` must be one of {', '.join(WITHIN)}.", received=within)
     distance = distance or run.config.distance
     seen = run_outputs(run, progress)
     dataset = seen.dataset
@@ -123,7 +124,7 @@ def read_evaluation(folder: Any) -> dict[str, Any] | None:
         found = read_json(path)
         storage.check_note(path)
     except ValueError as error:
-        raise DataError(f"{path} is broken ({error}).", cure="Run scripts/evaluate.py.") from error
+        raise DataError(f"{path} is broken ({error}).", cure=_AGAIN) from error
     return found
 
 

@@ -122,7 +122,7 @@ def _network(name: str) -> tuple[str | None, str]:
         return None, name
     if not colon or not rest:
         raise ConfigError(
-            f"`--graph-features {kind}:` must name a {'file' if kind == 'file' else 'network'}.",
+            f"`graph_features={kind}:` must name a {'file' if kind == 'file' else 'network'}.",
             received=f"graph_features={name}",
             cure="Try model:saved_models/NAME, backbone:mobilenet or file:vectors.npz.",
         )

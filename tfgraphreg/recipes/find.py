@@ -83,7 +83,7 @@ def search_run(
             unusable or known already.
     """
     if k < 1:
-        raise ConfigError("`--k` must be at least 1.", received=f"k={k}")
+        raise ConfigError("`k` must be at least 1.", received=f"k={k}")
     if not (queries or add or rebuild):
         raise ConfigError("There is nothing to search.", cure="Name image files.")
     search.check_choices(

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg import __version__, storage
-from tfgraphreg.config import GRAPH_FIELDS, GRAPH_KINDS, TrainConfig
+from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.build import build, union
 from tfgraphreg.graph.npz import read_npz, write_npz
+from tfgraphreg.graph.settings import FILES, GRAPH_KINDS, GraphSettings
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import read_tsv
 from tfgraphreg.graph.weights import check_trainable
@@ -31,7 +32,8 @@ def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
         "data": dataset.checksum,
         "nodes": len(dataset.train),
         "versions": {"tfgraphreg": __version__, "faiss": faiss.__version__},
-        **{name: getattr(config, name) for name in (*GRAPH_FIELDS, "seed")},
+        **config.section(GraphSettings),
+        "seed": config.seed,
     }
 
 
@@ -83,7 +85,7 @@ def check_graph(config: TrainConfig) -> None:
     if _is_file(config.graph):
         if not pathlib.Path(config.graph).is_file():
             raise GraphError(
-                "`--graph` names a file that is not there.", received=f"graph={config.graph}"
+                "`graph` names a file that is not there.", received=f"graph={config.graph}"
             )
     elif set(config.graph.split(",")) != {"class"}:
         check_features(config.graph_features)
@@ -115,7 +117,7 @@ def search_note(graph: SimilarityGraph) -> str | None:
     methods = " and ".join(sorted({part["method"] for part in found}))
     return (
         f"Neighbors were searched approximately ({methods}): {min(recalls):.1%} of the "
-        "true ones were found, measured on a sample; --graph-search exact finds all."
+        "true ones were found, measured on a sample; `graph_search=exact` finds all."
     )
 
 
@@ -128,12 +130,12 @@ def _read(path: str, dataset: Dataset, progress: Any) -> SimilarityGraph:
 
 
 def _is_file(graph: str) -> bool:
-    if graph.endswith((".tsv", ".txt", ".npz")) or pathlib.Path(graph).is_file():
+    if graph.endswith(FILES) or pathlib.Path(graph).is_file():
         return True
     unknown = [kind for kind in graph.split(",") if kind not in GRAPH_KINDS]
     if unknown:
         raise ConfigError(
-            f"`--graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV or npz file.",
+            f"`graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV or npz file.",
             received=f"graph={graph}",
             cure="To join kinds, separate them by commas.",
         )

@@ -45,7 +45,7 @@ def compare_runs(
     """
     if not paths and sweep is None:
         raise ConfigError(
-            "There is nothing to compare.", cure="Name run folders, or a file with --sweep."
+            "There is nothing to compare.", cure="Name run folders, or a file with `sweep`."
         )
     failed: list[str] = []
     folders: list[Any] = list(paths)
@@ -121,7 +121,8 @@ def read_embedding(run: RunRecord, name: str = EMBEDDINGS[0]) -> report.Embeddin
         labels = arrays["labels"].astype(np.int64)
     except UNREADABLE_NPZ as error:
         raise DataError(
-            f"{path} is no usable embedding ({error}).", cure="Make it again: scripts/embed.py."
+            f"{path} is no usable embedding ({error}).",
+            cure="Make it again with `tfgraphreg embed`.",
         ) from error
     highest = int(labels.max(initial=-1)) + 1
     return report.Embedding(

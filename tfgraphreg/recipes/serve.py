@@ -90,7 +90,7 @@ def model_folder(run_dir: str | None, model_dir: str | None) -> pathlib.Path:
     """
     if run_dir and model_dir:
         raise ConfigError(
-            "`--run` and `--model` both name the model to ask.",
+            "`run` and `model` both name the model to ask.",
             received=f"run={run_dir}, model={model_dir}",
             cure="Give one of them.",
         )
@@ -106,7 +106,7 @@ def model_folder(run_dir: str | None, model_dir: str | None) -> pathlib.Path:
     if not found:
         raise ModelError(
             "There is no SavedModel under saved_models/.",
-            cure="Train one with scripts/train.py, or name one with --model or --run.",
+            cure="Train one, or name one with `model` or `run`.",
         )
     return found[-1].parent
 

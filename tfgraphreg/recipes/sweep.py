@@ -78,8 +78,7 @@ def grid(settings: dict[Any, Any], out: pathlib.Path) -> dict[str, TrainConfig]:
     from tfgraphreg.recipes.train import check_names
 
     choices = {}
-    for key, value in settings.items():
-        name = str(key).replace("-", "_")
+    for name, value in configs.flat(settings).items():
         if name in _PLACES:
             raise ConfigError(
                 f"A sweep names its runs itself, so `{name}` cannot be set.",
@@ -95,13 +94,21 @@ def grid(settings: dict[Any, Any], out: pathlib.Path) -> dict[str, TrainConfig]:
     if size > _MAX_RUNS:
         raise ConfigError(f"A sweep may have at most {_MAX_RUNS} runs.", received=f"{size} runs")
     runs: dict[str, TrainConfig] = {}
+    idle = set(choices)
     for combination in itertools.product(*choices.values()):
-        config = configs.from_mapping(dict(zip(choices, combination)))
+        # Where a setting changes nothing, all its values give one run: alpha 0 has no neighbors.
+        values = configs.effective(dict(zip(choices, combination)))
+        idle -= values.keys()
+        config = configs.from_mapping(values)
         check_names(config)
         name = run_name(config)
         runs[name] = dataclasses.replace(
             config, run_dir=str(out / name), export_dir=str(out / name / "saved_model"), resume=True
         )
+    for name in sorted(idle):
+        # In none of the runs: then the sweep means something else.
+        for value in choices[name]:
+            configs.from_mapping({**dict(zip(choices, combination)), name: value})
     return runs
 
 
@@ -149,7 +156,7 @@ def command(config: TrainConfig) -> list[str]:
     for field in dataclasses.fields(TrainConfig):
         value = getattr(config, field.name)
         if value is not None and value != field.default:
-            flag = configs.flag(field.name)
+            flag = "--" + field.name.replace("_", "-")
             words.append(flag if value is True else f"{flag}={value}")
     return words
 

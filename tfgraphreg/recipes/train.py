@@ -79,6 +79,15 @@ def train(config: TrainConfig, *, progress: Progress = silent) -> dict[str, Any]
 
 def prepare(config: TrainConfig, progress: Any) -> Material:
     """Loads the data and, if there is a graph term, the graph."""
+    dataset, true_labels = prepare_data(config, progress)
+    graph = summary = None
+    if config.regularized:
+        graph, summary = prepare_graph(config, dataset, true_labels, progress)
+    return Material(dataset, true_labels, graph, summary)
+
+
+def prepare_data(config: TrainConfig, progress: Any) -> tuple[Dataset, np.ndarray]:
+    """The data as trained on, and the training labels before any was hidden; logs what it is."""
     dataset = load_data(config, progress)
     true_labels = dataset.train.labels
     dataset = within_budget(config, dataset)
@@ -89,18 +98,23 @@ def prepare(config: TrainConfig, progress: Any) -> Material:
     )
     for note in dataset.notes:
         logger.info(f"  {note}")
-    graph = summary = None
-    if config.regularized:
-        graph = training_graph(config, dataset, progress)
-        summary = describe_graph(graph, true_labels)
-        agreement = summary["edge_label_agreement"]
-        logger.info(
-            f"Graph: {summary['nodes']} nodes, {summary['edges']} edges"
-            + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
-        )
-        for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
-            logger.info(f"  {sentence}")
-    return Material(dataset, true_labels, graph, summary)
+    return dataset, true_labels
+
+
+def prepare_graph(
+    config: TrainConfig, dataset: Dataset, true_labels: np.ndarray, progress: Any
+) -> tuple[SimilarityGraph, dict[str, Any]]:
+    """The graph over the training images and its summary; logs what it is like."""
+    graph = training_graph(config, dataset, progress)
+    summary = describe_graph(graph, true_labels)
+    agreement = summary["edge_label_agreement"]
+    logger.info(
+        f"Graph: {summary['nodes']} nodes, {summary['edges']} edges"
+        + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
+    )
+    for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
+        logger.info(f"  {sentence}")
+    return graph, summary
 
 
 def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tfgraphreg import config as configs
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import RunError, TFGraphRegError, first_line
+from tfgraphreg.model.settings import AUTO_BACKBONE
 from tfgraphreg.reading import read_json
 from tfgraphreg.storage import EXPORT_META, write_error, write_json
 
@@ -22,7 +23,7 @@ CONFIG = "config.json"
 METRICS = "metrics.json"
 _INPUTS = "inputs.json"
 _LOCK = ".lock"
-_AGAIN = "Delete it, and give the command of the run again with --resume."
+_AGAIN = "Delete it, and make the run again with `resume=True`."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def open_run(config: TrainConfig) -> RunFolder:
     """Makes the folder of a new run, or finds that of an interrupted one.
 
     Raises:
-        RunError: If the folder exists and `--resume` was not given, or belongs to a run with
+        RunError: If the folder exists and `resume` is false, or belongs to a run with
             another config (the message says what differs), or if the exported model would replace
             what is not an earlier one of this run.
         DataError: If the folder cannot be written.
@@ -86,12 +87,12 @@ def open_run(config: TrainConfig) -> RunFolder:
             raise RunError(
                 "The run to resume had another config.",
                 received=f"{'; '.join(different)} (run {path}, then this command)",
-                cure="Give the same flags as before, or another --run-dir.",
+                cure="Give the same settings as before, or another `run_dir`.",
             )
     elif path.exists() and (not path.is_dir() or any(path.iterdir())) and not config.resume:
         raise RunError(
             f"The run folder {path} exists already.",
-            cure="Add --resume to go on with it, or name another --run-dir.",
+            cure="Add `resume=True` to go on with it, or name another `run_dir`.",
         )
     run = RunFolder(path, config)
     _check_export(run)
@@ -119,7 +120,7 @@ def working_on(run: RunFolder) -> Iterator[None]:
     except BlockingIOError as error:
         raise RunError(
             f"Another process is at work in the run folder {run.path}.",
-            cure="Wait until it ends, or name another --run-dir.",
+            cure="Wait until it ends, or name another `run_dir`.",
         ) from error
 
 
@@ -170,7 +171,7 @@ def keep_inputs(run: RunFolder, *, graph_file: str | None) -> None:
             name = features
         raise RunError(
             f"The graph in {name} is not the one that the run {run.path} began with.",
-            cure="Put the earlier file there, or name another --run-dir.",
+            cure="Put the earlier file there, or name another `run_dir`.",
         )
 
 
@@ -184,7 +185,7 @@ def read_run(path: os.PathLike[str] | str) -> RunFolder:
     if not (path / CONFIG).exists():
         raise RunError(
             f"{path} is no run folder: it has no {CONFIG}.",
-            cure="Name a folder under runs/ that scripts/train.py made.",
+            cure="Name a folder that a training run made, such as runs/NAME.",
         )
     run = RunFolder(path, configs.read(path / CONFIG))
     export = _found_export(run)
@@ -194,7 +195,7 @@ def read_run(path: os.PathLike[str] | str) -> RunFolder:
         raise RunError(
             f"The model in {export} is not that of the run {path}: it was replaced by another's.",
             received=f"{'; '.join(different)} (this run, then the model)",
-            cure="Train this run again with an --export-dir of its own.",
+            cure="Train this run again with an `export_dir` of its own.",
         )
     return dataclasses.replace(run, config=dataclasses.replace(run.config, export_dir=str(export)))
 
@@ -220,22 +221,22 @@ def _check_export(run: RunFolder) -> None:
     if target.resolve() in (run.path.resolve(), *run.path.resolve().parents):
         raise RunError(
             "The exported model would replace the folder of its own run.",
-            received=f"--run-dir {run.path}, --export-dir {target}",
-            cure=f"Use --export-dir {run.path / 'export'}.",
+            received=f"run_dir={run.path}, export_dir={target}",
+            cure=f"Use `export_dir={run.path / 'export'}`.",
         )
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not (target / EXPORT_META).exists():
         raise RunError(
             f"{target} exists already and is no exported model, which alone may be replaced.",
-            cure="Name another --export-dir.",
+            cure="Name another `export_dir`.",
         )
     other = _exported(target)
     owner = other.run_dir if other else None
     asked_for = run.config.export_dir is not None
     if owner and not asked_for and pathlib.Path(owner).resolve() != run.path.resolve():
         raise RunError(
-            f"{target} holds the model of another run, {owner}.", cure="Name an --export-dir."
+            f"{target} holds the model of another run, {owner}.", cure="Name an `export_dir`."
         )
 
 
@@ -249,13 +250,13 @@ def finished_metrics(run: RunFolder) -> dict:
     if metrics is None:
         raise RunError(
             f"The run {run.path} is not finished: it has no {METRICS}.",
-            cure="Finish it: the same command with --resume.",
+            cure="Finish it: the same run with `resume=True`.",
         )
     return metrics
 
 
 def _default_path(config: TrainConfig) -> pathlib.Path:
-    backbone = "" if config.backbone == configs.AUTO_BACKBONE else f"-{config.backbone}"
+    backbone = "" if config.backbone == AUTO_BACKBONE else f"-{config.backbone}"
     words = re.sub(r"[^A-Za-z0-9_.-]+", "_", config.dataset + backbone).strip("_")
     root = pathlib.Path("runs")
     if config.resume:

@@ -36,7 +36,7 @@ class StopOnNaN(keras.callbacks.Callback):
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The loss became {loss} at {when}.",
-                cure="Try a smaller --learning-rate or --alpha, or --precision float32.",
+                cure="Try a smaller `learning_rate` or `alpha`, or `precision=float32`.",
             )
 
 

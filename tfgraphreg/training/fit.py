@@ -91,7 +91,7 @@ def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
     except tf.errors.ResourceExhaustedError as error:
         raise TrainingError(
             "A batch does not fit in the memory of the device.",
-            cure="Use a smaller --batch-size, --image-size or --max-neighbors.",
+            cure="Use a smaller `batch_size`, `image_size` or `max_neighbors`.",
         ) from error
     checkpoints.restore_best(best_epoch(recorder.rows) + 1)
     return recorder.rows

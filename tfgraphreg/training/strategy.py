@@ -38,7 +38,7 @@ def check_batch_size(batch_size: int, replicas: int, *, paired: bool) -> None:
     unit = replicas * (2 if paired else 1)
     if batch_size % unit:
         raise ConfigError(
-            f"`--batch-size` must be a multiple of {unit}"
+            f"`batch_size` must be a multiple of {unit}"
             + (", so that no pair is torn apart." if paired else ", the number of replicas."),
             received=f"batch_size={batch_size}, replicas={replicas}",
             cure=f"Use {max(unit, batch_size // unit * unit)}.",

@@ -289,7 +289,7 @@ class Searcher:
             raise DataError(
                 "The search index does not belong to this model.",
                 received=f"an index of model {meta['model']} in {folder}",
-                cure="Build the index again with this model: scripts/search.py --rebuild.",
+                cure="Build the index again with this model: `rebuild=True`.",
             )
         try:
             made = cls(meta["dim"], method=meta["method"], distance=meta["distance"], embed=embed)
@@ -388,7 +388,7 @@ def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
         raise DataError(
             "There is no search index beside this model.",
             received=str(folder),
-            cure="Build one: scripts/search.py --run RUN.",
+            cure="Build one with `tfgraphreg search`.",
         )
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
@@ -406,5 +406,5 @@ def _damaged(folder: pathlib.Path, why: str) -> DataError:
     return DataError(
         "The search index is damaged.",
         received=f"{folder}: {why}",
-        cure="Build it again: scripts/search.py --rebuild.",
+        cure="Build it again: `rebuild=True`.",
     )

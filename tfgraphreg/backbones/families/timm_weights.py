@@ -201,7 +201,7 @@ def _convert(path: str, weight: Any, value: Any) -> np.ndarray:
             "An entry of the state dict must have the size of its weight.",
             received=f"{path}: shape {np.shape(value)} for {shape}",
             cure="Use the weights of the timm model that this variant names. Position embeddings "
-            "fit one image size: use --image-size with that of the weights, such as 224.",
+            "fit one image size: use `image_size` with that of the weights, such as 224.",
         )
     return array
 

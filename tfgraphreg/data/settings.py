@@ -1,0 +1,61 @@
+"""Which data a run is about."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfgraphreg.settings import Effect, Settings, at_least, refuse, setting
+
+BAD_IMAGE = ("error", "skip")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings(Settings):
+    """Which data a run is about; see `tfgraphreg.data.catalog.load`."""
+
+    dataset: str = setting(
+        "fashion_mnist",
+        "dataset: fashion_mnist, mnist, cifar10, digits (needs no network), tfds:NAME, folder:PATH",
+    )
+    data_dir: str | None = setting(
+        None, "folder with the data: original IDX files, archives, or a prepared TFDS folder"
+    )
+    limit: int | None = setting(None, "use only the first N training images, for a quick try")
+    labels_per_class: int | None = setting(
+        None, "keep N labels a class; the other training images stay in the graph, unlabeled"
+    )
+    validation_fraction: float = setting(
+        0.0, "share of the training images set aside to choose the best epoch by, in [0, 1)"
+    )
+    on_bad_image: str = setting(
+        "error", "what to do about files that are no usable image", choices=BAD_IMAGE
+    )
+    cache_images: bool = setting(
+        False, "decode the images of a folder once into a file in the cache, not at every use"
+    )
+    image_size: int | None = setting(
+        None, "side in pixels that the backbone sees. Default: the images' own, if it can take them"
+    )
+
+    EFFECTS = (
+        Effect(
+            ("on_bad_image", "cache_images"),
+            lambda all: all.dataset.startswith("folder:"),
+            "`dataset=folder:PATH`",
+        ),
+        Effect(
+            ("data_dir",),
+            lambda all: all.dataset != "digits" and not all.dataset.startswith("folder:"),
+            "a dataset that is downloaded or prepared",
+        ),
+    )
+
+    def check(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ConfigError: If a value is out of range.
+        """
+        at_least(self, 1, "limit", "labels_per_class", "image_size")
+        if not 0 <= self.validation_fraction < 1:
+            refuse("validation_fraction", "must be in [0, 1)", self.validation_fraction, "Try 0.1.")

@@ -1,0 +1,100 @@
+"""The network of a run, and its graph term."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from tfgraphreg.settings import Effect, Settings, at_least, refuse, setting
+
+# A backbone that the size of the training set decides.
+AUTO_BACKBONE = "auto"
+REGULARIZED = ("embedding", "logits")
+OBJECTIVES = (
+    "auto",
+    "softmax",
+    "sigmoid",
+    "triplet_semihard",
+    "lifted_structured",
+    "npairs",
+    "contrastive",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneSettings(Settings):
+    """The network of a run, and which of its weights learn at what rate."""
+
+    backbone: str = setting(
+        AUTO_BACKBONE,
+        "network: a name that `tfgraphreg backbones` lists; auto: cnn for less than 2,000 training "
+        "images, else mobilenet_v3_small_minimalistic",
+    )
+    weights: str = setting(
+        "none", "start weights: none, imagenet, a file, or timm:FILE.safetensors"
+    )
+    embedding_dim: int = setting(64, "width of the embedding")
+    # A number of stages is naturally written as one; it is kept as a word.
+    freeze: str | int = setting(
+        "none",
+        "what keeps its start weights: none, backbone, or N: the first N of at most 5 stages, "
+        "counted from the pixels. Their batch normalization uses its stored statistics",
+    )
+    backbone_learning_rate: float = setting(
+        1.0, "learning rate of the backbone's last stage as a multiple of the head's"
+    )
+    stage_decay: float = setting(
+        1.0, "learning rate of a stage as a multiple of that of the stage behind it, in (0, 1]"
+    )
+    warmup_epochs: int = setting(
+        0, "epochs at the start in which the head alone is trained and the backbone stays as it is"
+    )
+
+    EFFECTS = (
+        Effect(
+            ("backbone_learning_rate", "stage_decay", "warmup_epochs"),
+            lambda all: all.freeze != "backbone",
+            "a backbone that learns, so not with `freeze=backbone`",
+        ),
+    )
+
+    def check(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ConfigError: If a value is out of range.
+        """
+        at_least(self, 1, "embedding_dim")
+        at_least(self, 0, "warmup_epochs")
+        rate = self.backbone_learning_rate
+        if not (math.isfinite(rate) and rate > 0):
+            refuse("backbone_learning_rate", "must be a finite number > 0", rate, "Try 0.1.")
+        if not 0 < self.stage_decay <= 1:
+            refuse("stage_decay", "must be in (0, 1]", self.stage_decay, "Try 0.7.")
+        if self.freeze not in ("none", "backbone") and not self.freeze.isdecimal():
+            refuse("freeze", "must be none, backbone or a number of stages", self.freeze, "Try 2.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraphTermSettings(Settings):
+    """What pulls an image towards its neighbors, and how strongly."""
+
+    alpha: float = setting(0.1, "weight of the graph term; 0 is plain training")
+    distance: str = setting(
+        "cosine",
+        "distance between an image and its neighbor: euclidean, sqeuclidean, manhattan, "
+        "cosine, ...",
+    )
+    regularize: str = setting("embedding", "what the graph term compares", choices=REGULARIZED)
+
+    # The distance is also that of the retrieval metrics.
+    EFFECTS = (Effect(("regularize",), lambda all: all.alpha > 0, "`alpha` above 0"),)
+
+    def check(self) -> None:
+        """Checks the weight.
+
+        Raises:
+            ConfigError: If it is negative or no number.
+        """
+        if not math.isfinite(self.alpha) or self.alpha < 0:
+            refuse("alpha", "must be a finite number >= 0", self.alpha, "Use 0 for plain training.")
