@@ -73,7 +73,7 @@ def test_small_sets_get_a_small_network_and_enough_steps(caplog):
     caplog.set_level(logging.INFO)
     filled = defaults.fill_in(TrainConfig(dataset="digits"), 252)
     assert (filled.backbone, filled.batch_size) == ("cnn", 16)
-    assert "Chosen for 252 training images: --backbone cnn --batch-size 16" in caplog.text
+    assert "Chosen for 252 training images: backbone=cnn, batch_size=16" in caplog.text
     caplog.clear()
     filled = defaults.fill_in(TrainConfig(), 60_000)
     assert (filled.backbone, filled.batch_size) == ("mobilenet_v3_small_minimalistic", 128)
@@ -100,7 +100,7 @@ def test_diverged_weights_are_never_saved(tmp_path, monkeypatch):
     wild = TrainConfig(
         dataset="digits", limit=120, alpha=0.0, epochs=1, learning_rate=1e38, run_dir="r"
     )
-    with pytest.raises(TFGraphRegError, match="smaller --learning-rate") as caught:
+    with pytest.raises(TFGraphRegError, match="smaller `learning_rate`") as caught:
         train(wild)
     assert isinstance(caught.value, TrainingError)
     # Nothing was saved, so the mended command may use the same folder.

@@ -44,11 +44,11 @@ def fill_in(config: TrainConfig, images: int) -> TrainConfig:
     """The config with backbone and batch size chosen for so many training images; says so."""
     backbone = choose_backbone(config, images)
     batch_size = config.batch_size or choose_batch_size(images, config.epochs)
-    chosen = [f"--backbone {backbone}"] * (backbone == _SMALL_BACKBONE != config.backbone)
-    chosen += [f"--batch-size {batch_size}"] * (config.batch_size is None)
+    chosen = [f"backbone={backbone}"] * (backbone == _SMALL_BACKBONE != config.backbone)
+    chosen += [f"batch_size={batch_size}"] * (config.batch_size is None)
     if chosen and (images < _SMALL_SET or batch_size != _BATCH_SIZES[0]):
-        logger.info(f"Chosen for {images} training images: {' '.join(chosen)}")
+        logger.info(f"Chosen for {images} training images: {', '.join(chosen)}")
     steps = config.epochs * steps_per_epoch(images, batch_size)
     if steps < _STEPS:
-        logger.info(f"  Only {steps} step(s) in all: more --epochs would teach more")
+        logger.info(f"  Only {steps} step(s) in all: more `epochs` would teach more")
     return dataclasses.replace(config, backbone=backbone, batch_size=batch_size)

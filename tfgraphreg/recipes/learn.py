@@ -259,8 +259,8 @@ def _settling(config: TrainConfig, base: keras.Model, dataset: Dataset, steps: i
         if not (finite and all(np.isfinite(values).all() for values in base.get_weights())):
             raise TrainingError(
                 "Training diverged: the network no longer gives finite numbers.",
-                cure="Try a smaller --learning-rate or --alpha in another --run-dir; what this "
-                "run saved before is kept.",
+                cure="Try a smaller `learning_rate` or `alpha` in another `run_dir`. What this run "
+                "saved before is kept.",
             )
 
     return settle

@@ -57,7 +57,7 @@ class TrainingSettings(Settings):
             ConfigError: If a value, or a combination of values, cannot work.
         """
         at_least(self, 1, "epochs", "batch_size")
-        at_least(self, 0, "seed")
+        at_least(self, 0, "seed", most=2**63)
         if self.seed >= 2**31:
             refuse("seed", "must be smaller than 2**31", self.seed, "Use a smaller seed.")
         rate = self.learning_rate
