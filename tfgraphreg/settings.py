@@ -106,6 +106,10 @@ def check_choices(settings: Any) -> None:
             )
 
 
+# As long as a path may be on Linux.
+_LONGEST_TEXT = 4096
+
+
 def without_effect(settings: Any, effects: Iterable[Effect]) -> Iterable[tuple[str, Effect]]:
     """The settings that differ from their defaults and change nothing, each with its rule."""
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}
@@ -164,6 +168,11 @@ def _plain(field: dataclasses.Field, kinds: tuple[type, ...], given: Any) -> Any
         value = os.fspath(value)
     if value is None and types.NoneType in kinds:
         return None
+    if isinstance(value, str) and ("\0" in value or len(value) > _LONGEST_TEXT):
+        raise ConfigError(
+            f"`{field.name}` must be text of at most {_LONGEST_TEXT:,} characters without NUL.",
+            received=shown(field.name, given),
+        )
     if any(_fits(value, kind) for kind in kinds):
         try:
             return kinds[0](value)

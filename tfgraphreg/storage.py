@@ -38,6 +38,7 @@ _UNWRITABLE = {
     errno.EISDIR,
     errno.ENOENT,
     errno.ENAMETOOLONG,
+    errno.ELOOP,
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -75,8 +76,33 @@ def cache_folder() -> pathlib.Path:
     own = os.environ.get("TFGRAPHREG_CACHE")
     if own:
         return pathlib.Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(base).expanduser() / "tfgraphreg"
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tfgraphreg"
+
+
+def user_path(path: os.PathLike[str] | str) -> pathlib.Path:
+    """A path that a person wrote, with `~` expanded. It need not exist.
+
+    Raises:
+        DataError: If no file can have this name: it holds a NUL character, is too long, leads in a
+            circle of links, or begins with the home folder of an unknown user.
+    """
+    text = os.fspath(path)
+    cure = "Write the whole path of the file or folder."
+    shown = repr(text[:200])
+    if "\0" in text:
+        raise DataError("A path cannot hold a NUL character.", received=shown, cure=cure)
+    try:
+        expanded = pathlib.Path(text).expanduser()
+    except RuntimeError as error:
+        raise DataError("There is no such home folder.", received=shown, cure=cure) from error
+    try:
+        os.stat(expanded)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise DataError(
+                f"This path cannot be used ({error.strerror}).", received=shown, cure=cure
+            ) from error
+    return expanded
 
 
 def fingerprint(parts: Any) -> str:

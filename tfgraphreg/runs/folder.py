@@ -76,7 +76,7 @@ def open_run(config: TrainConfig) -> RunFolder:
             what is not an earlier one of this run.
         DataError: If the folder cannot be written.
     """
-    path = pathlib.Path(config.run_dir) if config.run_dir else _default_path(config)
+    path = storage.user_path(config.run_dir) if config.run_dir else _default_path(config)
     saved = path / CONFIG
     if saved.exists() and config.resume:
         before = configs.read(saved)
@@ -132,7 +132,7 @@ def gone_if_it_fails(run: RunFolder) -> Iterator[None]:
     """
     try:
         yield
-    except TFGraphRegError:
+    except Exception:
         left = {path.name for path in run.path.iterdir()}
         if "checkpoints" in left and not any((run.path / "checkpoints").rglob("*.index")):
             left.discard("checkpoints")
@@ -181,7 +181,7 @@ def read_run(path: os.PathLike[str] | str) -> RunFolder:
     Raises:
         RunError: If it is no run folder, or another run's model lies where its own should.
     """
-    path = pathlib.Path(path)
+    path = storage.user_path(path)
     if not (path / CONFIG).exists():
         raise RunError(
             f"{path} is no run folder: it has no {CONFIG}.",
