@@ -307,7 +307,7 @@ def test_the_table_of_own_networks_is_that_of_their_files():
             record = own.record_of(path.stem, variant)
             expected[record.name] = record
     assert {record.name: record for record in own.RECORDS} == expected, (
-        "run scripts/list_own_backbones.py"
+        "run tools/list_own_backbones.py"
     )
 
 

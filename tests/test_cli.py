@@ -129,10 +129,10 @@ def test_backbones_prints_a_table(capsys):
     assert "mobilenet_v2_035" in out and "resnet50" not in out
 
 
-def test_scripts_are_short():
-    for script in (ROOT / "scripts").glob("*.py"):
-        if script.stem in ("train", "build_graph", "evaluate", "predict", "embed", "compare"):
-            assert len(script.read_text().splitlines()) < 20
+def test_scripts_are_the_commands_and_short():
+    scripts = {path.stem.replace("_", "-"): path for path in (ROOT / "scripts").glob("*.py")}
+    assert scripts.keys() == cli.COMMANDS.keys() - {"backbones"}
+    assert all(len(path.read_text().splitlines()) < 20 for path in scripts.values())
 
 
 def test_messages_of_the_library_speak_in_flags():

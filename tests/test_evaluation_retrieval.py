@@ -4,8 +4,8 @@ import references_evaluation as references
 
 from tfgraphreg.distances import DISTANCES, Distance
 from tfgraphreg.errors import ConfigError, DataError, UnknownNameError
-from tfgraphreg.evaluation.nearest import nearest
 from tfgraphreg.evaluation.retrieval import full_retrieval_report, retrieval_report
+from tfgraphreg.search.ranking import nearest
 
 NUMBERS = (
     "recall_at_1",
@@ -276,7 +276,7 @@ def test_fast_search_agrees_with_the_registered_distance_even_on_zero_rows(dista
     [
         ({"queries": np.ones((3, 2))}, "same width. Received: 2 and 4"),
         ({"queries": np.full((3, 4), np.nan)}, "`queries` must be finite"),
-        ({"gallery": np.ones(5)}, r"`gallery` must have the shape \[items, width\]"),
+        ({"gallery": np.ones(5)}, r"`gallery` must be numbers of the shape \[N, D\]"),
         ({"gallery_labels": [0, 1]}, "for each of 5 items"),
         ({"gallery_labels": np.ones((5, 2))}, "same kind"),
         ({"query_ids": [1, 2, 3]}, "must both be given"),

@@ -15,7 +15,7 @@ from tfgraphreg.features.vectors import read_vectors
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.recipes.features import check_features
 from tfgraphreg.recipes.graphs import file_mark
-from tfgraphreg.recipes.train import prepare
+from tfgraphreg.recipes.material import prepare
 
 IDS = ["a", "b", "c"]
 X = np.arange(12, dtype=np.float32).reshape(3, 4)

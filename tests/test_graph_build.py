@@ -6,8 +6,8 @@ from scipy.stats import skew
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.build import build, rewired, union
 from tfgraphreg.graph.diagnostics import diagnose
-from tfgraphreg.graph.metrics import Measured
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.search.measured import Measured
 
 
 def features(n=80, d=5, seed=0):

@@ -176,7 +176,7 @@ def test_vectors_of_any_number_type_and_the_old_name_of_distance():
         assert same(knn_graph(x, metric="euclidean"), expected)
     with pytest.raises(ConfigError, match="give one of them"):
         knn_graph(x, metric="euclidean", distance="manhattan")
-    with pytest.raises(GraphError, match="Features must be numbers"):
+    with pytest.raises(GraphError, match="`features` must be numbers"):
         knn_graph([["a"], ["b"]], k=1)
     with pytest.raises(GraphError, match="NaN or infinity"):
         knn_graph(np.full((3, 2), 1e300), k=1)

@@ -5,10 +5,10 @@ from scipy.spatial import distance as scipy_distance
 
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError, GraphError, UnknownNameError
-from tfgraphreg.graph import search
 from tfgraphreg.graph.knn import knn_graph
-from tfgraphreg.graph.metrics import Measured
-from tfgraphreg.graph.search import nearest
+from tfgraphreg.search import others
+from tfgraphreg.search.measured import Measured
+from tfgraphreg.search.others import nearest_others
 
 SCIPY = {
     "cosine": scipy_distance.cosine,
@@ -29,7 +29,7 @@ def test_neighbors_are_the_nearest(metric, method):
         pytest.skip("FAISS keeps no inverted lists by L1; what is said then is tested below")
     x = features()
     nodes, distances = knn(x, 5, SCIPY[metric])
-    found = nearest(Measured.of(x, metric), 5, method=method)
+    found = nearest_others(Measured.of(x, metric), 5, method=method)
     np.testing.assert_array_equal(found.indices, nodes)
     np.testing.assert_allclose(found.distances, distances, rtol=1e-9)
     assert found.method == method and found.recall == 1.0
@@ -92,7 +92,7 @@ def test_gaussian_weights_equal_loops():
 def test_far_from_the_origin_is_still_exact():
     x = features(50, 5).astype(np.float64) + 1000.0
     nodes, _ = knn(x.astype(np.float32), 4, scipy_distance.euclidean)
-    found = nearest(Measured.of(x, "euclidean"), 4)
+    found = nearest_others(Measured.of(x, "euclidean"), 4)
     np.testing.assert_array_equal(found.indices, nodes)
 
 
@@ -100,8 +100,8 @@ def test_far_from_the_origin_is_still_exact():
 def test_very_large_and_small_features(size):
     x = features(30)
     for metric in ("cosine", "euclidean", "manhattan"):
-        plain = nearest(Measured.of(x, metric), 3).indices
-        scaled = nearest(Measured.of(x * np.float32(size), metric), 3)
+        plain = nearest_others(Measured.of(x, metric), 3).indices
+        scaled = nearest_others(Measured.of(x * np.float32(size), metric), 3)
         np.testing.assert_array_equal(plain, scaled.indices)
         assert np.isfinite(scaled.distances).all()
 
@@ -133,7 +133,7 @@ def clusters(n=6000, width=16):
 
 
 def test_lists_reach_as_far_as_the_neighbors_need(monkeypatch):
-    monkeypatch.setitem(search._EXACT_WORK, "METRIC_L2", 0)
+    monkeypatch.setitem(others._EXACT_WORK, "METRIC_L2", 0)
     for x, metric in ((clusters(), "cosine"), (clusters(), "euclidean")):
         graph = knn_graph(x, k=10, distance=metric)
         truth = knn_graph(x, k=10, distance=metric, method="exact")
@@ -145,11 +145,11 @@ def test_lists_reach_as_far_as_the_neighbors_need(monkeypatch):
 
 
 def test_where_lists_do_not_help_the_search_is_exact_while_it_can_be(monkeypatch):
-    monkeypatch.setitem(search._EXACT_WORK, "METRIC_L2", 0)
+    monkeypatch.setitem(others._EXACT_WORK, "METRIC_L2", 0)
     # Without any structure the neighbors of an item are in all lists.
     x = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
     assert knn_graph(x, k=10).about["method"] == "exact"
-    monkeypatch.setattr(search, "_HARD_WORK", 0)
+    monkeypatch.setattr(others, "_HARD_WORK", 0)
     about = knn_graph(x, k=10).about
     assert about["method"] == "ivf" and about["recall"] < 0.99
     with pytest.raises(GraphError, match=r"no inverted lists for the distance manhattan"):
@@ -192,7 +192,7 @@ def test_other_metrics_are_exact_too(metric, method):
     measured = Measured.of(features(), metric)
     one = measured.distance.array
     nodes, _ = knn(measured.features, 5, lambda a, b: one(a[None], b[None])[0])
-    found = nearest(measured, 5, method=method)
+    found = nearest_others(measured, 5, method=method)
     if method == "exact":
         np.testing.assert_array_equal(found.indices, nodes)
     else:
@@ -203,8 +203,8 @@ def test_a_metric_of_ones_own_and_negative_histograms():
     chebyshev = Distance("my_own", None, lambda x, y: np.abs(x - y).max(-1))
     x = features()
     nodes, _ = knn(x, 5, scipy_distance.chebyshev)
-    np.testing.assert_array_equal(nearest(Measured.of(x, chebyshev), 5).indices, nodes)
+    np.testing.assert_array_equal(nearest_others(Measured.of(x, chebyshev), 5).indices, nodes)
     with pytest.raises(GraphError, match=r"no approximate search for the distance my_own"):
-        nearest(Measured.of(x, chebyshev), 5, method="hnsw")
+        nearest_others(Measured.of(x, chebyshev), 5, method="hnsw")
     with pytest.raises(GraphError, match=r"js compares histograms: features must not be negative"):
         knn_graph(x - 1, k=3, distance="js")

@@ -12,10 +12,10 @@ from tfgraphreg.compat import keras, tf
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.distances import DISTANCES, mahalanobis, register_distance, shrunk_covariance
 from tfgraphreg.evaluation.faithfulness import faithfulness_report
-from tfgraphreg.evaluation.nearest import nearest
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.model.classifier import build_classifier
 from tfgraphreg.model.regularization import GraphRegularization
+from tfgraphreg.search.ranking import nearest
 
 QUICK = ["--dataset", "digits", "--backbone", "fcnn", "--limit", "200", "--batch-size", "64"]
 

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tfgraphreg import cli
+from tfgraphreg.errors import DataError
 
 needs_mde = pytest.mark.skipif(
     find_spec("pymde") is None, reason="PyMDE, of the extra mde, is not installed"
@@ -188,6 +190,48 @@ def test_added_images_that_cannot_stay_are_told_of(run, queries, capsys):
     assert "images that were added to it are lost" in capsys.readouterr().out
 
 
+def test_two_that_add_at_once_and_one_that_builds_anew_lose_nothing(run, tmp_path):
+    from tfgraphreg.recipes.find import search_run
+    from tfgraphreg.runs.folder import read_run
+    from tfgraphreg.visualize.search import Searcher
+
+    opened, rng, names = read_run(run), np.random.default_rng(0), []
+    jobs = [{"rebuild": True}]
+    for number in range(4):
+        names.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(names[-1])
+        jobs.append({"add": names[-1:]})
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        list(pool.map(lambda job: search_run(opened, [], **job), jobs))
+    assert set(names) <= set(Searcher.load(run / "saved_model").ids)
+    assert len(Searcher.load(run / "saved_model")) == 304
+
+
+def test_a_run_that_may_only_be_read_answers(run, queries, capsys, monkeypatch):
+    from tfgraphreg.visualize.search import Searcher
+
+    def refuse(*_):
+        raise DataError("search cannot be written (Read-only file system).")
+
+    # A file stands where pictures go; root may write into any folder, so saving is refused here.
+    (run / "figures").write_text("")
+    monkeypatch.setattr(Searcher, "save", refuse)
+    assert call("search", "--run", run, queries[0], "--k", "2") == 0
+    said = capsys.readouterr()
+    assert "the model says" in said.out and "not kept: search cannot be written" in said.out
+    assert "No picture: " in said.out + said.err
+    assert call("search", "--run", run, "--add", queries[0]) == 2
+    assert "cannot be written" in last_error(capsys)
+
+
+def test_more_results_than_images_are_refused_and_a_picture_stays_small(run, queries, capsys):
+    assert call("search", "--run", run, queries[0], "--k", "10000000000") == 2
+    assert "Use at most 1000." in last_error(capsys)
+    assert call("search", "--run", run, queries[0], "--k", "300") == 0
+    width, height = Image.open(run / "figures" / "search.png").size
+    assert width < 6000 and height < 6000
+
+
 def test_a_kind_of_index_that_there_is_not_is_refused_first(run, queries, capsys):
     assert call("search", "--run", run, "--rebuild") == 0
     capsys.readouterr()
@@ -260,8 +304,8 @@ def test_broken_runs_get_one_line(run, queries, command, damage, capsys):
         (["embed", "--limit", "3"], "`--limit` must be at least 10"),
         (["search"], "nothing to search"),
         (["search", "a.png", "--k", "0"], "`--k` must be at least 1"),
-        (["search", "--rebuild", "--method", "ivf"], "`method` must be one of exact, hnsw"),
-        (["search", "--rebuild", "--distance", "manhattan"], "`distance` must be one of cosine"),
+        (["search", "--rebuild", "--method", "lsh"], "must be one of exact, ivf, hnsw"),
+        (["search", "--rebuild", "--distance", "manhattan"], "must be one of cosine, euclidean"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -11,7 +11,7 @@ from PIL import Image
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import GraphError
 from tfgraphreg.recipes.build_graph import build_graph
-from tfgraphreg.recipes.train import prepare
+from tfgraphreg.recipes.material import prepare
 
 
 @pytest.fixture(autouse=True)

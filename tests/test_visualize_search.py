@@ -1,11 +1,13 @@
 import json
+import time
 
 import numpy as np
 import pytest
 
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, DataError
-from tfgraphreg.visualize.search import Searcher, model_fingerprint, saved_ids
+from tfgraphreg.search.saved import saved_ids
+from tfgraphreg.visualize.search import Searcher, model_fingerprint
 
 faiss = pytest.importorskip("faiss")
 
@@ -66,7 +68,7 @@ def test_hnsw_keeps_its_measured_recall(tmp_path):
     searcher.save(model)
     assert Searcher.load(model).recall == searcher.recall
     before = searcher.recall
-    searcher._index.hnsw.efSearch = 10
+    searcher._index._index.hnsw.efSearch = 10
     searcher.add(_ids(1000, "more"), embeddings=_points(1000, 16, seed=1))
     assert searcher.recall < before
 
@@ -136,16 +138,16 @@ def test_bad_input_is_named_and_adds_nothing(tmp_path):
         searcher.add(["b"], embeddings=_points(1), images=np.zeros((1, 2, 2, 1), np.uint8))
     with pytest.raises(ConfigError, match="needs `embeddings`"):
         searcher.add(["b"], images=np.zeros((1, 2, 2, 1), np.uint8))
-    assert len(searcher) == 1 and searcher._index.ntotal == 1
-    with pytest.raises(ConfigError, match="`method` must be one of exact, hnsw"):
-        Searcher(8, method="ivf")
+    assert len(searcher) == 1 and len(searcher._index) == 1
+    with pytest.raises(ConfigError, match="`method` must be one of exact, ivf, hnsw"):
+        Searcher(8, method="lsh")
     with pytest.raises(DataError, match="there is none"):
         searcher.save(tmp_path)
     with pytest.raises(DataError, match="no search index beside this model"):
         Searcher.load(_model(tmp_path / "model"))
 
 
-@pytest.mark.parametrize("method", ["exact", "hnsw"])
+@pytest.mark.parametrize("method", ["exact", "ivf", "hnsw"])
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_embeddings_come_back_from_a_saved_index(tmp_path, method, distance):
     model, x = _model(tmp_path / "model"), 7 * _points(6)
@@ -167,6 +169,72 @@ def test_an_index_without_lengths_knows_no_embeddings_by_cosine(tmp_path):
     with np.load(model / "search" / "items.npz") as items:
         kept = {name: items[name] for name in items if name != "lengths"}
     np.savez(model / "search" / "items.npz", **kept)
+    # Such an index had no digests either.
+    path = model / "search" / "meta.json"
+    meta = {n: v for n, v in json.loads(path.read_text()).items() if "digest" not in n}
+    path.write_text(json.dumps({**meta, "format": 1}))
     loaded = Searcher.load(model)
     loaded.add(["new"], embeddings=_points(1, seed=3))
     assert loaded.embeddings([0]) is None and len(loaded) == 4
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_inverted_lists_find_what_they_say(tmp_path, distance):
+    x = _points(3000, 16) + 4 * _points(20, 16, seed=1)[np.arange(3000) % 20]
+    exact, lists = (Searcher(16, method=name, distance=distance) for name in ("exact", "ivf"))
+    for searcher in (exact, lists):
+        searcher.add(_ids(2500), embeddings=x[:2500])
+        searcher.add(_ids(500, "late"), embeddings=x[2500:])
+    model = _model(tmp_path / "model")
+    lists.save(model)
+    loaded = Searcher.load(model)
+    truth, mine, again = (s.search(x[::10], k=10) for s in (exact, lists, loaded))
+    shares = [len(np.intersect1d(a, b)) / 10 for a, b in zip(truth.ids, mine.ids)]
+    assert np.mean(shares) > 0.97 and lists.recall == pytest.approx(np.mean(shares), abs=0.03)
+    np.testing.assert_array_equal(mine.ids, again.ids)
+    np.testing.assert_allclose(again.distances, mine.distances)
+
+
+def test_any_flipped_byte_of_an_index_is_seen(tmp_path):
+    model, rng = _model(tmp_path / "model"), np.random.default_rng(0)
+    searcher = Searcher(8)
+    images = rng.integers(0, 256, (40, 6, 6, 1), np.uint8)
+    searcher.add(_ids(40), embeddings=_points(40), images=images, labels=_ids(40, "class"))
+    searcher.save(model)
+    for _ in range(60):
+        path = model / "search" / rng.choice(["index.faiss", "items.npz", "meta.json"])
+        content = bytearray(path.read_bytes())
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        before, _ = path.read_bytes(), path.write_bytes(content)
+        with pytest.raises(DataError) as error:
+            Searcher.load(model)
+        assert "\n" not in str(error.value)
+        path.write_bytes(before)
+    assert Searcher.load(model).search(_points(1), k=1).ids[0, 0] == "item 0"
+    # Files of another index of the same model.
+    other = Searcher(8)
+    other.add(_ids(40), embeddings=_points(40, seed=1))
+    kept = (model / "search" / "meta.json").read_bytes()
+    other.save(model)
+    (model / "search" / "meta.json").write_bytes(kept)
+    with pytest.raises(DataError, match="do not fit together"):
+        Searcher.load(model)
+
+
+def test_a_repeated_id_among_many_is_found_at_once():
+    ids = [*_ids(20_000), "item 19999"]
+    searcher, start = Searcher(4), time.monotonic()
+    with pytest.raises(DataError, match="'item 19999' more than once"):
+        searcher.add(ids, embeddings=np.ones((20_001, 4), np.float32))
+    # A hundredth of this on an idle core; the quadratic way took 39 seconds.
+    assert time.monotonic() - start < 5
+
+
+def test_more_results_than_can_be_are_refused():
+    searcher = Searcher(8)
+    searcher.add(_ids(3), embeddings=_points(3))
+    assert searcher.search(_points(1), k=1000).ids.shape == (1, 1000)
+    for k in (1001, 10**10):
+        with pytest.raises(ConfigError, match=rf"Received: k={k}\. Use at most 1000\."):
+            searcher.search(_points(1), k=k)
+    assert repr(searcher) == "Searcher(3 items, exact, cosine, dim=8)"

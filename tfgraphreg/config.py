@@ -44,7 +44,9 @@ class RunSettings(Settings):
         "folder of the SavedModel; an earlier model there is replaced. "
         "Default: saved_models/<run name>",
     )
-    resume: bool = setting(False, "go on with a run that was interrupted")
+    resume: bool = setting(
+        False, "go on with a run that was interrupted, or give a finished one more epochs"
+    )
 
 
 SECTIONS: dict[str, type[Settings]] = {

@@ -18,6 +18,9 @@ from typing import Any, ClassVar
 
 from tfgraphreg.errors import ConfigError
 
+GIVEN = "given:"
+"""Begins a setting whose value is an object that was passed to `train`, named by its content."""
+
 TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
 """What a value of each type is called in messages."""
 

@@ -1,7 +1,7 @@
 """The networks of `tfgraphreg.backbones.families`, as records.
 
 A family's file imports Keras; the table of records must not. So the values of every `VARIANTS`
-are kept in `own_table`, which scripts/list_own_backbones.py writes and a test compares.
+are kept in `own_table`, which tools/list_own_backbones.py writes and a test compares.
 """
 
 from __future__ import annotations

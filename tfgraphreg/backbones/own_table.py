@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""What own.py knows about each network: written by scripts/list_own_backbones.py."""
+"""What own.py knows about each network: written by tools/list_own_backbones.py."""
 
 from __future__ import annotations
 

@@ -10,16 +10,16 @@ from tfgraphreg.benchmark.results import NAMES
 
 _HEAD = """# How fast it is
 
-Every table was measured by `scripts/benchmark.py`, and this page was made from its JSON file
+Every table was measured by `tfgraphreg benchmark`, and this page was made from its JSON file
 (`docs/benchmarks.json`); no number was written by hand. Contenders of one table take turns in one
 process, so that a busy machine slows all of them alike; shown are medians, and in brackets the
 smallest and the largest measurement.
 
-    python scripts/benchmark.py all                                  # every table, about an hour
-    python scripts/benchmark.py all --quick                          # small sizes, three minutes
-    python scripts/benchmark.py epoch                                # one of {names}
-    python scripts/benchmark.py all --json docs/benchmarks.json --page docs/benchmarks.md
-    python scripts/benchmark.py all --quick --check docs/benchmarks.json
+    tfgraphreg benchmark all                                  # every table, about an hour
+    tfgraphreg benchmark all --quick                          # small sizes, three minutes
+    tfgraphreg benchmark epoch                                # one of {names}
+    tfgraphreg benchmark all --json docs/benchmarks.json --page docs/benchmarks.md
+    tfgraphreg benchmark all --quick --check docs/benchmarks.json
 
 The last command is the regression guard: it fails, with exit status 1, when a ratio is worse than
 the stored one by more than 15%. It compares with results of the same mode and should run on a

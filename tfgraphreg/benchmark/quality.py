@@ -55,7 +55,7 @@ def _one_run(config: TrainConfig) -> dict[str, float]:
     from tfgraphreg.recipes.train import train
     from tfgraphreg.runs.folder import RunFolder
 
-    metrics = train(config)
+    metrics = train(config).metrics
     run = RunFolder(pathlib.Path(config.run_dir), config)
     found = {name: metrics[name] for name in _MEASURES if name in metrics}
     found["mean_edge_distance"] = _edge_distance(run)

@@ -105,7 +105,7 @@ def _first_step(kind: str, tf: Any, lap: Callable[[str], None]) -> None:
         rows = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(60_000).batch(128)
     else:
         from tfgraphreg.config import TrainConfig
-        from tfgraphreg.recipes.train import prepare
+        from tfgraphreg.recipes.material import prepare
 
         compat.load_nsl()
         lap("import of NSL")

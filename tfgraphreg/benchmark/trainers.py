@@ -54,7 +54,7 @@ def ours(
     *,
     strategy: Any = None,
 ) -> Trainer:
-    """Gives the trainer of this project, as `scripts/train.py` trains the config."""
+    """Gives the trainer of this project, as the training recipe builds it."""
     strategy = strategy or tf.distribute.get_strategy()
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.precision)

@@ -153,7 +153,10 @@ def search_parser(parser: ArgumentParser) -> None:
     _add_run(parser)
     parser.add_argument("--k", type=int, default=5, help="images found for each query")
     parser.add_argument(
-        "--method", type=str, default=None, help="exact (default), or hnsw: fast, approximate"
+        "--method",
+        type=str,
+        default=None,
+        help="exact (default), or ivf or hnsw: fast, approximate",
     )
     parser.add_argument("--distance", type=str, default=None, help="cosine or euclidean")
     parser.add_argument(

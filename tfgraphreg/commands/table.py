@@ -42,8 +42,8 @@ def _train(args: Any, progress: Progress) -> int:
     check_names(config)
     start_tensorflow()
 
-    metrics = train(config, progress=progress)
-    show.trained(metrics["export"], metrics)
+    run = train(config, progress=progress)
+    show.trained(run.name, run.metrics)
     return 0
 
 

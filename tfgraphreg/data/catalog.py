@@ -21,6 +21,7 @@ from tfgraphreg.data.splits import divide, keep_labels, labels_beyond_budget, st
 from tfgraphreg.errors import DataError
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.registry import Registry
+from tfgraphreg.settings import GIVEN
 from tfgraphreg.storage import fingerprint
 
 # Of the digits, one image in five is for the test.
@@ -120,6 +121,12 @@ def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:
         UnknownNameError: If there is no such dataset.
         DataError: If ``folder:`` is all there is.
     """
+    if name.startswith(GIVEN):
+        raise DataError(
+            "The run was trained on a dataset that was passed to `train`, and cannot load it.",
+            received=f"dataset={name}",
+            cure="Do this where the dataset is, or train on one that has a name.",
+        )
     if name.startswith("folder:"):
         path = name.removeprefix("folder:")
         if not path.strip():
@@ -157,13 +164,6 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
     if options.labels_per_class is not None:
         train = keep_labels(train, options.labels_per_class, seed=options.seed)
         notes.extend(filter(None, [labels_beyond_budget(validation, options.labels_per_class)]))
-    choices = {
-        "limit": options.limit,
-        "validation_fraction": options.validation_fraction,
-        "labels_per_class": options.labels_per_class,
-        "seed": options.seed,
-        "image_shape": list(dataset.image_shape),
-    }
     return dataclasses.replace(
         dataset,
         train=train,
@@ -171,7 +171,14 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
         test=test,
         notes=tuple(notes),
         left_out=(*dataset.left_out, *_gone(dataset, train, validation, test)),
-        checksum=fingerprint([dataset.checksum, choices]),
+        # By what was chosen, not by the seed that chose: seeds that choose alike share results.
+        checksum=fingerprint(
+            [
+                dataset.checksum,
+                list(dataset.image_shape),
+                *(np.asarray(split.ids, dtype=str) for split in (train, validation, dataset.test)),
+            ]
+        ),
     )
 
 

@@ -111,7 +111,7 @@ class Dataset:
         test: Images to report on.
         class_names: C names, in the order of the label numbers.
         source: In words, where the bytes came from.
-        checksum: A digest of the content, for fingerprints.
+        checksum: A digest of the images of all splits, for fingerprints; labels do not count.
         notes: Sentences that the user should read, such as which images were left out.
         left_out: Ids of images that exist and stand in no split.
     """

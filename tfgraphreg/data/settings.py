@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfgraphreg.settings import Effect, Settings, at_least, refuse, setting
+from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
 BAD_IMAGE = ("error", "skip")
 
@@ -45,8 +45,13 @@ class DataSettings(Settings):
         ),
         Effect(
             ("data_dir",),
-            lambda all: all.dataset != "digits" and not all.dataset.startswith("folder:"),
+            lambda all: all.dataset != "digits" and not all.dataset.startswith(("folder:", GIVEN)),
             "a dataset that is downloaded or prepared",
+        ),
+        Effect(
+            ("limit", "validation_fraction"),
+            lambda all: not all.dataset.startswith(GIVEN),
+            "a dataset that is loaded by name",
         ),
     )
 

@@ -8,26 +8,6 @@ from tfgraphreg.data.dataset import UNLABELED
 from tfgraphreg.errors import DataError
 
 
-def as_matrix(name: str, values, *, dtype=np.float32) -> np.ndarray:
-    """`values` as a finite, contiguous `[N, D]` array.
-
-    Raises:
-        DataError: If it has another rank, no columns, or a value that is not finite.
-    """
-    values = np.ascontiguousarray(values, dtype)
-    if values.ndim != 2 or values.shape[1] == 0:
-        raise DataError(
-            f"`{name}` must have the shape [items, width].", received=f"shape={values.shape}"
-        )
-    if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-        raise DataError(
-            f"`{name}` must be finite.",
-            received=f"a value that is NaN or infinite in row {row}",
-        )
-    return values
-
-
 def as_labels(name: str, labels, count: int) -> np.ndarray:
     """`labels` as `[count]` int64 class numbers or `[count, C]` int8 multi-hot rows.
 

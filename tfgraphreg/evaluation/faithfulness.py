@@ -11,10 +11,10 @@ import numpy as np
 
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, DataError
-from tfgraphreg.evaluation.arrays import as_matrix
-from tfgraphreg.evaluation.nearest import fitted, nearest, prepare, without_own
 from tfgraphreg.evaluation.retrieval import Progress
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.search.measured import as_matrix
+from tfgraphreg.search.ranking import fitted, nearest, prepare, without_own
 
 _PAIRS = 100_000
 

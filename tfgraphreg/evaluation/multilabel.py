@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import DataError
-from tfgraphreg.evaluation.arrays import as_labels, as_matrix, is_labeled
+from tfgraphreg.evaluation.arrays import as_labels, is_labeled
+from tfgraphreg.search.measured import as_matrix
 
 
 def average_precision_voc(

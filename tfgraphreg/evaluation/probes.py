@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError
-from tfgraphreg.evaluation.arrays import as_labels, as_matrix, is_labeled
+from tfgraphreg.evaluation.arrays import as_labels, is_labeled
+from tfgraphreg.search.measured import as_matrix
 
 PROBES = ("knn", "logistic_regression", "linear_svm", "random_forest", "mlp")
 # These give the same classifier for every seed.

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError
-from tfgraphreg.evaluation.arrays import as_labels, as_matrix, is_labeled
-from tfgraphreg.evaluation.nearest import nearest, without_own
+from tfgraphreg.evaluation.arrays import as_labels, is_labeled
+from tfgraphreg.search.measured import as_matrix
+from tfgraphreg.search.ranking import nearest, without_own
 
 Progress = Callable[[int, int], None]
 

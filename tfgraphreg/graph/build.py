@@ -12,10 +12,11 @@ import numpy as np
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.knn import knn_graph
-from tfgraphreg.graph.metrics import Measured, Progress
 from tfgraphreg.graph.radius import pairs_within
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.weights import edge_weights
+from tfgraphreg.progress import Progress
+from tfgraphreg.search.measured import Measured
 
 KINDS = ("knn", "mutual", "threshold", "radius", "class", "random")
 _BLOCK = 2048
@@ -57,7 +58,7 @@ def build(
         radius: Above 0; for ``"radius"`` only.
         labels: `[N]` class numbers (-1 unlabeled), or `[N, C]` multi-hot; for ``"class"``.
         symmetrize: Whether to add the reverse of every edge.
-        method: See `nearest`.
+        method: See `nearest_others`.
         seed: Of whatever is drawn at random.
         progress: Called as ``progress(what, done, total)``.
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError
-from tfgraphreg.graph.metrics import Measured, Progress
-from tfgraphreg.graph.search import nearest
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.weights import edge_weights
+from tfgraphreg.progress import Progress
+from tfgraphreg.search.measured import Measured
+from tfgraphreg.search.others import nearest_others
 
 
 def knn_graph(
@@ -48,7 +49,7 @@ def knn_graph(
         distance: A registered distance or a record of your own.
         weighting: See `edge_weights`; weights lie in (0, 1].
         symmetrize: Whether to add the reverse of every edge; nodes then have k or more neighbors.
-        method: ``"auto"``, ``"exact"``, ``"ivf"`` or ``"hnsw"``; see `nearest`.
+        method: ``"auto"``, ``"exact"``, ``"ivf"`` or ``"hnsw"``; see `nearest_others`.
         seed: Chooses the sample on which the recall of an approximate search is measured.
         threads: Processor cores to use; all of them by default.
         progress: Called as ``progress(what, done, total)``.
@@ -67,7 +68,9 @@ def knn_graph(
         warnings.warn("`metric` is now called `distance`.", DeprecationWarning, stacklevel=2)
         distance = metric
     measured = Measured.of(vectors, distance)
-    found = nearest(measured, k, method=method, seed=seed, threads=threads, progress=progress)
+    found = nearest_others(
+        measured, k, method=method, seed=seed, threads=threads, progress=progress
+    )
     n = len(measured.features)
     sources, targets = np.repeat(np.arange(n), k), found.indices.ravel()
     weights = edge_weights(weighting, measured, sources, targets, found.distances.ravel())

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, GraphError
-from tfgraphreg.graph.metrics import Measured, Progress
-from tfgraphreg.graph.spaces import exact_space
+from tfgraphreg.progress import Progress
+from tfgraphreg.search.measured import Measured
+from tfgraphreg.search.spaces import exact_space
 
 _BLOCK = 2048
 _MOST_EDGES = 200_000_000

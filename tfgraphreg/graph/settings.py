@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from tfgraphreg.settings import Effect, Settings, at_least, refuse, setting
+from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
 GRAPH_KINDS = ("knn", "mutual", "threshold", "radius", "class", "random")
 SEARCHES = ("auto", "exact", "ivf", "hnsw")
@@ -15,12 +15,12 @@ FILES = (".tsv", ".txt", ".npz")
 
 
 def kinds(all: Any) -> set[str]:
-    """The kinds of graph that are built; none for a file of edges.
+    """The kinds of graph that are built; none for a file of edges or a graph that was passed.
 
     A name that is neither may be a file, or a mistake that is told of when files are looked at:
     until then it counts as every kind.
     """
-    if all.graph.endswith(FILES):
+    if all.graph.endswith(FILES) or all.graph.startswith(GIVEN):
         return set()
     found = set(all.graph.split(","))
     return found if found <= set(GRAPH_KINDS) else set(GRAPH_KINDS)

@@ -18,8 +18,8 @@ import numpy as np
 
 from tfgraphreg.errors import ConfigError, GraphError, did_you_mean
 from tfgraphreg.graph.convert import numbers_of
-from tfgraphreg.graph.metrics import Progress
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.progress import Progress
 from tfgraphreg.storage import atomic_path
 
 _LINES = 1 << 17

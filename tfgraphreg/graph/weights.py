@@ -9,8 +9,8 @@ import numpy as np
 
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, GraphError
-from tfgraphreg.graph.metrics import Measured
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.search.measured import Measured
 
 WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "binary")
 

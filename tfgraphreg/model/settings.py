@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from tfgraphreg.settings import Effect, Settings, at_least, refuse, setting
+from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
 # A backbone that the size of the training set decides.
 AUTO_BACKBONE = "auto"
@@ -31,7 +31,9 @@ class BackboneSettings(Settings):
         "images, else mobilenet_v3_small_minimalistic",
     )
     weights: str = setting(
-        "none", "start weights: none, imagenet, a file, or timm:FILE.safetensors"
+        "none",
+        "start weights: none, imagenet, a file, timm:FILE.safetensors, or run:NAME, those of "
+        "another run's best epoch",
     )
     embedding_dim: int = setting(64, "width of the embedding")
     # A number of stages is naturally written as one; it is kept as a word.
@@ -55,6 +57,11 @@ class BackboneSettings(Settings):
             ("backbone_learning_rate", "stage_decay", "warmup_epochs"),
             lambda all: all.freeze != "backbone",
             "a backbone that learns, so not with `freeze=backbone`",
+        ),
+        Effect(
+            ("weights",),
+            lambda all: not all.backbone.startswith(GIVEN),
+            "a backbone that is named, not passed as a model",
         ),
     )
 

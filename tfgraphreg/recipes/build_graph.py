@@ -11,7 +11,7 @@ from tfgraphreg.graph.npz import write_npz
 from tfgraphreg.graph.report import write_report
 from tfgraphreg.graph.tsv import write_tsv
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.recipes.train import prepare
+from tfgraphreg.recipes.material import prepare
 
 logger = logging.getLogger(__name__)
 

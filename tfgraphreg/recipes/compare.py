@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -21,9 +20,8 @@ from tfgraphreg.config import TrainConfig, names_of
 from tfgraphreg.errors import RunError, TFGraphRegError
 from tfgraphreg.graph.settings import GraphSettings
 from tfgraphreg.neighbors.settings import NeighborSettings
-from tfgraphreg.reading import read_json
 from tfgraphreg.runs.folder import CONFIG, METRICS
-from tfgraphreg.training.history import HISTORY, Row, read_history
+from tfgraphreg.runs.run import REPORTED, Run, number, read_finished
 
 METRIC_NAMES = (
     "test_accuracy",
@@ -32,20 +30,10 @@ METRIC_NAMES = (
     "precision_at_10",
     "mean_average_precision",
 )
-# Of the reports in metrics.json and, once `tfgraphreg evaluate` ran, in evaluation.json; in
-# table.csv and on the page.
-_REPORTED = {
-    "classification": (
-        *("top_5_accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "micro_f1"),
-        *("roc_auc", "log_loss", "expected_calibration_error", "cohen_kappa"),
-    ),
-    "retrieval": ("map_at_r", "r_precision", "ndcg", "mean_reciprocal_rank"),
-    "faithfulness": ("edge_neighbor_share", "distance_ratio", "trustworthiness", "continuity"),
-    "probes": ("knn", "logistic_regression", "linear_svm", "random_forest", "mlp"),
-}
+# In table.csv and on the page.
 _MORE = tuple(
     f"{name}_probe" if group == "probes" else name
-    for group, names in _REPORTED.items()
+    for group, names in REPORTED.items()
     for name in names
 )
 ALWAYS_SHOWN = ("dataset", "backbone", "distance", "alpha", "neighbors")
@@ -53,34 +41,6 @@ _CONFIDENCE = 0.95
 # What alpha=0 leaves without any effect on training. `distance` still decides the retrieval.
 _GRAPH_ONLY = {*names_of(GraphSettings), *names_of(NeighborSettings), "regularize"}
 _FREE_OF_DISTANCE = ("test_accuracy", "test_mean_average_precision")
-
-
-@dataclasses.dataclass(frozen=True)
-class RunRecord:
-    """A finished run as its folder tells it.
-
-    Attributes:
-        path: The run folder.
-        config: What the run did.
-        metrics: The content of metrics.json, with the numbers of its reports and of
-            evaluation.json under their own names.
-        history: A row for each epoch.
-    """
-
-    path: pathlib.Path
-    config: TrainConfig
-    metrics: dict[str, Any]
-    history: list[Row]
-
-    @property
-    def name(self) -> str:
-        """The name of the run."""
-        return self.path.name
-
-    @property
-    def graph_file(self) -> str | None:
-        """The digest of the user's own graph, which the config knows by name only."""
-        return self.metrics.get("graph_file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +61,7 @@ class Comparison:
         more: Names of further metrics in the rows, for table.csv and the page.
     """
 
-    runs: list[RunRecord]
+    runs: list[Run]
     rows: list[dict[str, Any]]
     columns: list[str]
     metrics: list[str]
@@ -115,19 +75,19 @@ class Comparison:
         return list(dict.fromkeys(row["dataset"] for row in self.rows))
 
 
-def gather(paths: Iterable[os.PathLike[str] | str]) -> tuple[list[RunRecord], list[str]]:
+def gather(paths: Iterable[os.PathLike[str] | str]) -> tuple[list[Run], list[str]]:
     """Reads run folders; a folder of run folders stands for all of them.
 
     Returns:
         The finished runs, and a sentence for each folder that is broken, unfinished, or says
         the same config and seed as an earlier one.
     """
-    runs: list[RunRecord] = []
+    runs: list[Run] = []
     problems: list[str] = []
-    seen: dict[str, RunRecord] = {}
+    seen: dict[str, Run] = {}
     for path in _run_folders(paths):
         try:
-            run = read_record(path)
+            run = read_finished(path)
         except TFGraphRegError as error:
             problems.append(str(error))
             continue
@@ -142,56 +102,7 @@ def gather(paths: Iterable[os.PathLike[str] | str]) -> tuple[list[RunRecord], li
     return runs, problems
 
 
-def read_record(path: os.PathLike[str] | str) -> RunRecord:
-    """A finished run.
-
-    Raises:
-        RunError: If the folder is missing, broken or of an unfinished run.
-    """
-    path = pathlib.Path(path)
-    if not path.is_dir():
-        raise RunError(f"{path} is no folder.", cure="Name run folders, such as runs/NAME.")
-    if not (path / CONFIG).is_file():
-        raise RunError(f"{path} is no run folder: it has no {CONFIG}.")
-    if not (path / METRICS).is_file():
-        raise RunError(
-            f"The run {path} is not finished: it has no {METRICS}.",
-            cure="Finish it: the same run with `resume=True`.",
-        )
-    try:
-        config = configs.read(path / CONFIG)
-        metrics = read_json(path / METRICS)
-        storage.check_note(path / METRICS)
-        history = read_history(path / HISTORY)
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"The run folder {path} is broken ({error}).") from error
-    if _value(metrics, "test_accuracy") is None:
-        raise RunError(
-            f"The run folder {path} is broken: {METRICS} has no number as test_accuracy."
-        )
-    try:
-        metrics = {**_reported(path, config, metrics), **metrics}
-    except (TypeError, AttributeError, TFGraphRegError) as error:
-        raise RunError(f"The run folder {path} is broken ({error}).") from error
-    return RunRecord(path, config, metrics, history)
-
-
-def _reported(path: pathlib.Path, config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:
-    """The single numbers of the reports about a run."""
-    from tfgraphreg.recipes.evaluate import read_evaluation
-
-    reports = {"classification": metrics.get("classification")}
-    evaluation = read_evaluation(path) or {}
-    if evaluation.get("retrieval_distance") == config.distance:
-        reports.update({name: evaluation.get(name) for name in ("retrieval", "faithfulness")})
-    probes = evaluation.get("probes") or {}
-    found = {f"{name}_probe": row.get("accuracy") for name, row in probes.items()}
-    for group, report in reports.items():
-        found.update({name: (report or {}).get(name) for name in _REPORTED[group]})
-    return found
-
-
-def compare(runs: Sequence[RunRecord], *, problems: Sequence[str] = ()) -> Comparison:
+def compare(runs: Sequence[Run], *, problems: Sequence[str] = ()) -> Comparison:
     """The table of finished runs.
 
     Raises:
@@ -204,7 +115,7 @@ def compare(runs: Sequence[RunRecord], *, problems: Sequence[str] = ()) -> Compa
             cure="Name folders that training runs made.",
         )
     metrics = [m for m in METRIC_NAMES if _values(runs, m)]
-    groups: dict[str, list[RunRecord]] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
         mark = storage.fingerprint([_without(run.config, {"seed"}), run.graph_file])
         groups.setdefault(mark, []).append(run)
@@ -247,7 +158,7 @@ def _run_folders(paths: Iterable[os.PathLike[str] | str]) -> list[pathlib.Path]:
 
 
 def _row(
-    group: list[RunRecord], runs: Sequence[RunRecord], columns: list[str], metrics: list[str]
+    group: list[Run], runs: Sequence[Run], columns: list[str], metrics: list[str]
 ) -> dict[str, Any]:
     config = dataclasses.asdict(group[0].config)
     row: dict[str, Any] = {name: config[name] for name in columns}
@@ -267,20 +178,18 @@ def _row(
     return row
 
 
-def _paired_differences(
-    group: list[RunRecord], runs: Sequence[RunRecord], metric: str
-) -> list[float]:
+def _paired_differences(group: list[Run], runs: Sequence[Run], metric: str) -> list[float]:
     found = []
     for run in group:
         plain = baseline_of(run, runs, metric)
-        left = _value(run.metrics, metric)
-        right = _value(plain.metrics, metric) if plain else None
+        left = number(run.metrics, metric)
+        right = number(plain.metrics, metric) if plain else None
         if left is not None and right is not None:
             found.append(left - right)
     return found
 
 
-def baseline_of(run: RunRecord, runs: Sequence[RunRecord], metric: str) -> RunRecord | None:
+def baseline_of(run: Run, runs: Sequence[Run], metric: str) -> Run | None:
     """The run with alpha=0 and the same seed that differs from `run` in nothing that matters.
 
     Settings of the graph do not change a run without a graph term, so they may differ; where
@@ -310,7 +219,7 @@ def _shown_columns(found: list[TrainConfig]) -> list[str]:
     return [*ALWAYS_SHOWN, *(n for n in fields if n in vary and n not in ALWAYS_SHOWN)]
 
 
-def _notes(runs: Sequence[RunRecord], rows: list[dict[str, Any]], metrics: list[str]) -> list[str]:
+def _notes(runs: Sequence[Run], rows: list[dict[str, Any]], metrics: list[str]) -> list[str]:
     notes = []
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     if len(datasets) > 1:
@@ -323,6 +232,12 @@ def _notes(runs: Sequence[RunRecord], rows: list[dict[str, Any]], metrics: list[
         notes.append(
             "The runs were made with different versions of packages (see their metrics.json)."
         )
+    pieces = sum(bool(run.metrics.get("continued_after")) for run in runs)
+    if pieces:
+        notes.append(
+            f"{pieces} of the {len(runs)} runs were given more epochs after their last: their "
+            "learning rate is not that of a run of one piece."
+        )
     alone = sum(row["alpha"] > 0 and row[f"{metrics[0]}_pairs"] < row["runs"] for row in rows)
     if alone:
         notes.append(
@@ -332,16 +247,9 @@ def _notes(runs: Sequence[RunRecord], rows: list[dict[str, Any]], metrics: list[
     return notes
 
 
-def _values(runs: Sequence[RunRecord], name: str) -> list[float]:
-    found = (_value(run.metrics, name) for run in runs)
+def _values(runs: Sequence[Run], name: str) -> list[float]:
+    found = (number(run.metrics, name) for run in runs)
     return [value for value in found if value is not None]
-
-
-def _value(metrics: dict[str, Any], name: str) -> float | None:
-    value = metrics.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def _sort_key(value: Any) -> tuple[int, float, str]:

@@ -8,6 +8,7 @@ import logging
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.model.settings import AUTO_BACKBONE
 from tfgraphreg.neighbors.order import steps_per_epoch
+from tfgraphreg.recipes.start import RUN, backbone_of_start
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ def choose_backbone(config: TrainConfig, images: int | None = None) -> str:
     """
     if config.backbone != AUTO_BACKBONE:
         return config.backbone
+    if config.weights.startswith(RUN):
+        return backbone_of_start(config)
     from_scratch = config.weights == "none" and config.freeze == "none"
     small = images is not None and images < _SMALL_SET and from_scratch
     return _SMALL_BACKBONE if small else _BACKBONE
@@ -40,10 +43,16 @@ def choose_batch_size(images: int, epochs: int) -> int:
     return next(fitting, _BATCH_SIZES[-1])
 
 
-def fill_in(config: TrainConfig, images: int) -> TrainConfig:
-    """The config with backbone and batch size chosen for so many training images; says so."""
+def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> TrainConfig:
+    """The config with backbone and batch size chosen for so many training images; says so.
+
+    Args:
+        config: The config.
+        images: Number of training images.
+        epochs: Those that the run began with, if it was given more since.
+    """
     backbone = choose_backbone(config, images)
-    batch_size = config.batch_size or choose_batch_size(images, config.epochs)
+    batch_size = config.batch_size or choose_batch_size(images, epochs or config.epochs)
     chosen = [f"backbone={backbone}"] * (backbone == _SMALL_BACKBONE != config.backbone)
     chosen += [f"batch_size={batch_size}"] * (config.batch_size is None)
     if chosen and (images < _SMALL_SET or batch_size != _BATCH_SIZES[0]):

@@ -12,12 +12,12 @@ import numpy as np
 from tfgraphreg import storage
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.errors import ConfigError, DataError
-from tfgraphreg.evaluation.nearest import nearest, without_own
 from tfgraphreg.features import extract
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.figures import FOLDER
 from tfgraphreg.runs.folder import RunFolder, finished_metrics
 from tfgraphreg.runs.outputs import RunOutputs, run_outputs, within_budget
+from tfgraphreg.search.ranking import nearest, without_own
 from tfgraphreg.visualize import figures, grids
 from tfgraphreg.visualize.mde import VARIANTS, Layout, layout, load_pymde
 from tfgraphreg.visualize.projector import write_projector

@@ -10,21 +10,19 @@ import numpy as np
 
 from tfgraphreg import storage
 from tfgraphreg.data.dataset import Dataset, Split
-from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
+from tfgraphreg.errors import ConfigError, TFGraphRegError
 from tfgraphreg.evaluation.classification import classification_report
 from tfgraphreg.evaluation.retrieval import full_retrieval_report, retrieval_report
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.reading import read_json
-from tfgraphreg.runs.folder import RunFolder
+from tfgraphreg.runs.folder import EVALUATION, RunFolder
 from tfgraphreg.runs.outputs import RunOutputs, ask, run_outputs, within_budget
+from tfgraphreg.settings import GIVEN
 
 logger = logging.getLogger(__name__)
 
-EVALUATION = "evaluation.json"
 WITHIN = ("train", "test", "all")
 _SHOWN = ("recall_at_1", "recall_at_5", "recall_at_10", "precision_at_10", "mean_average_precision")
-_AGAIN = "Run `tfgraphreg evaluate` again."
 _PROBE_ITEMS = 10_000
 
 
@@ -108,23 +106,6 @@ def evaluate_run(
         drawn = draw_figures(seen, found, graph, distance, progress)
         logger.info(f"Figures: {run.path / 'figures'}: {', '.join(drawn)}")
     logger.info(f"All numbers: {run.path / EVALUATION}")
-    return found
-
-
-def read_evaluation(folder: Any) -> dict[str, Any] | None:
-    """The content of a run folder's evaluation.json, or None if there is none.
-
-    Raises:
-        DataError: If it is no JSON object.
-    """
-    path = folder / EVALUATION
-    if not path.exists():
-        return None
-    try:
-        found = read_json(path)
-        storage.check_note(path)
-    except ValueError as error:
-        raise DataError(f"{path} is broken ({error}).", cure=_AGAIN) from error
     return found
 
 
@@ -221,7 +202,7 @@ def _faithfulness(
     dataset = within_budget(config, seen.dataset)
     k = min(10, (count - 1) // 2)
     features = None
-    if k:
+    if k and not config.graph_features.startswith(GIVEN):
         features = graph_features(config, dataset, progress)
     found = faithfulness_report(
         graph,

@@ -11,10 +11,13 @@ import numpy as np
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.errors import ConfigError, ModelError
+from tfgraphreg.errors import ConfigError, DataError, ModelError
 from tfgraphreg.features.vectors import check_vectors_file, read_vectors
+from tfgraphreg.settings import GIVEN
 
 _BATCH = 128
+# One for all runs, so that runs that differ in their seed share features and graph.
+FEATURE_SEED = 0
 
 
 def check_features(name: str) -> None:
@@ -86,13 +89,19 @@ def graph_features(config: TrainConfig, dataset: Dataset, progress: Any) -> np.n
     `read_vectors`. All others come from the features room.
 
     Args:
-        config: Names the features and the seed.
+        config: Names the features; its seed is that of a network with random weights only.
         dataset: Its training images are described.
         progress: Called as ``progress(what, done, total)``.
     """
     from tfgraphreg.features import extract
     from tfgraphreg.features.registry import cached_rows
 
+    if config.graph_features.startswith(GIVEN):
+        raise DataError(
+            "The graph was built from vectors that were passed to `train`, which kept none.",
+            received=f"graph_features={config.graph_features}",
+            cure="Do this where the vectors are, or name a file of them by `graph_features`.",
+        )
     images, checksum = dataset.train.images, dataset.checksum
     folder = storage.cache_folder() / "features"
     kind, name = _network(config.graph_features)
@@ -102,7 +111,7 @@ def graph_features(config: TrainConfig, dataset: Dataset, progress: Any) -> np.n
         return extract(
             config.graph_features,
             images,
-            seed=config.seed,
+            seed=FEATURE_SEED,
             progress=progress,
             cache_dir=folder,
             fingerprint_key=checksum,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.data.dataset import Dataset, Split
-from tfgraphreg.evaluation.nearest import nearest
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.runs.outputs import RunOutputs
+from tfgraphreg.search.ranking import nearest
 from tfgraphreg.training.history import HISTORY, read_history
 from tfgraphreg.visualize import figures, grids
 from tfgraphreg.visualize.style import save

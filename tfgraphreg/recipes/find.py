@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from tfgraphreg import storage
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.export import Predictor
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.figures import FOLDER
 from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.runs.outputs import ask, load_data
-from tfgraphreg.visualize import search
+from tfgraphreg.search.saved import FOLDER as FOLDER_OF_INDEX
+from tfgraphreg.search.saved import saved_ids
 from tfgraphreg.visualize.grids import retrieval_grid
-from tfgraphreg.visualize.search import Searcher
+from tfgraphreg.visualize.search import DISTANCES, Searcher
 from tfgraphreg.visualize.style import save
 
 logger = logging.getLogger(__name__)
 
-# Rows of one figure.
+# Rows and columns of one figure.
 _MOST_DRAWN = 12
+_MOST_NEAR = 20
+_LOCK = ".search.lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +70,7 @@ def search_run(
         run: The run.
         queries: Image files.
         k: Images for each query.
-        method: ``"exact"`` or ``"hnsw"``; that of the index, else exact, if None.
+        method: ``"exact"``, ``"ivf"`` or ``"hnsw"``; that of the index, else exact, if None.
         distance: ``"cosine"`` or ``"euclidean"``; that of the index, else that of the run where
             it is one of these and else cosine, if None.
         add: Image files to add to the index under their names.
@@ -86,45 +91,77 @@ def search_run(
         raise ConfigError("`k` must be at least 1.", received=f"k={k}")
     if not (queries or add or rebuild):
         raise ConfigError("There is nothing to search.", cure="Name image files.")
-    search.check_choices(
-        method=search.METHODS[0] if method is None else method,
-        distance=search.DISTANCES[0] if distance is None else distance,
-    )
+    # Refuses a method or a distance that there is not, before anything is loaded.
+    Searcher(1, method=method or "exact", distance=distance or "cosine")
     predictor = Predictor(run.export_path)
-    searcher = _searcher(run, predictor, method, distance, rebuild, progress)
-    if add:
-        _add(searcher, predictor, add)
-        searcher.save(run.export_path)
-        logger.info(f"Added {len(add)} images; the index holds {len(searcher)}.")
+    searcher = None if add or rebuild else _fitting(_saved(run), method, distance)
+    if searcher is None:
+        with _alone(run, must=bool(add or rebuild)):
+            searcher = _writable(run, predictor, method, distance, rebuild, bool(add), progress)
+            if add:
+                _add(searcher, predictor, add)
+                searcher.save(run.export_path)
+                logger.info(f"Added {len(add)} images; the index holds {len(searcher)}.")
+    else:
+        logger.info(f"Index: {len(searcher)} images, {_how(searcher)}, beside {run.export_path}")
     return _answer(run, predictor, searcher, queries, k) if queries else []
 
 
-def _searcher(
+@contextlib.contextmanager
+def _alone(run: RunFolder, *, must: bool) -> Iterator[None]:
+    """Keeps others from changing the index meanwhile, so that nothing that they add is lost.
+
+    Where no file can be made, as in a folder that may only be read, an index cannot be changed
+    either: an error if it `must` be.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(storage.lock(run.path / _LOCK, wait=True))
+            storage.remove_leftovers(run.export_path / FOLDER_OF_INDEX)
+        except DataError:
+            if must:
+                raise
+        yield
+
+
+def _saved(run: RunFolder) -> Searcher | None:
+    exists = (run.export_path / FOLDER_OF_INDEX).exists()
+    return Searcher.load(run.export_path) if exists else None
+
+
+def _fitting(found: Searcher | None, method: str | None, distance: str | None) -> Searcher | None:
+    if found is None or method not in (None, found.method):
+        return None
+    return found if distance in (None, found.distance) else None
+
+
+def _writable(
     run: RunFolder,
     predictor: Predictor,
     method: str | None,
     distance: str | None,
     rebuild: bool,
+    add: bool,
     progress: Progress,
 ) -> Searcher:
+    """The index as it is, or a new one where there is none that fits; call it in `_alone`."""
     before = None
-    existed = (run.export_path / search.FOLDER).exists()
-    if existed:
-        try:
-            before = Searcher.load(run.export_path)
-        except DataError:
-            if not rebuild:
-                raise
+    existed = (run.export_path / FOLDER_OF_INDEX).exists()
+    try:
+        before = _saved(run)
+    except DataError:
+        if not rebuild:
+            raise
     if before is not None:
-        if not rebuild and method in (None, before.method) and distance in (None, before.distance):
-            logger.info(f"Index: {len(before)} images, {_how(before)}, beside {run.export_path}")
-            return before
+        fitting = None if rebuild else _fitting(before, method, distance)
+        if fitting is not None:
+            return fitting
         logger.info(
             f"The index is {before.method} by {before.distance} distance and is built again."
         )
         method, distance = method or before.method, distance or before.distance
     own = run.config.distance
-    distance = distance or (own if own in search.DISTANCES else search.DISTANCES[0])
+    distance = distance or (own if own in DISTANCES else DISTANCES[0])
     made = Searcher(predictor.embedding_dim, method=method or "exact", distance=distance)
     _add_training_images(made, run, predictor, progress)
     trained = len(made)
@@ -132,9 +169,14 @@ def _searcher(
         _keep_added(made, before)
     elif existed:
         _tell_lost(made, run)
-    folder = made.save(run.export_path)
     kept = f" and {len(made) - trained} added ones" if len(made) > trained else ""
-    logger.info(f"Index: {trained} training images{kept}, {_how(made)}, written to {folder}")
+    try:
+        where = f"written to {made.save(run.export_path)}"
+    except DataError as error:
+        if rebuild or add:
+            raise
+        where = f"not kept: {error}"
+    logger.info(f"Index: {trained} training images{kept}, {_how(made)}, {where}")
     return made
 
 
@@ -169,7 +211,7 @@ def _keep_added(made: Searcher, before: Searcher) -> None:
 def _tell_lost(made: Searcher, run: RunFolder) -> None:
     """Says which added images an index that this model cannot use takes with it."""
     try:
-        added = np.setdiff1d(search.saved_ids(run.export_path), made.ids)
+        added = np.setdiff1d(saved_ids(run.export_path), made.ids)
     except DataError:
         logger.info(
             "The index before is damaged: images that were added to it are lost; add them again."
@@ -187,7 +229,7 @@ def _how(searcher: Searcher) -> str:
     if searcher.method == "exact":
         return f"exact search by {searcher.distance} distance"
     return (
-        f"approximate search (HNSW) by {searcher.distance} distance, "
+        f"approximate search ({searcher.method.upper()}) by {searcher.distance} distance, "
         f"recall of the ten nearest {searcher.recall:.4f} as measured"
     )
 
@@ -231,8 +273,11 @@ def _answer(
     if searcher.thumbnails is not None:
         guesses = [answers[place].guess for place in good]
         picture = _picture(searcher, images, guesses, found)
-        written = save(picture, run.path / FOLDER / "search")
-        logger.info(f"Picture: {written[0]}")
+        try:
+            logger.info(f"Picture: {save(picture, run.path / FOLDER / 'search')[0]}")
+        except DataError as error:
+            # The answer needs no picture: the run may lie where nobody may write.
+            logger.warning(f"No picture: {error}")
     return answers
 
 
@@ -246,7 +291,7 @@ def _picture(
     drawn = np.stack(images[:_MOST_DRAWN])
     names = list(dict.fromkeys([*guesses, *found.labels.ravel().tolist()]))
     number = {name: place for place, name in enumerate(names)}
-    near = found.positions[: len(drawn)]
+    near = found.positions[: len(drawn), :_MOST_NEAR]
     near = near[:, (near >= 0).all(axis=0)]
     used, places = np.unique(near, return_inverse=True)
     labels = found.labels[: len(drawn), : near.shape[1]].ravel()

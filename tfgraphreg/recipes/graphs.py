@@ -19,42 +19,72 @@ from tfgraphreg.graph.settings import FILES, GRAPH_KINDS, GraphSettings
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import read_tsv
 from tfgraphreg.graph.weights import check_trainable
+from tfgraphreg.progress import Progress
 from tfgraphreg.recipes.features import check_features, features_mark, graph_features
+from tfgraphreg.settings import GIVEN
 
 logger = logging.getLogger(__name__)
 
+_ALL_EDGES = "ll,lu,uu"
 
-def graph_key(config: TrainConfig, dataset: Dataset) -> dict[str, Any]:
-    """Everything that a graph depends on, for fingerprints."""
+
+def graph_seed(config: TrainConfig) -> int:
+    """The seed of a config's graph: its own only where edges are drawn at random.
+
+    All others are built with one seed, so that runs that differ in theirs share a graph.
+    """
+    return config.seed if {"class", "random"} & set(config.graph.split(",")) else 0
+
+
+def _graph_key(config: TrainConfig, dataset: Dataset, vectors: np.ndarray | None) -> Any:
+    """What the edges depend on, for fingerprints, and nothing else."""
     import faiss
 
+    of_labels = "class" in config.graph.split(",") or config.edge_kinds != _ALL_EDGES
     return {
         "data": dataset.checksum,
         "nodes": len(dataset.train),
+        "labels": dataset.train.labels if of_labels else None,
         "versions": {"tfgraphreg": __version__, "faiss": faiss.__version__},
         **config.section(GraphSettings),
-        "seed": config.seed,
+        "seed": graph_seed(config),
+        "network": features_mark(config) if vectors is None else None,
     }
 
 
-def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGraph:
+def training_graph(
+    config: TrainConfig,
+    dataset: Dataset,
+    progress: Progress,
+    *,
+    graph: SimilarityGraph | None = None,
+    vectors: np.ndarray | None = None,
+) -> SimilarityGraph:
     """The graph over the training images: a file's, the cache's, or a new one.
+
+    Args:
+        config: Says which graph; `symmetrize` and `edge_kinds` also act on one that is passed.
+        dataset: Its training images are the nodes.
+        progress: Called while work goes on.
+        graph: A graph to take instead of building one.
+        vectors: `[N, D]`, what the graph compares instead of the config's features.
 
     Raises:
         ConfigError: If the kind of graph is unknown.
         GraphError: If a file is wrong, or the graph cannot be built from these images.
     """
-    if _is_file(config.graph):
+    if graph is None and _is_file(config.graph):
         graph = _read(config.graph, dataset, progress)
         if graph.about.get("outside_dropped"):
             logger.info(
                 f"Graph: {graph.about['outside_dropped']} edges of {config.graph} to images that "
                 "are not for training were left out"
             )
+    if graph is not None:
         check_trainable(graph)
         return _kept_edges(config, dataset, graph.symmetrized() if config.symmetrize else graph)
-    key = {**graph_key(config, dataset), "network": features_mark(config)}
-    path = storage.cache_folder() / "graphs" / f"{storage.fingerprint(key)}.npz"
+    key = storage.fingerprint(_graph_key(config, dataset, vectors))
+    path = storage.cache_folder() / "graphs" / f"{key}.npz"
     # A function of the user's own may change under its name.
     kept = not DISTANCES.get(config.graph_metric).own
     if kept and path.exists():
@@ -66,7 +96,7 @@ def training_graph(config: TrainConfig, dataset: Dataset, progress: Any) -> Simi
             return graph
         except (GraphError, OSError, ValueError):
             logger.info("Graph: the cached file is damaged and is built again")
-    graph = _kept_edges(config, dataset, _build(config, dataset, progress))
+    graph = _kept_edges(config, dataset, _build(config, dataset, progress, vectors))
     if kept:
         with storage.sealed_path(path) as part:
             write_npz(graph, dataset.train.ids, part)
@@ -87,6 +117,8 @@ def check_graph(config: TrainConfig) -> None:
             raise GraphError(
                 "`graph` names a file that is not there.", received=f"graph={config.graph}"
             )
+    elif config.graph_features.startswith(GIVEN) or config.graph.startswith(GIVEN):
+        return
     elif set(config.graph.split(",")) != {"class"}:
         check_features(config.graph_features)
 
@@ -130,6 +162,8 @@ def _read(path: str, dataset: Dataset, progress: Any) -> SimilarityGraph:
 
 
 def _is_file(graph: str) -> bool:
+    if graph.startswith(GIVEN):
+        return False
     if graph.endswith(FILES) or pathlib.Path(graph).is_file():
         return True
     unknown = [kind for kind in graph.split(",") if kind not in GRAPH_KINDS]
@@ -142,11 +176,13 @@ def _is_file(graph: str) -> bool:
     return False
 
 
-def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGraph:
+def _build(
+    config: TrainConfig, dataset: Dataset, progress: Progress, vectors: np.ndarray | None
+) -> SimilarityGraph:
     kinds = config.graph.split(",")
     features = np.zeros((len(dataset.train), 1), np.float32)  # a class graph compares labels only
     if set(kinds) != {"class"}:
-        features = graph_features(config, dataset, progress)
+        features = graph_features(config, dataset, progress) if vectors is None else vectors
     graphs = [
         build(
             kind,
@@ -159,7 +195,7 @@ def _build(config: TrainConfig, dataset: Dataset, progress: Any) -> SimilarityGr
             radius=config.graph_radius,
             method=config.graph_search,
             symmetrize=config.symmetrize,
-            seed=config.seed,
+            seed=graph_seed(config),
             progress=progress,
         )
         for kind in kinds
@@ -171,7 +207,7 @@ def _kept_edges(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph) -
     """Drops edges by what is known of their two ends, as Neural Graph Machines may."""
     kinds = set(config.edge_kinds.split(","))
     labeled = dataset.train.labeled
-    if kinds == {"ll", "lu", "uu"} or (labeled.all() and "ll" in kinds):
+    if kinds == set(_ALL_EDGES.split(",")) or (labeled.all() and "ll" in kinds):
         return graph
     sources = graph.sources()
     known = labeled[sources].astype(int) + labeled[graph.indices]

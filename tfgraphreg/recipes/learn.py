@@ -18,7 +18,7 @@ from tfgraphreg.compat import keras
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
-from tfgraphreg.errors import TrainingError
+from tfgraphreg.errors import ModelError, TrainingError
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.model.classifier import build_classifier, infer, parameters
 from tfgraphreg.model.objectives import check_objective
@@ -28,8 +28,9 @@ from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.neighbors.packed import packed_batches
 from tfgraphreg.neighbors.packing import pack
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.recipes.graphs import graph_key
+from tfgraphreg.recipes.start import RUN, start_from
 from tfgraphreg.runs.folder import RunFolder
+from tfgraphreg.settings import GIVEN
 from tfgraphreg.training.augmentation import build_augmenter, build_label_mixer
 from tfgraphreg.training.batch_norm import ENOUGH_STEPS, BatchNormAverages, cap_momentum
 from tfgraphreg.training.fit import FitPlan, fit
@@ -45,6 +46,9 @@ _NSL_BYTES = 256 << 20
 
 # Matchings drawn to measure how often each edge is: the error of a chance of 0.1 is then 0.02.
 _MATCHINGS = 200
+
+# Of a network that was passed: Adam's own default.
+_LEARNING_RATE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +79,11 @@ def learn(
     _make_repeatable(config)
     steps = steps_per_epoch(len(dataset.train), config.batch_size)
     with strategy.scope():
-        model = build_model(config, dataset)
+        model = build_model(config, dataset, material.backbone)
         cap_momentum(model.base_model, steps=steps * config.epochs)
         model.compile(
             optimizer=make_optimizer(
-                config.learning_rate or BACKBONES.get(config.backbone).learning_rate,
+                _learning_rate(config),
                 schedule=config.schedule,
                 steps=steps * config.epochs,
                 precision=config.precision,
@@ -134,21 +138,22 @@ def _transfer(config: TrainConfig, base: keras.Model, steps: int) -> dict[str, A
     }
 
 
-def build_model(config: TrainConfig, dataset: Dataset) -> GraphRegularization:
-    """The config's classifier, wrapped for training; says what it does to the images."""
-    record = BACKBONES.get(config.backbone)
-    plan = plan_input(record, dataset.image_shape, image_size=config.image_size)
-    for note in plan.notes:
-        logger.info(f"  {note}")
-    backbone = build_backbone(
-        config.backbone,
-        input_shape=dataset.image_shape,
-        weights=config.weights,
-        image_size=config.image_size,
-    )
+def build_model(
+    config: TrainConfig, dataset: Dataset, backbone: keras.Model | None = None
+) -> GraphRegularization:
+    """The config's classifier, or one on a backbone that was passed, wrapped for training."""
+    if backbone is None:
+        backbone = _named_backbone(config, dataset)
+    elif backbone.input_shape[1:] != dataset.image_shape:
+        raise ModelError(
+            "`model` takes other images than the dataset has.",
+            received=f"input {backbone.input_shape[1:]}, images {dataset.image_shape}",
+        )
     base = build_classifier(
         backbone, embedding_dim=config.embedding_dim, num_classes=dataset.num_classes
     )
+    if config.weights.startswith(RUN):
+        start_from(base, config, dataset.class_names)
     return GraphRegularization(
         base,
         alpha=config.alpha,
@@ -161,6 +166,28 @@ def build_model(config: TrainConfig, dataset: Dataset) -> GraphRegularization:
         label_mixer=build_label_mixer(config.augment, seed=config.seed),
         bank_size=len(dataset.train) if config.neighbors == "bank" else None,
     )
+
+
+def _named_backbone(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    """The config's backbone; says what it does to the images."""
+    record = BACKBONES.get(config.backbone)
+    plan = plan_input(record, dataset.image_shape, image_size=config.image_size)
+    for note in plan.notes:
+        logger.info(f"  {note}")
+    return build_backbone(
+        config.backbone,
+        input_shape=dataset.image_shape,
+        weights="none" if config.weights.startswith(RUN) else config.weights,
+        image_size=config.image_size,
+    )
+
+
+def _learning_rate(config: TrainConfig) -> float:
+    if config.learning_rate is not None:
+        return config.learning_rate
+    if config.backbone.startswith(GIVEN):
+        return _LEARNING_RATE
+    return BACKBONES.get(config.backbone).learning_rate
 
 
 def batch_source(
@@ -218,7 +245,8 @@ def _pack(config: TrainConfig, dataset: Dataset, graph: SimilarityGraph, progres
         images = dataset.train.images
         size = int(np.prod(images.shape))
         packer = "nsl" if isinstance(images, np.ndarray) and size <= _NSL_BYTES else "stream"
-    key = {**graph_key(config, dataset), "nsl": "1.4.0", "packer": __version__}
+    # Labels, ids and edges are added to the key by `pack` itself.
+    key = {"data": dataset.checksum, "nsl": "1.4.0", "packer": __version__}
     packed = pack(
         dataset.train,
         graph,

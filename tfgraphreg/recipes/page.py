@@ -13,8 +13,9 @@ import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.progress import silent
-from tfgraphreg.recipes.compare import Comparison, RunRecord, compare, gather
+from tfgraphreg.recipes.compare import Comparison, compare, gather
 from tfgraphreg.recipes.tables import write_tables
+from tfgraphreg.runs.run import Run
 from tfgraphreg.storage import UNREADABLE_NPZ
 from tfgraphreg.visualize import report
 
@@ -97,7 +98,7 @@ def write_page(comparison: Comparison, path: os.PathLike[str] | str) -> pathlib.
     )
 
 
-def read_embedding(run: RunRecord, name: str = EMBEDDINGS[0]) -> report.Embedding | None:
+def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding | None:
     """The picture of a run's embedding, of embedding.npz in its folder; None if there is none.
 
     The file's arrays: `points [N, 2 or 3]`, `labels [N]` class numbers, and, if known,
@@ -136,7 +137,7 @@ def read_embedding(run: RunRecord, name: str = EMBEDDINGS[0]) -> report.Embeddin
     )
 
 
-def _embeddings(runs: Sequence[RunRecord]) -> tuple[list[report.Embedding], list[str]]:
+def _embeddings(runs: Sequence[Run]) -> tuple[list[report.Embedding], list[str]]:
     found, problems = [], []
     # The best first; the page would grow too heavy with all of them.
     order = sorted(runs, key=lambda run: (-run.metrics["test_accuracy"], run.name))
@@ -155,12 +156,12 @@ def _embeddings(runs: Sequence[RunRecord]) -> tuple[list[report.Embedding], list
     return found, problems
 
 
-def _class_names(run: RunRecord, named: np.ndarray | None, highest: int) -> list[str]:
+def _class_names(run: Run, named: np.ndarray | None, highest: int) -> list[str]:
     names = list(run.metrics.get("per_class_accuracy") or {}) if named is None else list(named)
     return [str(name) for name in names] + [f"class {c}" for c in range(len(names), highest)]
 
 
-def _thumbnails(run: RunRecord, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+def _thumbnails(run: Run, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
     if "indices" not in arrays:
         return None
     from tfgraphreg.runs.outputs import load_data
@@ -209,7 +210,7 @@ def _cell(value: Any) -> Any:
     return "yes" if value is True else "no" if value is False else value
 
 
-def _shown(run: RunRecord, columns: Sequence[str]) -> report.Run:
+def _shown(run: Run, columns: Sequence[str]) -> report.Run:
     told = [n for n in columns if n not in ("dataset", "alpha", "labels_per_class")]
     config = run.config
     return report.Run(
@@ -228,7 +229,7 @@ def _word(name: str, value: Any) -> str:
     return value if isinstance(value, str) else f"{name.replace('_', ' ')} {value}"
 
 
-def _graphs(runs: Sequence[RunRecord]) -> report.Table | None:
+def _graphs(runs: Sequence[Run]) -> report.Table | None:
     """One row for each graph that differs from the others; runs often share theirs."""
     rows: dict[tuple[Any, ...], list[Any]] = {}
     for run in runs:
@@ -258,7 +259,7 @@ def _graphs(runs: Sequence[RunRecord]) -> report.Table | None:
     )
 
 
-def _pictures(runs: Sequence[RunRecord]) -> list[report.Picture]:
+def _pictures(runs: Sequence[Run]) -> list[report.Picture]:
     """The figures that other commands left in the run folders."""
     found = []
     for run in runs:

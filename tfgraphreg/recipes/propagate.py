@@ -19,7 +19,7 @@ from tfgraphreg.errors import ConfigError
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.propagation import Propagation, propagate
 from tfgraphreg.propagation.propagate import Sizes
-from tfgraphreg.recipes.train import prepare_data, prepare_graph
+from tfgraphreg.recipes.material import prepare_data, prepare_graph
 from tfgraphreg.storage import write_text
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, RunError
 from tfgraphreg.reading import read_yaml
-from tfgraphreg.recipes.compare import read_record
 from tfgraphreg.recipes.graphs import file_mark
+from tfgraphreg.runs.run import read_finished
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ def _run(config: TrainConfig, lock: int) -> str | None:
 
 def _accuracy(config: TrainConfig) -> float | None:
     try:
-        run = read_record(str(config.run_dir))
+        run = read_finished(str(config.run_dir))
     except RunError:
         return None
     if configs.differences(run.config, config) or run.graph_file != file_mark(config):

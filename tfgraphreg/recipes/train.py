@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from typing import Any
@@ -15,41 +14,66 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import find_loader
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
+from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.defaults import choose_backbone, fill_in
-from tfgraphreg.recipes.graphs import check_graph, file_mark, search_note, training_graph
+from tfgraphreg.recipes.given import Given
+from tfgraphreg.recipes.graphs import check_graph, file_mark
+from tfgraphreg.recipes.material import Material, prepare
+from tfgraphreg.recipes.start import RUN, check_start
 from tfgraphreg.runs.folder import (
     METRICS,
     RunFolder,
+    continued_after,
     gone_if_it_fails,
     keep_inputs,
     open_run,
     working_on,
 )
-from tfgraphreg.runs.outputs import load_data, within_budget
+from tfgraphreg.runs.run import Run
+from tfgraphreg.settings import GIVEN
 from tfgraphreg.training.history import HISTORY, read_history
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """What a run works on: the data as trained on, the true training labels, the graph."""
+def train(
+    config: TrainConfig,
+    *,
+    dataset: Dataset | None = None,
+    graph: SimilarityGraph | None = None,
+    vectors: np.ndarray | None = None,
+    model: Any = None,
+    progress: Progress = silent,
+) -> Run:
+    """Trains, evaluates and exports as the config says.
 
-    dataset: Dataset
-    true_labels: np.ndarray
-    graph: SimilarityGraph | None
-    graph_summary: dict[str, Any] | None
+    Args:
+        config: What to do. Where an object is passed, the setting that would name it keeps its
+            default; the run folder then records the object by its content.
+        dataset: Data of one's own, in place of `config.dataset`.
+        graph: A graph over the training images, in their order, in place of `config.graph`.
+        vectors: `[N, D]` for the N training images, in their order; the graph is built from these
+            in place of `config.graph_features`.
+        model: A `keras.Model` from images `[B, H, W, C]` with values 0 to 255 to features
+            `[B, F]`, in place of `config.backbone`, with the weights that it has. It is trained
+            as it is, not copied.
+        progress: Called while work goes on.
 
-
-def train(config: TrainConfig, *, progress: Progress = silent) -> dict[str, Any]:
-    """Trains, evaluates and exports as the config says. Returns what metrics.json holds.
+    Returns:
+        The finished run. A run that was finished before is read from its folder.
 
     Raises:
         TFGraphRegError: If a setting, the data, the graph or the folder is in the way.
     """
     started = time.perf_counter()
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(
+            "`config` must be a TrainConfig.", received=f"an object of type {type(config).__name__}"
+        )
+    given = Given(dataset=dataset, graph=graph, vectors=vectors, model=model)
+    config = given.in_config(config)
     check_names(config)
     run = open_run(config)
     with working_on(run), gone_if_it_fails(run):
@@ -58,86 +82,41 @@ def train(config: TrainConfig, *, progress: Progress = silent) -> dict[str, Any]
         done = run.finished()
         if done is not None and (run.export_path / "saved_model.pb").exists():
             logger.info(f"Run {run.path} is finished already.")
-            return done
+            return Run(run.path, run.config, done, read_history(run.path / HISTORY))
         logger.info(f"Run: {run.path}")
-        material = prepare(config, progress)
+        material = prepare(config, progress, given)
         from tfgraphreg.recipes.learn import learn
 
         # Epochs of an interrupted run count, as they do for train_seconds.
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
-        settled = fill_in(config, len(material.dataset.train))
+        begun = (continued_after(run.path) or [config.epochs])[0]
+        settled = fill_in(config, len(material.dataset.train), epochs=begun)
         learned = learn(settled, run, material, progress)
         metrics = _measure_and_export(config, run, material, learned, progress)
         metrics["graph_file"] = graph_file
+        metrics["continued_after"] = continued_after(run.path)
         metrics["total_seconds"] = time.perf_counter() - started + earlier
         storage.write_json(run.path / METRICS, metrics, noted=True)
     seconds = metrics["total_seconds"]
     logger.info(f"Trained {metrics['train_seconds']:.0f} s, {seconds:.0f} s in all.")
     logger.info(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path.parent}")
-    return metrics
-
-
-def prepare(config: TrainConfig, progress: Any) -> Material:
-    """Loads the data and, if there is a graph term, the graph."""
-    dataset, true_labels = prepare_data(config, progress)
-    graph = summary = None
-    if config.regularized:
-        graph, summary = prepare_graph(config, dataset, true_labels, progress)
-    return Material(dataset, true_labels, graph, summary)
-
-
-def prepare_data(config: TrainConfig, progress: Any) -> tuple[Dataset, np.ndarray]:
-    """The data as trained on, and the training labels before any was hidden; logs what it is."""
-    dataset = load_data(config, progress)
-    true_labels = dataset.train.labels
-    dataset = within_budget(config, dataset)
-    logger.info(
-        f"Data: {dataset.name}, {len(dataset.train)} training images "
-        f"({int(dataset.train.labeled.sum())} labeled), {len(dataset.validation)} for validation, "
-        f"{len(dataset.test)} for the test; from {dataset.source}"
-    )
-    for note in dataset.notes:
-        logger.info(f"  {note}")
-    return dataset, true_labels
-
-
-def prepare_graph(
-    config: TrainConfig, dataset: Dataset, true_labels: np.ndarray, progress: Any
-) -> tuple[SimilarityGraph, dict[str, Any]]:
-    """The graph over the training images and its summary; logs what it is like."""
-    graph = training_graph(config, dataset, progress)
-    summary = describe_graph(graph, true_labels)
-    agreement = summary["edge_label_agreement"]
-    logger.info(
-        f"Graph: {summary['nodes']} nodes, {summary['edges']} edges"
-        + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
-    )
-    for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
-        logger.info(f"  {sentence}")
-    return graph, summary
-
-
-def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]:
-    """Nodes, edges and label agreement, with `warnings` where the graph term would be zero."""
-    from tfgraphreg.graph.diagnostics import diagnose
-
-    found = diagnose(graph, labels)
-    kept = ("nodes", "edges", "edge_label_agreement", "isolated", "components", "hubness_skew")
-    warnings = [found["why_zero"]] if found["why_zero"] else []
-    return {**{name: found[name] for name in kept}, "warnings": warnings}
+    return Run(run.path, run.config, metrics, learned.rows, learned.model)
 
 
 def check_names(config: TrainConfig) -> None:
     """Refuses unknown names before anything is loaded or written."""
-    check_backbone(
-        choose_backbone(config),
-        weights=config.weights,
-        image_size=config.image_size,
-        freeze=config.freeze,
-    )
+    if not config.backbone.startswith(GIVEN):
+        start = check_start(config) if config.weights.startswith(RUN) else config.weights
+        check_backbone(
+            choose_backbone(config),
+            weights=start,
+            image_size=config.image_size,
+            freeze=config.freeze,
+        )
     DISTANCES.get(config.distance)
     DISTANCES.get(config.graph_metric)
-    find_loader(config.dataset)
+    if not config.dataset.startswith(GIVEN):
+        find_loader(config.dataset)
     if config.regularized:
         check_graph(config)
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from tfgraphreg import config as configs
 from tfgraphreg import storage
@@ -21,6 +22,7 @@ from tfgraphreg.storage import EXPORT_META, write_error, write_json
 
 CONFIG = "config.json"
 METRICS = "metrics.json"
+EVALUATION = "evaluation.json"
 _INPUTS = "inputs.json"
 _LOCK = ".lock"
 _AGAIN = "Delete it, and make the run again with `resume=True`."
@@ -68,7 +70,10 @@ class RunFolder:
 
 
 def open_run(config: TrainConfig) -> RunFolder:
-    """Makes the folder of a new run, or finds that of an interrupted one.
+    """Makes the folder of a new run, or finds that of an earlier one to go on with.
+
+    A run whose epochs alone became more goes on from its last epoch; what was measured of it is
+    taken away.
 
     Raises:
         RunError: If the folder exists and `resume` is false, or belongs to a run with
@@ -83,7 +88,9 @@ def open_run(config: TrainConfig) -> RunFolder:
         if config.export_dir is None:
             config = dataclasses.replace(config, export_dir=before.export_dir)
         different = configs.differences(before, config)
-        if different:
+        if _only_more_epochs(before, config):
+            _continue(path, before.epochs)
+        elif different:
             raise RunError(
                 "The run to resume had another config.",
                 received=f"{'; '.join(different)} (run {path}, then this command)",
@@ -103,6 +110,46 @@ def open_run(config: TrainConfig) -> RunFolder:
     )
     write_json(saved, dataclasses.asdict(stored))
     return run
+
+
+def _only_more_epochs(before: TrainConfig, config: TrainConfig) -> bool:
+    fields = [{**each.result_fields(), "epochs": None} for each in (before, config)]
+    return config.epochs > before.epochs and fields[0] == fields[1]
+
+
+def _continue(path: pathlib.Path, epochs: int) -> None:
+    """Makes a run of so many epochs one that is not finished."""
+    inputs = _read_inputs(path)
+    write_json(path / _INPUTS, {**inputs, "continued_after": [*continued_after(path), epochs]})
+    for name in (METRICS, EVALUATION):
+        (path / name).unlink(missing_ok=True)
+
+
+def continued_after(path: pathlib.Path) -> list[int]:
+    """After how many epochs a run was given more; empty for a run of one piece."""
+    found = _read_inputs(path).get("continued_after", [])
+    return found if isinstance(found, list) else []
+
+
+def _read_inputs(path: pathlib.Path) -> dict[str, Any]:
+    """What a run began with; empty if nothing was noted yet.
+
+    Raises:
+        RunError: If the note is damaged.
+    """
+    if not (path / _INPUTS).exists():
+        return {}
+    try:
+        found = read_json(path / _INPUTS)
+        if not isinstance(found.get("graph_file"), str | None):
+            raise ValueError("graph_file is no text")
+    except ValueError as error:
+        raise RunError(
+            f"{path / _INPUTS}, which tells what files the run began with, is damaged "
+            f"({first_line(error)}).",
+            cure="Put it back as it was, or start a new run in another folder.",
+        ) from error
+    return found
 
 
 @contextlib.contextmanager
@@ -151,21 +198,11 @@ def keep_inputs(run: RunFolder, *, graph_file: str | None) -> None:
     Raises:
         RunError: If that file was changed since the run began, or the note of it is damaged.
     """
-    path = run.path / _INPUTS
+    inputs = _read_inputs(run.path)
     begun = (run.path / "checkpoints").exists()
-    if not path.exists() and not (begun and graph_file):
-        write_json(path, {"graph_file": graph_file})
-        return
-    try:
-        before = read_json(path)["graph_file"]
-        if not (before is None or isinstance(before, str)):
-            raise ValueError("graph_file is no text")
-    except (ValueError, KeyError) as error:
-        raise RunError(
-            f"{path}, which tells what files the run began with, is damaged ({first_line(error)}).",
-            cure="Put it back as it was, or start a new run in another folder.",
-        ) from error
-    if before != graph_file:
+    if "graph_file" not in inputs and not (begun and graph_file):
+        write_json(run.path / _INPUTS, {**inputs, "graph_file": graph_file})
+    elif inputs.get("graph_file") != graph_file:
         name, features = run.config.graph, run.config.graph_features
         if features.startswith("file:") and not pathlib.Path(name).is_file():
             name = features

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import DATASETS, load
 from tfgraphreg.data.dataset import Dataset
@@ -58,10 +57,9 @@ def within_budget(config: TrainConfig, dataset: Dataset) -> Dataset:
     if config.labels_per_class is None:
         return dataset
     few = keep_labels(dataset.train, config.labels_per_class, seed=config.seed)
-    mark = storage.fingerprint([dataset.checksum, config.labels_per_class, config.seed])
     said = labels_beyond_budget(dataset.validation, config.labels_per_class)
     notes = (*dataset.notes, said) if said else dataset.notes
-    return dataclasses.replace(dataset, train=few, checksum=mark, notes=notes)
+    return dataclasses.replace(dataset, train=few, notes=notes)
 
 
 def run_outputs(run: RunFolder, progress: Any) -> RunOutputs:

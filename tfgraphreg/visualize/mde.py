@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, MissingExtraError
-from tfgraphreg.evaluation.arrays import as_matrix
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.search.measured import as_matrix
 
 VARIANTS = ("neighbors", "standardized", "quadratic")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfgraphreg.errors import DataError
-from tfgraphreg.evaluation.arrays import as_matrix
+from tfgraphreg.search.measured import as_matrix
 from tfgraphreg.storage import atomic_path, write_text
 
 # The projector shows no sprite above 8192 x 8192 pixels.

@@ -1,33 +1,29 @@
-"""Search by picture: a FAISS index beside an exported model.
+"""Search by picture: items with ids, labels and thumbnails in an index beside an exported model.
 
 Shapes: N items, Q queries, K results, D width of the embedding.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from tfgraphreg.errors import ConfigError, DataError, first_line
-from tfgraphreg.evaluation.arrays import as_matrix
-from tfgraphreg.evaluation.nearest import unit_rows
-from tfgraphreg.storage import UNREADABLE_NPZ, atomic_folder, write_json
+from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.search.index import Index
+from tfgraphreg.search.measured import as_matrix
+from tfgraphreg.search.saved import FOLDER, damaged, read_index, read_meta, write_index
 from tfgraphreg.visualize.thumbnails import thumbnails
 
-FOLDER = "search"
-METHODS = ("exact", "hnsw")
 DISTANCES = ("cosine", "euclidean")
 MAX_THUMBNAIL = 128
-_FORMAT = 1
-_SAMPLE = 500
-_MAX_ITEMS = 100_000_000
+# Results that may be asked for, whatever the number of items.
+_MOST_RESULTS = 1000
 
 Embed = Callable[[np.ndarray], np.ndarray]
 
@@ -69,38 +65,13 @@ def model_fingerprint(folder: os.PathLike[str] | str) -> str:
     return digest.hexdigest()[:20]
 
 
-def check_choices(*, method: str, distance: str) -> None:
-    """Refuses a kind of index that there is not.
-
-    Raises:
-        ConfigError: If an argument is none of `METHODS` or `DISTANCES`.
-    """
-    for name, value, known in (("method", method, METHODS), ("distance", distance, DISTANCES)):
-        if value not in known:
-            raise ConfigError(f"`{name}` must be one of {', '.join(known)}.", received=repr(value))
-
-
-def saved_ids(model_folder: os.PathLike[str] | str) -> list[str]:
-    """The ids in the index beside a model, also where it belongs to another model.
-
-    Raises:
-        DataError: If they cannot be read.
-    """
-    folder = pathlib.Path(model_folder) / FOLDER
-    try:
-        with np.load(folder / "items.npz", allow_pickle=False) as items:
-            return [str(identity) for identity in items["ids"]]
-    except UNREADABLE_NPZ as error:
-        raise _damaged(folder, first_line(error)) from error
-
-
 class Searcher:
     """Finds the nearest of many items by their embedding.
 
     Args:
         dim: D.
-        method: ``"exact"``, or ``"hnsw"`` (Malkov and Yashunin 2018), which is fast and
-            approximate; its recall is measured and kept in `recall`.
+        method: ``"exact"``; ``"ivf"`` or ``"hnsw"``, which are fast and approximate: their recall
+            is measured and kept in `recall`. See `tfgraphreg.search.index.build_index`.
         distance: ``"cosine"`` or ``"euclidean"``.
         embed: Turns uint8 images `[B, height, width, channels]` into `[B, D]` embeddings;
             needed only to add or to search images.
@@ -117,12 +88,12 @@ class Searcher:
         distance: str = "cosine",
         embed: Embed | None = None,
     ):
-        check_choices(method=method, distance=distance)
-        if dim < 1:
-            raise ConfigError("`dim` must be at least 1.", received=f"dim={dim}")
+        if distance not in DISTANCES:
+            raise ConfigError(
+                f"`distance` must be one of {', '.join(DISTANCES)}.", received=repr(distance)
+            )
         self.dim, self.method, self.distance, self.embed = dim, method, distance, embed
-        self.recall = 1.0
-        self._index = self._empty_index()
+        self._index = Index(dim, method=method, distance=distance)
         self._ids: list[str] = []
         self._labels: list[str] = []
         self._known: set[str] = set()
@@ -132,6 +103,14 @@ class Searcher:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def __repr__(self) -> str:
+        return f"Searcher({len(self):,} items, {self.method}, {self.distance}, dim={self.dim})"
+
+    @property
+    def recall(self) -> float:
+        """Share of the true ten nearest that a search finds, as measured; 1 if exact."""
+        return self._index.recall
 
     @property
     def ids(self) -> np.ndarray:
@@ -154,12 +133,12 @@ class Searcher:
         None if they are not known: an index by cosine distance that was saved before it kept
         the lengths of embeddings has their directions only.
         """
-        rows = np.asarray(self._index.reconstruct_batch(np.asarray(positions, np.int64)))
+        rows = self._index.vectors(positions)
         if self.distance != "cosine":
             return rows
         if self._lengths is None:
             return None
-        return rows[:, : self.dim] * _joined(self._lengths)[positions][:, None]
+        return rows * _joined(self._lengths)[positions][:, None]
 
     def add(
         self,
@@ -194,24 +173,24 @@ class Searcher:
                 "Every item needs a label, or none has one.",
                 received=f"{len(labels)} labels, {len(ids)} items",
             )
-        new = set(ids)
-        if len(new) < len(ids) or new & self._known:
-            twice = sorted(new & self._known) or sorted(i for i in new if ids.count(i) > 1)
-            raise DataError("Ids in an index must differ.", received=f"{twice[0]!r} more than once")
+        counts = collections.Counter(ids)
+        twice = next((i for i, count in counts.items() if count > 1 or i in self._known), None)
+        if twice is not None:
+            raise DataError(
+                "Ids in an index must differ.", received=f"{twice[:120]!r} more than once"
+            )
         small = None if images is None else _small(images, len(ids))
         self._check_thumbnails(small)
         if not ids:
             return
-        self._index.add(self._rows(embeddings))
+        self._index.add(embeddings)
         if self._lengths is not None:
             self._lengths.append(np.linalg.norm(embeddings, axis=1).astype(np.float32))
         self._ids += ids
         self._labels += labels
-        self._known |= new
+        self._known |= counts.keys()
         if small is not None:
             self._thumbnails.append(small)
-        if self.method == "hnsw":
-            self.recall = self._measure_recall()
 
     def search(
         self,
@@ -225,23 +204,29 @@ class Searcher:
         Args:
             embeddings: `[Q, D]`; made from `images` by `embed` if not given.
             images: `[Q, height, width, channels]` uint8.
-            k: At least 1.
+            k: From 1 to the number of items, or to 1000 where there are fewer.
+
+        Raises:
+            ConfigError: If `k` is out of range.
+            DataError: If the queries do not fit.
         """
-        if k < 1:
-            raise ConfigError("`k` must be at least 1.", received=f"k={k}")
+        most = max(len(self), _MOST_RESULTS)
+        if not 1 <= k <= most:
+            raise ConfigError(
+                "`k` must be at least 1."
+                if k < 1
+                else "`k` must be at most the number of items in the index, or 1000.",
+                received=f"k={k}",
+                cure=None if k < 1 else f"Use at most {most}.",
+            )
         queries = self._embeddings(embeddings, images, "queries")
         if not len(queries):
             empty = np.empty((0, k))
             words = empty.astype(str)
             return Found(words, words, empty.astype(np.float32), empty.astype(np.int64))
-        values, positions = self._index.search(self._rows(queries), k)
-        missing = positions < 0
-        values = np.maximum(values, 0)
-        # Between rows of length one the squared distance is twice the cosine distance.
-        values = values / 2 if self.distance == "cosine" else np.sqrt(values)
+        values, positions = self._index.search(queries, k)
         # The -1 of a missing item takes the empty string at the end.
         ids, labels = (np.array([*v, ""], dtype=str)[positions] for v in (self._ids, self._labels))
-        values = np.where(missing, np.inf, values).astype(np.float32)
         return Found(ids, labels, values, positions)
 
     def save(self, model_folder: os.PathLike[str] | str) -> pathlib.Path:
@@ -250,28 +235,13 @@ class Searcher:
         The folder holds index.faiss, items.npz (ids, labels, thumbnails, lengths of embeddings)
         and meta.json, which names the model that the index belongs to. Gives the folder.
         """
-        import faiss
-
-        meta = {
-            "format": _FORMAT,
-            "model": model_fingerprint(model_folder),
-            "dim": self.dim,
-            "method": self.method,
-            "distance": self.distance,
-            "recall": self.recall,
-            "items": len(self),
-            "thumbnails": bool(self._thumbnails),
-        }
         folder = pathlib.Path(model_folder) / FOLDER
-        with atomic_folder(folder) as part:
-            faiss.write_index(self._index, str(part / "index.faiss"))
-            arrays = {"ids": self.ids, "labels": self.labels}
-            if self._thumbnails:
-                arrays["thumbnails"] = self.thumbnails
-            if self._lengths is not None:
-                arrays["lengths"] = _joined(self._lengths)
-            np.savez(part / "items.npz", **arrays)
-            write_json(part / "meta.json", meta)
+        arrays = {"ids": self.ids, "labels": self.labels}
+        if self.thumbnails is not None:
+            arrays["thumbnails"] = self.thumbnails
+        if self._lengths is not None:
+            arrays["lengths"] = _joined(self._lengths)
+        write_index(folder, self._index, arrays, {"model": model_fingerprint(model_folder)})
         return folder
 
     @classmethod
@@ -281,54 +251,33 @@ class Searcher:
         Raises:
             DataError: If there is none, it is damaged, or it belongs to another model.
         """
-        import faiss
-
         folder = pathlib.Path(model_folder) / FOLDER
-        meta = _read_meta(folder)
+        meta = read_meta(folder)
         if meta["model"] != model_fingerprint(model_folder):
             raise DataError(
                 "The search index does not belong to this model.",
-                received=f"an index of model {meta['model']} in {folder}",
+                received=f"an index of model {meta['model'][:40]} in {folder}",
                 cure="Build the index again with this model: `rebuild=True`.",
             )
-        try:
-            made = cls(meta["dim"], method=meta["method"], distance=meta["distance"], embed=embed)
-            made._index = faiss.read_index(str(folder / "index.faiss"))
-            with np.load(folder / "items.npz", allow_pickle=False) as items:
-                made._ids = [str(identity) for identity in items["ids"]]
-                made._labels = [str(label) for label in items["labels"]]
-                if meta["thumbnails"]:
-                    made._thumbnails = [items["thumbnails"]]
-                made._lengths = None
-                if "lengths" in items:
-                    made._lengths = [np.asarray(items["lengths"], np.float32).reshape(-1)]
-            made.recall = float(meta["recall"])
-        except UNREADABLE_NPZ as error:
-            raise _damaged(folder, first_line(error)) from error
+        index, arrays = read_index(folder, meta)
+        if {"ids", "labels"} - arrays.keys() or index.distance not in DISTANCES:
+            raise damaged(folder, "items.npz lacks what an index needs")
+        made = cls(index.dim, method=index.method, distance=index.distance, embed=embed)
+        made._index = index
+        made._ids = arrays["ids"].astype(str).tolist()
+        made._labels = arrays["labels"].astype(str).tolist()
         made._known = set(made._ids)
-        sizes = {made._index.ntotal, len(made._ids), len(made._known), meta["items"]}
-        sizes.add(len(made._labels))
-        sizes |= {len(t) for t in [*made._thumbnails, *(made._lengths or [])]}
-        if len(sizes) > 1 or made._index.d != made._empty_index().d:
-            raise _damaged(folder, "its files do not fit together")
+        if len(made._known) < len(made):
+            raise damaged(folder, "two items have one id")
+        if "thumbnails" in arrays:
+            made._thumbnails = [arrays["thumbnails"]]
+        lengths = arrays.get("lengths")
+        made._lengths = None if lengths is None else [lengths.astype(np.float32).reshape(-1)]
         return made
 
-    def _empty_index(self) -> Any:
-        import faiss
-
-        # Rows of cosine have a column more, see `unit_rows`.
-        width = self.dim + (self.distance == "cosine")
-        if self.method == "exact":
-            return faiss.IndexFlatL2(width)
-        index = faiss.IndexHNSWFlat(width, 32)
-        index.hnsw.efConstruction = 80
-        index.hnsw.efSearch = 96
-        return index
-
-    def _rows(self, embeddings: np.ndarray) -> np.ndarray:
-        return unit_rows(embeddings) if self.distance == "cosine" else embeddings
-
-    def _embeddings(self, embeddings, images, name: str) -> np.ndarray:
+    def _embeddings(
+        self, embeddings: np.ndarray | None, images: np.ndarray | None, name: str
+    ) -> np.ndarray:
         if embeddings is None:
             if images is None or self.embed is None:
                 raise ConfigError(
@@ -355,21 +304,6 @@ class Searcher:
                 received=f"{now} after {before}",
             )
 
-    def _measure_recall(self) -> float:
-        """Share of the true ten nearest of a sample of items that the index finds."""
-        import faiss
-
-        k = min(10, len(self))
-        sample = np.random.default_rng(0).permutation(len(self))[:_SAMPLE]
-        # Packages that extend FAISS for PyTorch let it give tensors.
-        rows = np.asarray(self._index.reconstruct_n(0, len(self)))
-        _, found = self._index.search(rows[sample], k)
-        exact = faiss.IndexFlatL2(rows.shape[1])
-        exact.add(rows)
-        _, truth = exact.search(rows[sample], k)
-        hits = sum(len(np.intersect1d(f, t)) for f, t in zip(found, truth))
-        return hits / truth.size
-
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.empty(0, np.float32), *parts])
@@ -380,31 +314,3 @@ def _small(images: np.ndarray, count: int) -> np.ndarray:
     if len(small) != count:
         raise DataError("Every item needs an image.", received=f"{len(small)} of {count}")
     return small
-
-
-def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
-    path = folder / "meta.json"
-    if not path.is_file():
-        raise DataError(
-            "There is no search index beside this model.",
-            received=str(folder),
-            cure="Build one with `tfgraphreg search`.",
-        )
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        kinds = {"dim": int, "items": int, "model": str, "method": str, "distance": str}
-        fits = all(isinstance(meta[name], kind) for name, kind in kinds.items())
-        fits = fits and meta["format"] == _FORMAT and 0 <= meta["items"] <= _MAX_ITEMS
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, "meta.json cannot be read") from error
-    if not fits:
-        raise _damaged(folder, "meta.json has values that cannot be")
-    return meta
-
-
-def _damaged(folder: pathlib.Path, why: str) -> DataError:
-    return DataError(
-        "The search index is damaged.",
-        received=f"{folder}: {why}",
-        cure="Build it again: `rebuild=True`.",
-    )

@@ -1,6 +1,6 @@
 """Sends a generated folder of JPEGs through graph building and packing; measures peak memory.
 
-python scripts/measure_large_folder.py --work /tmp/large [--images 100000] [--side 64]
+python tools/measure_large_folder.py --work /tmp/large [--images 100000] [--side 64]
 """
 
 import argparse
@@ -60,14 +60,14 @@ def main():
 
     compat.prepare_environment()
     compat.load_nsl()
+    from tfgraphreg.commands.terminal import attached
     from tfgraphreg.recipes.learn import batch_source
-    from tfgraphreg.recipes.terminal import progress_bars
-    from tfgraphreg.recipes.train import prepare
+    from tfgraphreg.recipes.material import prepare
 
     config = TrainConfig(dataset=f"folder:{folder}", epochs=1, cache_images=options.cache_images)
     print(f"TensorFlow and all imports: {peak_megabytes():.0f} MB")
     start = time.perf_counter()
-    with progress_bars() as progress:
+    with attached() as progress:
         material = prepare(config, progress)
     print(f"data and graph: {time.perf_counter() - start:.0f} s, {peak_megabytes():.0f} MB")
     start = time.perf_counter()

@@ -1,8 +1,8 @@
 """Trains one network of every family on scikit-learn's digits, one epoch each, by train.py.
 
-    python scripts/try_backbones.py --out runs/backbones          # goes on after a stop
-    python scripts/try_backbones.py --only rexnet dla             # some families or networks
-    python scripts/try_backbones.py --limit 256                   # on fewer training images
+    python tools/try_backbones.py --out runs/backbones          # goes on after a stop
+    python tools/try_backbones.py --only rexnet dla             # some families or networks
+    python tools/try_backbones.py --limit 256                   # on fewer training images
 
 Writes results.json and results.md into --out as it goes. A network whose line is there already
 is not trained again.
@@ -66,7 +66,7 @@ def page(results: dict[str, dict], about: dict[str, object]) -> str:
         "defaults. It shows that each trains, exports and is measured; one epoch on so few images",
         "of 8x8 pixels says nothing about which is best. Seconds are of the whole command.",
         "",
-        "Made by `python scripts/try_backbones.py`: "
+        "Made by `python tools/try_backbones.py`: "
         + ", ".join(f"{key} {value}" for key, value in about.items() if value is not None)
         + ".",
         "",

@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, GraphError
-from tfgraphreg.graph import inverted
-from tfgraphreg.graph.metrics import Measured, Progress
-from tfgraphreg.graph.spaces import Space, approximate_space, exact_space
+from tfgraphreg.progress import Progress, silent
+from tfgraphreg.search.index import LISTED, METHODS, SAMPLE, build_index, found_share, widen
+from tfgraphreg.search.measured import Measured
+from tfgraphreg.search.spaces import Space, approximate_space, exact_space
 
-METHODS = ("auto", "exact", "ivf", "hnsw")
+if TYPE_CHECKING:
+    import faiss
 
 _SPARE = 4  # candidates beyond k and the item itself
 _QUERIES = 8192
@@ -31,7 +33,6 @@ _HARD_WORK = 1e13
 # Beyond this share of the lists a matrix product with all items is faster.
 _LIMIT = 0.25
 _BRUTE_WORK = 2e9  # the same where FAISS has no index and NumPy must do it
-_RECALL_SAMPLE = 500
 _SMALLEST_SAMPLE = 50  # where NumPy must find the true neighbors
 
 
@@ -53,7 +54,7 @@ class Neighbors:
     recall: float
 
 
-def nearest(
+def nearest_others(
     measured: Measured,
     k: int,
     *,
@@ -90,26 +91,24 @@ def nearest(
             received=f"k={k}, items={n}",
             cure=cure,
         )
-    if method not in METHODS:
-        raise ConfigError(f"`method` must be one of {', '.join(METHODS)}.", received=repr(method))
-    asked = method
-    if method == "auto":
-        method = _choose(measured)
+    if method not in ("auto", *METHODS):
+        raise ConfigError(
+            f"`method` must be one of auto, {', '.join(METHODS)}.", received=repr(method)
+        )
+    progress = progress or silent
     with _threads(threads):
-        index = space = None
-        if method != "exact":
+        index = None
+        chosen = _choose(measured) if method == "auto" else method
+        if chosen != "exact":
             space = _approximate_space(measured)
-        if method == "ivf":
-            index = _lists(space, measured, k, seed, asked == "auto", progress)
-            method = "exact" if index is None else method
-        elif method == "hnsw":
-            index = _hnsw(space, k, progress)
+            index = _built(chosen, space, measured, k, seed, method == "auto", progress)
         if index is None:
             indices, distances = _exact(measured, np.arange(n), k, progress)
-            return Neighbors(indices, distances, method, 1.0)
+            return Neighbors(indices, distances, "exact", 1.0)
         indices, distances = _approximate(index, space, measured, k, progress)
-        recall = _recall(measured, indices, seed)
-    return Neighbors(indices, distances, method, recall)
+        sample, truth = _sample(measured, k, seed)
+        mine = measured.between(np.repeat(sample, k), indices[sample].ravel()).reshape(-1, k)
+    return Neighbors(indices, distances, chosen, found_share(mine, truth))
 
 
 def _choose(measured: Measured) -> str:
@@ -120,7 +119,7 @@ def _choose(measured: Measured) -> str:
     space = approximate_space(measured)
     if space is None:
         return "exact"
-    return "ivf" if space.metric in inverted.METRICS else "hnsw"
+    return "ivf" if space.metric in LISTED else "hnsw"
 
 
 @contextlib.contextmanager
@@ -137,60 +136,51 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _exact(
-    measured: Measured, items: np.ndarray, k: int, progress: Progress | None
+    measured: Measured, items: np.ndarray, k: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact neighbors of the given items."""
     space = exact_space(measured)
     if space is None:
         return _brute(measured, items, k, progress)
-    import faiss
-
-    index = faiss.IndexFlat(space.base.shape[1], getattr(faiss, space.metric))
-    index.add(space.base)
+    index = build_index("exact", space.base, space.metric)
     return _search(index, space, measured, items, k, progress)
 
 
-def _lists(
+def _built(
+    method: str,
     space: Space,
     measured: Measured,
     k: int,
     seed: int,
     may_be_exact: bool,
-    progress: Progress | None,
-) -> Any:
-    """Inverted lists that reach far enough, or None where exact search is the better choice."""
-    if space.metric not in inverted.METRICS:
+    progress: Progress,
+) -> faiss.Index | None:
+    """An index that reaches far enough, or None where exact search is the better choice."""
+    if method == "ivf" and space.metric not in LISTED:
         raise GraphError(
             f"There are no inverted lists for the distance {measured.distance.name}.",
             cure='Use method="hnsw" or "exact".',
         )
-    tell = None if progress is None else lambda done, total: progress("index", done, total)
-    index = inverted.build_lists(space, seed=seed, progress=tell)
+    index = build_index(
+        method,
+        space.base,
+        space.metric,
+        depth=k,
+        seed=seed,
+        progress=lambda done, total: progress("index", done, total),
+    )
+    if method != "ivf":
+        return index
     # Another sample than that on which the recall is reported.
     sample, truth = _sample(measured, k, seed + 1)
 
     def recall() -> float:
-        _, found = _search(index, space, measured, sample, k, None)
-        return _found_share(found, truth)
+        return found_share(_search(index, space, measured, sample, k, silent)[1], truth)
 
-    reached = inverted.widen(index, recall, limit=_LIMIT if may_be_exact else 1.0)
+    reached = widen(index, recall, limit=_LIMIT if may_be_exact else 1.0)
     n, width = measured.features.shape
     if not reached and may_be_exact and exact_space(measured) and n * n * width <= _HARD_WORK:
         return None
-    return index
-
-
-def _hnsw(space: Space, k: int, progress: Progress | None) -> Any:
-    import faiss
-
-    n = len(space.base)
-    index = faiss.IndexHNSWFlat(space.base.shape[1], 32, getattr(faiss, space.metric))
-    index.hnsw.efConstruction = 80
-    index.hnsw.efSearch = max(96, 3 * k)
-    for start in range(0, n, 8 * _QUERIES):
-        index.add(space.base[start : start + 8 * _QUERIES])
-        if progress:
-            progress("index", min(start + 8 * _QUERIES, n), n)
     return index
 
 
@@ -205,18 +195,18 @@ def _approximate_space(measured: Measured) -> Space:
 
 
 def _approximate(
-    index: Any, space: Space, measured: Measured, k: int, progress: Progress | None
+    index: faiss.Index, space: Space, measured: Measured, k: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     n = len(space.base)
     indices, distances = _search(index, space, measured, np.arange(n), k, progress)
     short = np.flatnonzero(~np.isfinite(distances[:, -1]))
     if len(short):  # a part of the index that search did not reach
-        indices[short], distances[short] = _exact(measured, short, k, None)
+        indices[short], distances[short] = _exact(measured, short, k, silent)
     return indices, distances
 
 
 def _search(
-    index, space: Space, measured: Measured, items: np.ndarray, k: int, progress: Progress | None
+    index, space: Space, measured: Measured, items: np.ndarray, k: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     wanted = min(k + 1 + _SPARE, len(space.base))
     indices = np.empty((len(items), k), np.int64)
@@ -226,8 +216,7 @@ def _search(
         _, found = index.search(space.queries[rows], wanted)
         block = slice(start, start + len(rows))
         indices[block], distances[block] = _ranked(measured, rows, found, k)
-        if progress:
-            progress("neighbors", start + len(rows), len(items))
+        progress("neighbors", start + len(rows), len(items))
     return indices, distances
 
 
@@ -247,7 +236,7 @@ def _ranked(
 
 
 def _brute(
-    measured: Measured, items: np.ndarray, k: int, progress: Progress | None
+    measured: Measured, items: np.ndarray, k: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """One item against all others, for distances that FAISS does not know."""
     features = measured.features.astype(np.float64)
@@ -265,7 +254,7 @@ def _brute(
         best = np.flatnonzero(found <= np.partition(found, k - 1)[k - 1])
         best = best[np.argsort(found[best], kind="stable")][:k]
         indices[place], distances[place] = best, found[best]
-        if progress and (place + 1) % 256 == 0:
+        if (place + 1) % 256 == 0:
             progress("neighbors", place + 1, len(items))
     return indices, distances
 
@@ -273,21 +262,9 @@ def _brute(
 def _sample(measured: Measured, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Some items and the distances of their true neighbors, `[S]` and `[S, K]`."""
     n = len(measured.features)
-    size = _RECALL_SAMPLE
+    size = SAMPLE
     if exact_space(measured) is None:
         affordable = int(_BRUTE_WORK / measured.features.size)
         size = min(size, max(_SMALLEST_SAMPLE, affordable))
     sample = np.random.default_rng(seed).choice(n, min(size, n), replace=False)
-    return sample, _exact(measured, sample, k, None)[1]
-
-
-def _found_share(mine: np.ndarray, truth: np.ndarray) -> float:
-    """Share of true neighbors found, by distance; equally near ones count as found."""
-    return float(np.mean(mine <= truth[:, -1:] * (1 + 1e-9)))
-
-
-def _recall(measured: Measured, indices: np.ndarray, seed: int) -> float:
-    k = indices.shape[1]
-    sample, truth = _sample(measured, k, seed)
-    mine = measured.between(np.repeat(sample, k), indices[sample].ravel()).reshape(-1, k)
-    return _found_share(mine, truth)
+    return sample, _exact(measured, sample, k, silent)[1]

@@ -1,4 +1,4 @@
-"""The scripts about backbones: a wrong name is one line, and a look at the help changes nothing."""
+"""The tools about backbones: a wrong name is one line, and a look at the help changes nothing."""
 
 import importlib.util
 import os
@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def run(script, *words):
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, words)],
+        [sys.executable, str(ROOT / "tools" / f"{script}.py"), *map(str, words)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -23,7 +23,7 @@ def run(script, *words):
 
 
 def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -5,7 +5,7 @@ alpha > 0) with the epochs that are asked for, and a short run that times an epo
 second one of 12,000 images, times five, which needs a machine that does nothing else. Writes
 docs/default_backbone.md; what is in the runs folder already is not run again.
 
-    python scripts/measure_default.py [--candidates mobilenet_025:13,cnn:5] [--runs FOLDER]
+    python tools/measure_default.py [--candidates mobilenet_025:13,cnn:5] [--runs FOLDER]
 """
 
 import argparse
@@ -44,7 +44,7 @@ leaves one position; at 64 it leaves four. The other families of Keras Applicati
 here: their smallest networks run at a fifth of `mobilenet_025`'s speed or slower
 ([speeds](backbones_table.md)), which leaves them four epochs at most.
 
-Made by `python scripts/measure_default.py`, {date}, {cores} cores ({machine}), no GPU, TensorFlow
+Made by `python tools/measure_default.py`, {date}, {cores} cores ({machine}), no GPU, TensorFlow
 {tensorflow}, tfgraphreg {tfgraphreg}; one seed each. An epoch was timed on {timed:,} images, and
 half a minute is added for graph, packing and evaluation.
 """

@@ -1,4 +1,4 @@
-"""From a distance's name to features that can be searched and compared by it.
+"""Rows as numbers that can be searched and compared by a distance.
 
 Shapes: N items, D width, E edges.
 """
@@ -8,39 +8,56 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 
 from tfgraphreg.distances import DISTANCES, Distance
-from tfgraphreg.errors import GraphError
-from tfgraphreg.progress import Progress as Progress
+from tfgraphreg.errors import DataError, GraphError
 
 _PAIRS = 1 << 17  # numbers of one block of pairs: with its copies it stays in a core's cache
 
 
-def check_features(features: np.ndarray) -> np.ndarray:
-    """`features` as a finite `[N, D]` float32 array.
+def as_matrix(
+    name: str,
+    values: np.ndarray,
+    *,
+    dtype: npt.DTypeLike = np.float32,
+    error: type[DataError | GraphError] = DataError,
+) -> np.ndarray:
+    """`values` as a finite, contiguous `[N, D]` array.
 
     Raises:
-        GraphError: If it is anything else.
+        DataError: Or the given `error`, if it is anything else.
     """
-    features = np.asarray(features)
-    if features.ndim != 2 or not features.shape[1]:
-        raise GraphError(
-            "Features must have the shape [N, D] with D at least 1.",
-            received=f"shape={features.shape}",
+    values = np.asarray(values)
+    if values.ndim != 2 or not values.shape[1] or values.dtype.kind in "OSUTMmc":
+        raise error(
+            f"`{name}` must be numbers of the shape [N, D] with D at least 1.",
+            received=f"shape={values.shape}, dtype={values.dtype}",
         )
-    if features.dtype.kind not in "fiub":
-        raise GraphError("Features must be numbers.", received=f"dtype={features.dtype}")
-    # What float32 cannot hold becomes infinite and is refused below.
+    # What the type cannot hold becomes infinite and is refused.
     with np.errstate(over="ignore"):
-        features = np.ascontiguousarray(features, np.float32)
-    bad = ~np.isfinite(features.sum(axis=1, dtype=np.float64))
+        values = np.ascontiguousarray(values, dtype)
+    bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
-        raise GraphError(
-            "Features must be finite numbers.",
+        raise error(
+            f"`{name}` must be finite.",
             received=f"{int(bad.sum())} rows with NaN or infinity, the first is row "
             f"{int(np.argmax(bad))}",
         )
-    return features
+    return values
+
+
+def unit_rows(values: np.ndarray) -> np.ndarray:
+    """Rows scaled to length one, `[N, D + 1]`; a row of zeros gets its one in the last column.
+
+    Inner products are then cosines, with 1 between two rows of zeros and 0 between such a row
+    and any other, as the registered cosine distance has it.
+    """
+    # In float64, so that rows of one direction and different lengths become the same row.
+    values = np.asarray(values, np.float64)
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    zero = norms == 0
+    return np.hstack([values / np.where(zero, 1, norms), zero]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +80,7 @@ class Measured:
             GraphError: If the metric compares distributions and a feature is negative.
         """
         distance = DISTANCES.get(metric) if isinstance(metric, str) else metric
-        features = check_features(features)
+        features = as_matrix("features", features, error=GraphError)
         if distance.distributions:
             features = _distributions(features, distance.name)
         if distance.fit is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfgraphreg.graph.metrics import Measured
+from tfgraphreg.search.measured import Measured
 
 
 @dataclasses.dataclass(frozen=True)

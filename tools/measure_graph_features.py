@@ -2,9 +2,9 @@
 
 Fills the table in docs/graphs.md.
 
-python scripts/measure_graph_features.py                    everything, then the table
-python scripts/measure_graph_features.py --features pca sgt only these; other rows stay
-python scripts/measure_graph_features.py --sgt              how much faster than package sgt
+python tools/measure_graph_features.py                    everything, then the table
+python tools/measure_graph_features.py --features pca sgt only these; other rows stay
+python tools/measure_graph_features.py --sgt              how much faster than package sgt
 """
 
 import argparse
@@ -134,7 +134,7 @@ def fill_table(page, rows):
         f"{os.cpu_count()} cores ({platform.machine()}), no GPU, "
         "shared with much other work, so only large differences of seconds mean anything; Python "
         f"{platform.python_version()}, NumPy {np.__version__}; commits {', '.join(commits)}. Made "
-        "by `python scripts/measure_graph_features.py`, the smaller table with `--limit`."
+        "by `python tools/measure_graph_features.py`, the smaller table with `--limit`."
     )
     text = page.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]

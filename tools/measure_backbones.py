@@ -1,8 +1,8 @@
 """Measures how fast backbones train here; writes docs/backbones_table.md and .json.
 
-    python scripts/measure_backbones.py                  # the smallest network of each family
-    python scripts/measure_backbones.py --only vit beit  # some families or networks
-    python scripts/measure_backbones.py --all            # every network: hours on 2 cores
+    python tools/measure_backbones.py                  # the smallest network of each family
+    python tools/measure_backbones.py --only vit beit  # some families or networks
+    python tools/measure_backbones.py --all            # every network: hours on 2 cores
 
 Speeds are training steps (forward, backward, Adam) on random images at the network's smallest
 size, compiled, relative to ResNet50, which every run measures first. Networks measured before
@@ -94,7 +94,7 @@ def page(measured: dict[str, dict], about: dict[str, object]) -> str:
         f"smallest size, relative to `{BASELINE}` at {BACKBONES.get(BASELINE).min_size} pixels in",
         "the same run: below 1 is slower.",
         "",
-        f"Made by `python scripts/measure_backbones.py`, last on {about['date']} at commit "
+        f"Made by `python tools/measure_backbones.py`, last on {about['date']} at commit "
         f"{about['commit']}: TensorFlow {about['tensorflow']}, Python {about['python']}, "
         f"{about['cpu_cores']} CPU cores, no GPU, float32, batch {about['batch']}, random images, "
         f"{about['seconds']:g} s each after two steps of warm-up, one run, so the second digit "

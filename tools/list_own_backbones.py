@@ -17,7 +17,7 @@ from tfgraphreg.storage import write_text  # noqa: E402
 
 TABLE = ROOT / "tfgraphreg" / "backbones" / "own_table.py"
 LINE = 100
-HEAD = '''"""What own.py knows about each network: written by scripts/list_own_backbones.py."""
+HEAD = '''"""What own.py knows about each network: written by tools/list_own_backbones.py."""
 
 from __future__ import annotations
 

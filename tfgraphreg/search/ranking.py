@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from tfgraphreg.distances import DISTANCES, Distance
-from tfgraphreg.errors import DataError
-from tfgraphreg.evaluation.arrays import as_matrix
+from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.search.index import Index
+from tfgraphreg.search.measured import as_matrix
 
-FAISS_DISTANCES = ("cosine", "euclidean", "sqeuclidean", "manhattan")
 # Entries of one chunk of results, and of one block of pairs: some tens of MB each.
 _CHUNK_ENTRIES = 2**21
 _BLOCK_ENTRIES = 2**21
 
-
-def unit_rows(values: np.ndarray) -> np.ndarray:
-    """Rows scaled to length one, `[N, D + 1]`; a row of zeros gets its one in the last column.
-
-    Inner products are then cosines, with 1 between two rows of zeros and 0 between such a row
-    and any other, as the registered cosine distance has it.
-    """
-    # In float64, so that rows of one direction and different lengths become the same row.
-    values = np.asarray(values, np.float64)
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
-    zero = norms == 0
-    return np.hstack([values / np.where(zero, 1, norms), zero]).astype(np.float32)
+Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""Takes `[Q, D]` queries and k; gives `[Q, k]` distances, nearest first, and positions."""
 
 
 def nearest(
@@ -35,6 +25,7 @@ def nearest(
     k: int,
     *,
     distance: str = "cosine",
+    method: str = "exact",
     chunk_entries: int = _CHUNK_ENTRIES,
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Yields the `k` nearest gallery rows of every query, for one chunk of queries at a time.
@@ -49,6 +40,8 @@ def nearest(
         gallery: `[G, D]`.
         k: At least 1; results are cut to G columns.
         distance: A registered distance d(query, gallery row).
+        method: ``"exact"``, or ``"ivf"`` or ``"hnsw"`` where FAISS knows the distance; an
+            approximate search may leave positions of -1 at an infinite distance.
         chunk_entries: About how many results to hold at a time.
 
     Yields:
@@ -57,6 +50,7 @@ def nearest(
 
     Raises:
         DataError: If the widths differ or a value is not finite.
+        ConfigError: If there is no such method, or not for this distance.
         UnknownNameError: If the distance is not registered.
     """
     queries, gallery = as_matrix("queries", queries), as_matrix("gallery", gallery)
@@ -71,28 +65,29 @@ def nearest(
         return
     rows = max(1, min(1024, chunk_entries // k))
     record = fitted(record, gallery)
-    if distance in FAISS_DISTANCES and not record.own:
-        search = _faiss_search(gallery, distance)
+    if distance in Index.DISTANCES and not record.own:
+        search = _index_search(gallery, distance, method)
     elif record.linear is not None:
         # Euclidean neighbors of the mapped rows are the neighbors of the rows.
         gallery, queries = (_mapped(v, record.linear) for v in (gallery, queries))
-        search = _faiss_search(gallery, "euclidean")
+        search = _index_search(gallery, "euclidean", method)
     elif distance == "histogram_intersection" and not record.own:
         # Half the Manhattan distance of rows that sum to one.
         gallery, queries = (prepare(v, record).astype(np.float32) / 2 for v in (gallery, queries))
-        search = _faiss_search(gallery, "manhattan")
-    else:
+        search = _index_search(gallery, "manhattan", method)
+    elif method == "exact":
         search = _block_search(gallery, record)
         rows = max(1, min(64, _CHUNK_ENTRIES // len(gallery)))
+    else:
+        raise ConfigError(
+            f"There is no approximate search for the distance {distance}.",
+            received=f"method={method}",
+            cure='Use method="exact".',
+        )
     for start in range(0, len(queries), rows):
         part = slice(start, min(start + rows, len(queries)))
         distances, positions = search(queries[part], k)
-        order = np.lexsort((positions, distances))
-        yield (
-            part,
-            np.take_along_axis(positions, order, axis=1),
-            np.take_along_axis(distances, order, axis=1),
-        )
+        yield part, positions, distances
 
 
 def without_own(positions: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -127,29 +122,13 @@ def prepare(values: np.ndarray, distance: Distance) -> np.ndarray:
     return values
 
 
-def _faiss_search(gallery: np.ndarray, distance: str):
-    import faiss
-
-    # Cosine by L2 between rows of length one, which is twice the cosine distance: among equal
-    # inner products FAISS keeps any, among equal distances those of the lower positions.
-    metric = faiss.METRIC_L1 if distance == "manhattan" else faiss.METRIC_L2
-    base = unit_rows(gallery) if distance == "cosine" else gallery
-    index = faiss.IndexFlat(base.shape[1], metric)
-    index.add(base)
-
-    def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if distance == "cosine":
-            values, positions = index.search(unit_rows(queries), k)
-            return np.maximum(values / 2, 0), positions
-        values, positions = index.search(queries, k)
-        if distance == "euclidean":
-            values = np.sqrt(np.maximum(values, 0))
-        return values, positions
-
-    return search
+def _index_search(gallery: np.ndarray, distance: str, method: str) -> Search:
+    index = Index(gallery.shape[1], method=method, distance=distance)
+    index.add(gallery)
+    return index.search
 
 
-def _block_search(gallery: np.ndarray, distance: Distance):
+def _block_search(gallery: np.ndarray, distance: Distance) -> Search:
     gallery = prepare(gallery, distance)
     step = max(1, _BLOCK_ENTRIES // gallery.shape[1])
 

@@ -1,0 +1,112 @@
+"""What a run works on, loaded or passed."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.progress import Progress
+from tfgraphreg.recipes.given import Given
+from tfgraphreg.recipes.graphs import search_note, training_graph
+from tfgraphreg.runs.outputs import load_data, within_budget
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Material:
+    """What a run works on.
+
+    Attributes:
+        dataset: The data as trained on.
+        true_labels: The training labels, also those that the run must not see.
+        graph: The graph over the training images, or None without a graph term.
+        graph_summary: Numbers about the graph, or None.
+        backbone: A network that was passed, or None for the config's.
+    """
+
+    dataset: Dataset
+    true_labels: np.ndarray
+    graph: SimilarityGraph | None
+    graph_summary: dict[str, Any] | None
+    backbone: Any = None
+
+
+def prepare(config: TrainConfig, progress: Progress, given: Given | None = None) -> Material:
+    """Loads the data and, if there is a graph term, the graph; what was passed is taken as it is.
+
+    Raises:
+        DataError: If the data cannot be loaded, or does not fit what was passed.
+        GraphError: If the graph cannot be read or built.
+    """
+    given = given or Given()
+    dataset, true_labels = prepare_data(config, progress, given.dataset)
+    given.check_sizes(len(dataset.train))
+    graph = summary = None
+    if config.regularized:
+        graph, summary = prepare_graph(config, dataset, true_labels, progress, given)
+    return Material(dataset, true_labels, graph, summary, given.model)
+
+
+def prepare_data(
+    config: TrainConfig, progress: Progress, dataset: Dataset | None = None
+) -> tuple[Dataset, np.ndarray]:
+    """The data as trained on, and the training labels before any was hidden; logs what it is.
+
+    Args:
+        config: Names the data, and how many labels are kept.
+        progress: Called while work goes on.
+        dataset: Data that was passed instead.
+    """
+    if dataset is None:
+        dataset = load_data(config, progress)
+    else:
+        # The digest, so that nothing is taken from the cache for other images.
+        dataset = dataclasses.replace(dataset, checksum=config.dataset)
+    true_labels = dataset.train.labels
+    dataset = within_budget(config, dataset)
+    logger.info(
+        f"Data: {dataset.name}, {len(dataset.train)} training images "
+        f"({int(dataset.train.labeled.sum())} labeled), {len(dataset.validation)} for validation, "
+        f"{len(dataset.test)} for the test; from {dataset.source}"
+    )
+    for note in dataset.notes:
+        logger.info(f"  {note}")
+    return dataset, true_labels
+
+
+def prepare_graph(
+    config: TrainConfig,
+    dataset: Dataset,
+    true_labels: np.ndarray,
+    progress: Progress,
+    given: Given | None = None,
+) -> tuple[SimilarityGraph, dict[str, Any]]:
+    """The graph over the training images and its summary; logs what it is like."""
+    given = given or Given()
+    graph = training_graph(config, dataset, progress, graph=given.graph, vectors=given.vectors)
+    summary = describe_graph(graph, true_labels)
+    agreement = summary["edge_label_agreement"]
+    logger.info(
+        f"Graph: {summary['nodes']} nodes, {summary['edges']} edges"
+        + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
+    )
+    for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
+        logger.info(f"  {sentence}")
+    return graph, summary
+
+
+def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]:
+    """Nodes, edges and label agreement, with `warnings` where the graph term would be zero."""
+    from tfgraphreg.graph.diagnostics import diagnose
+
+    found = diagnose(graph, labels)
+    kept = ("nodes", "edges", "edge_label_agreement", "isolated", "components", "hubness_skew")
+    warnings = [found["why_zero"]] if found["why_zero"] else []
+    return {**{name: found[name] for name in kept}, "warnings": warnings}

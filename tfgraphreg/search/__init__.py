@@ -1,0 +1,1 @@
+"""Nearest vectors: among each other, of queries in a gallery, and in an index that is kept."""

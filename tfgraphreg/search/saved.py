@@ -1,0 +1,123 @@
+"""An index in a folder: written whole or not at all, checked by digests before it is used."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.errors import ConfigError, DataError, first_line
+from tfgraphreg.search.index import Index
+from tfgraphreg.storage import UNREADABLE_NPZ, atomic_folder, file_digest, fingerprint, write_json
+
+FOLDER = "search"
+_VECTORS, _ITEMS, _META = "index.faiss", "items.npz", "meta.json"
+# The first one had no digests.
+_FORMATS = (1, 2)
+_MAX_ITEMS = 100_000_000
+
+
+def write_index(
+    folder: pathlib.Path, index: Index, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
+) -> None:
+    """Writes an index, arrays with a row for each of its items, and plain values about it.
+
+    Raises:
+        DataError: If the folder cannot be written.
+    """
+    with atomic_folder(folder) as part:
+        (part / _VECTORS).write_bytes(index.to_bytes())
+        np.savez(part / _ITEMS, **dict(arrays))
+        meta = {
+            **about,
+            "format": _FORMATS[-1],
+            "dim": index.dim,
+            "method": index.method,
+            "distance": index.distance,
+            "recall": index.recall,
+            "items": len(index),
+            "digests": {name: file_digest(part / name) for name in (_VECTORS, _ITEMS)},
+        }
+        write_json(part / _META, {**meta, "digest": fingerprint(meta)})
+
+
+def read_meta(folder: pathlib.Path) -> dict[str, Any]:
+    """What an index says of itself, not yet compared with its digest.
+
+    Raises:
+        DataError: If there is no index, or this cannot be read.
+    """
+    path = folder / _META
+    if not path.is_file():
+        raise DataError(
+            "There is no search index beside this model.",
+            received=str(folder),
+            cure="Build one: tfgraphreg search --run RUN --rebuild.",
+        )
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        kinds = {"dim": int, "items": int, "model": str, "method": str, "distance": str}
+        fits = all(isinstance(meta[name], kind) for name, kind in kinds.items())
+        fits = fits and isinstance(meta["recall"], (int, float)) and meta["format"] in _FORMATS
+        fits = fits and 0 <= meta["items"] <= _MAX_ITEMS
+        # Whoever takes the digests away does not get an older index.
+        fits = fits and (meta["format"] == 1) == ("digest" not in meta)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(folder, "meta.json cannot be read") from error
+    if not fits:
+        raise damaged(folder, "meta.json has values that cannot be")
+    return meta
+
+
+def read_index(folder: pathlib.Path, meta: dict[str, Any]) -> tuple[Index, dict[str, np.ndarray]]:
+    """The index and the arrays that `write_index` wrote.
+
+    Args:
+        folder: The folder.
+        meta: What `read_meta` gave for it.
+
+    Raises:
+        DataError: If a file is missing or is not the one that was written.
+    """
+    try:
+        if meta["format"] > 1:
+            plain = {name: value for name, value in meta.items() if name != "digest"}
+            found = {name: file_digest(folder / name) for name in (_VECTORS, _ITEMS)}
+            if meta["digest"] != fingerprint(plain) or meta["digests"] != found:
+                raise ValueError("its files do not fit together")
+        index = Index(meta["dim"], method=meta["method"], distance=meta["distance"])
+        index.read_bytes((folder / _VECTORS).read_bytes())
+        index.recall = float(meta["recall"])
+        with np.load(folder / _ITEMS, allow_pickle=False) as items:
+            arrays = {name: items[name] for name in items.files}
+    except (*UNREADABLE_NPZ, ConfigError) as error:
+        raise damaged(folder, first_line(error)) from error
+    if {len(index), meta["items"], *(len(rows) for rows in arrays.values())} != {len(index)}:
+        raise damaged(folder, "its files do not fit together")
+    return index, arrays
+
+
+def saved_ids(model_folder: pathlib.Path | str) -> list[str]:
+    """The ids in the index beside a model, also where it belongs to another model.
+
+    Raises:
+        DataError: If they cannot be read.
+    """
+    folder = pathlib.Path(model_folder) / FOLDER
+    try:
+        with np.load(folder / _ITEMS, allow_pickle=False) as items:
+            return [str(identity) for identity in items["ids"]]
+    except UNREADABLE_NPZ as error:
+        raise damaged(folder, first_line(error)) from error
+
+
+def damaged(folder: pathlib.Path, why: str) -> DataError:
+    """The error of an index that cannot be used."""
+    return DataError(
+        "The search index is damaged.",
+        received=f"{folder}: {why}",
+        cure="Build it again: tfgraphreg search --run RUN --rebuild.",
+    )
