@@ -97,6 +97,9 @@ def train(
         metrics["continued_after"] = continued_after(run.path)
         metrics["total_seconds"] = time.perf_counter() - started + earlier
         storage.write_json(run.path / METRICS, metrics, noted=True)
+        from tfgraphreg.training.tensorboard import log_test
+
+        log_test(run.path / "tensorboard", metrics)
     seconds = metrics["total_seconds"]
     logger.info(f"Trained {metrics['train_seconds']:.0f} s, {seconds:.0f} s in all.")
     logger.info(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path.parent}")
