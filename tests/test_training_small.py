@@ -89,9 +89,8 @@ def test_what_few_steps_taught_counts_in_inference_too(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.INFO)
     # With the running averages of six steps the test accuracy is 0.42.
-    found = train(
-        TrainConfig(dataset="digits", limit=200, alpha=0.0, epochs=3, batch_size=100)
-    ).metrics
+    config = TrainConfig(dataset="digits", limit=200, alpha=0.0, epochs=3, batch_size=100)
+    found = train(config).metrics
     assert (found["backbone"], found["batch_size"]) == ("cnn", 100)
     assert found["test_accuracy"] > 0.7
     assert "Only 6 step(s) in all" in caplog.text
