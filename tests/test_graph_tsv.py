@@ -184,6 +184,49 @@ def test_npz_round_trip_and_refusals(tmp_path):
             read_npz(tmp_path / "wrong.npz")
 
 
+def test_an_npz_that_was_changed_or_exchanged_is_refused(tmp_path):
+    graph, ids = random_graph(), [f"item {i}" for i in range(50)]
+    path, other = tmp_path / "g.npz", tmp_path / "other.npz"
+    write_npz(graph, ids, path, key="one")
+    write_npz(graph, ids, other, key="two")
+    assert same(read_npz(path, ids, key="one")[0], graph)
+    with np.load(path) as file:
+        arrays = dict(file)
+    for changed in (
+        {"weights": arrays["weights"] / 2},
+        {"ids": arrays["ids"][::-1]},
+        {"about": np.asarray('{"k": 1}')},
+        {"digest": np.asarray("0" * 20)},
+    ):
+        np.savez(tmp_path / "changed.npz", **{**arrays, **changed})
+        with pytest.raises(GraphError, match="changed after it was written"):
+            read_npz(tmp_path / "changed.npz", key="one")
+    with pytest.raises(GraphError, match="changed after it was written"):
+        read_npz(other, ids, key="one")
+    # Without a digest: of an earlier version or another program, but never of the cache.
+    del arrays["digest"]
+    np.savez(tmp_path / "plain.npz", **arrays)
+    assert same(read_npz(tmp_path / "plain.npz", ids)[0], graph)
+    with pytest.raises(GraphError, match="changed after it was written"):
+        read_npz(tmp_path / "plain.npz", ids, key="one")
+
+
+def test_any_flipped_byte_of_an_npz_is_seen(tmp_path):
+    graph, rng = random_graph(), np.random.default_rng(0)
+    path = tmp_path / "g.npz"
+    write_npz(graph, [f"item {i}" for i in range(50)], path, key="k")
+    good = path.read_bytes()
+    for _ in range(200):
+        content = bytearray(good)
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        # A byte that says nothing, such as the time in the archive, may change.
+        try:
+            assert same(read_npz(path, key="k")[0], graph)
+        except GraphError as error:
+            assert "\n" not in str(error)
+
+
 def test_many_edges_are_fast(tmp_path):
     n = 20_000
     graph = SimilarityGraph.from_edges(

@@ -64,3 +64,16 @@ def test_a_graph_of_a_flat_folder_and_ids_that_nobody_knows():
     pathlib.Path("edges.tsv").write_text("".join(edges).replace("\n", "\t1e38\n"))
     with pytest.raises(GraphError, match=r"largest weight of 1e\+38"):
         material(**settings, graph="edges.tsv")
+
+
+def test_a_cached_graph_that_was_rewritten_is_built_again(caplog):
+    caplog.set_level("INFO", "tfgraphreg")
+    settings = {"dataset": "digits", "limit": 100, "graph_features": "pixels"}
+    first = material(**settings).graph
+    (path,) = pathlib.Path("cache/graphs").glob("*.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, "weights": arrays["weights"] / 2})
+    again = material(**settings).graph
+    np.testing.assert_array_equal(again.weights, first.weights)
+    assert "the cached file is damaged and is built again" in caplog.text

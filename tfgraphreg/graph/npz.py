@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from tfgraphreg.errors import GraphError, did_you_mean, first_line
 from tfgraphreg.graph.convert import numbers_of
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path
+from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint
+
+_ARRAYS = ("indptr", "indices", "weights", "ids", "about")
 
 
-def write_npz(graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str] | str) -> None:
-    """Writes the arrays of `graph`, its ids and its `about`.
+def write_npz(
+    graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str] | str, *, key: str = ""
+) -> None:
+    """Writes the arrays of `graph`, its ids, its `about` and a digest of all of them.
+
+    Args:
+        graph: N nodes.
+        ids: `[N]` strings.
+        path: The file.
+        key: What the file stands for in a cache; it is part of the digest.
 
     Raises:
         GraphError: If there is not one id for every node.
@@ -25,15 +35,15 @@ def write_npz(graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str]
             "There must be one id for every node.",
             received=f"{len(ids)} ids, {graph.num_nodes} nodes",
         )
+    arrays = {
+        "indptr": graph.indptr,
+        "indices": graph.indices,
+        "weights": graph.weights,
+        "ids": np.asarray(ids, dtype=str),
+        "about": np.asarray(json.dumps(dict(graph.about), default=str)),
+    }
     with atomic_path(path) as part, part.open("wb") as out:
-        np.savez(
-            out,
-            indptr=graph.indptr,
-            indices=graph.indices,
-            weights=graph.weights,
-            ids=np.asarray(ids, dtype=str),
-            about=np.asarray(json.dumps(dict(graph.about), default=str)),
-        )
+        np.savez(out, **arrays, digest=np.asarray(_digest(arrays, key)))
 
 
 def read_npz(
@@ -41,6 +51,7 @@ def read_npz(
     ids: Sequence[str] | None = None,
     *,
     others: Collection[str] | None = None,
+    key: str | None = None,
 ) -> tuple[SimilarityGraph, np.ndarray]:
     """Reads what `write_npz` wrote: the graph and its `[N]` ids.
 
@@ -50,14 +61,20 @@ def read_npz(
         others: Where given, the file may have other ids and another order: nodes are those of
             `ids`, edges to ids in `others` are dropped and counted in `about`, and other ids are
             an error.
+        key: The `key` that the file must have been written with, where given.
 
     Raises:
         GraphError: If the file is missing, damaged, or of other items.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            indptr, indices, weights = arrays["indptr"], arrays["indices"], arrays["weights"]
-            names, about = arrays["ids"], json.loads(str(arrays["about"]))
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in _ARRAYS}
+            # Earlier files, and those of other programs, have no digest.
+            digest = str(file["digest"]) if "digest" in file else None
+        if digest != _digest(arrays, key or "") and (digest or key is not None):
+            raise ValueError("it was changed after it was written")
+        indptr, indices, weights, names = (arrays[name] for name in _ARRAYS[:4])
+        about = json.loads(str(arrays["about"]))
         _check_kinds(indptr, indices, weights, names, about)
     except UNREADABLE_NPZ as error:
         raise GraphError(
@@ -104,6 +121,10 @@ def _between(
     return SimilarityGraph.from_edges(
         sources[kept], targets[kept], graph.weights[kept], len(ids), about=about
     )
+
+
+def _digest(arrays: Mapping[str, np.ndarray], key: str) -> str:
+    return fingerprint([key, {name: arrays[name] for name in _ARRAYS}])
 
 
 def _check_kinds(indptr, indices, weights, names, about) -> None:

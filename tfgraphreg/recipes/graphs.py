@@ -89,17 +89,14 @@ def training_graph(
     kept = not DISTANCES.get(config.graph_metric).own
     if kept and path.exists():
         try:
-            if not storage.is_sealed(path):
-                raise GraphError("The file is not as it was written.")
-            graph, _ = read_npz(path)
+            graph, _ = read_npz(path, dataset.train.ids, key=key)
             logger.info(f"Graph: the one built before from the same data and settings ({path})")
             return graph
         except (GraphError, OSError, ValueError):
             logger.info("Graph: the cached file is damaged and is built again")
     graph = _kept_edges(config, dataset, _build(config, dataset, progress, vectors))
     if kept:
-        with storage.sealed_path(path) as part:
-            write_npz(graph, dataset.train.ids, part)
+        write_npz(graph, dataset.train.ids, path, key=key)
     return graph
 
 

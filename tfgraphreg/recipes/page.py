@@ -189,9 +189,8 @@ def _results(
         for name in comparison.columns
         if name != "dataset" and len({repr(row[name]) for row in rows}) > 1
     ]
-    # How many, as in the other tables; which they are stands in the table of every run.
-    keys = [*fields, "runs"]
-    columns = [report.Column(name=name.replace("_", " ")) for name in (*fields, "seeds")]
+    keys = list(fields)
+    columns = [report.Column(name=name.replace("_", " ")) for name in fields]
     for index, metric in enumerate(metrics):
         name = metric.replace("_", " ")
         shown = [("mean", name, False), ("std", "± std", False)]
@@ -203,8 +202,9 @@ def _results(
                 continue
             keys.append(f"{metric}_{key}")
             columns.append(report.Column(name=header, digits=4, signed=signed))
-    keys.append("train_seconds_mean")
-    columns.append(report.Column(name="seconds", digits=1))
+    # How many, as in the other tables; which they are stands in the table of every run.
+    keys += ["runs", "train_seconds_mean"]
+    columns += [report.Column(name="seeds"), report.Column(name="seconds", digits=1)]
     return report.Table(
         title=title,
         columns=columns,

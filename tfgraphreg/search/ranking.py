@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tfgraphreg.distances import DISTANCES, Distance
-from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.errors import DataError
 from tfgraphreg.search.index import Index
 from tfgraphreg.search.measured import as_matrix
 
@@ -25,7 +25,6 @@ def nearest(
     k: int,
     *,
     distance: str = "cosine",
-    method: str = "exact",
     chunk_entries: int = _CHUNK_ENTRIES,
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Yields the `k` nearest gallery rows of every query, for one chunk of queries at a time.
@@ -40,8 +39,6 @@ def nearest(
         gallery: `[G, D]`.
         k: At least 1; results are cut to G columns.
         distance: A registered distance d(query, gallery row).
-        method: ``"exact"``, or ``"ivf"`` or ``"hnsw"`` where FAISS knows the distance; an
-            approximate search may leave positions of -1 at an infinite distance.
         chunk_entries: About how many results to hold at a time.
 
     Yields:
@@ -50,7 +47,6 @@ def nearest(
 
     Raises:
         DataError: If the widths differ or a value is not finite.
-        ConfigError: If there is no such method, or not for this distance.
         UnknownNameError: If the distance is not registered.
     """
     queries, gallery = as_matrix("queries", queries), as_matrix("gallery", gallery)
@@ -66,24 +62,18 @@ def nearest(
     rows = max(1, min(1024, chunk_entries // k))
     record = fitted(record, gallery)
     if distance in Index.DISTANCES and not record.own:
-        search = _index_search(gallery, distance, method)
+        search = _index_search(gallery, distance)
     elif record.linear is not None:
         # Euclidean neighbors of the mapped rows are the neighbors of the rows.
         gallery, queries = (_mapped(v, record.linear) for v in (gallery, queries))
-        search = _index_search(gallery, "euclidean", method)
+        search = _index_search(gallery, "euclidean")
     elif distance == "histogram_intersection" and not record.own:
         # Half the Manhattan distance of rows that sum to one.
         gallery, queries = (prepare(v, record).astype(np.float32) / 2 for v in (gallery, queries))
-        search = _index_search(gallery, "manhattan", method)
-    elif method == "exact":
+        search = _index_search(gallery, "manhattan")
+    else:
         search = _block_search(gallery, record)
         rows = max(1, min(64, _CHUNK_ENTRIES // len(gallery)))
-    else:
-        raise ConfigError(
-            f"There is no approximate search for the distance {distance}.",
-            received=f"method={method}",
-            cure='Use method="exact".',
-        )
     for start in range(0, len(queries), rows):
         part = slice(start, min(start + rows, len(queries)))
         distances, positions = search(queries[part], k)
@@ -122,8 +112,8 @@ def prepare(values: np.ndarray, distance: Distance) -> np.ndarray:
     return values
 
 
-def _index_search(gallery: np.ndarray, distance: str, method: str) -> Search:
-    index = Index(gallery.shape[1], method=method, distance=distance)
+def _index_search(gallery: np.ndarray, distance: str) -> Search:
+    index = Index(gallery.shape[1], distance=distance)
     index.add(gallery)
     return index.search
 
