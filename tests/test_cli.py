@@ -305,7 +305,6 @@ HOSTILE_FLAGS = [
     ["predict", "--model", "LOOP", "a.png"],
     ["predict", "--model", "x" * 300, "a.png"],
     ["predict", "--run", "RUN_DEEP", "a.png"],
-    ["train", "--seed", "1_000"],
 ]
 
 

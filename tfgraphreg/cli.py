@@ -126,7 +126,17 @@ def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
     for place, word in enumerate(argv):
         if word == "--config" or word.startswith("--config="):
             _check_config_file(word.partition("=")[2] or (argv[place + 1 : place + 2] or [""])[0])
-    return parser.parse_args(argv)
+    from yaml import YAMLError
+
+    try:
+        return parser.parse_args(argv)
+    # The parser reads every value as YAML.
+    except (YAMLError, RecursionError) as error:
+        raise ConfigError(
+            "The value of a flag cannot be read.",
+            received=first_line(error),
+            cure="Look for control characters and brackets.",
+        ) from error
 
 
 def _check_config_file(path: str) -> None:

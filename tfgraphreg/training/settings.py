@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.settings import OBJECTIVES
@@ -17,6 +16,9 @@ LABEL_MIXING = ("mixup", "cutmix")
 # Of the others, KerasCV's layers hold operations without an XLA kernel on any device:
 # ImageProjectiveTransformV3 (translation), HistogramFixedWidth (RandAugment), RandomGamma (mixing).
 _COMPILED_AUGMENTATIONS = ("none", "flip")
+
+
+_LARGEST_RATE = 3.4e38  # of float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,8 +63,10 @@ class TrainingSettings(Settings):
         if self.seed >= 2**31:
             refuse("seed", "must be smaller than 2**31", self.seed, "Use a smaller seed.")
         rate = self.learning_rate
-        if rate is not None and not (math.isfinite(rate) and rate > 0):
-            refuse("learning_rate", "must be a finite number > 0", rate, "Try 0.001.")
+        if rate is not None and not 0 < rate < _LARGEST_RATE:
+            refuse(
+                "learning_rate", "must be a finite number > 0 and below 3.4e38", rate, "Try 0.001."
+            )
         if self.jit_compile and self.augment not in _COMPILED_AUGMENTATIONS:
             raise ConfigError(
                 f"XLA cannot compile the random changes of `augment={self.augment}`: it lacks "
