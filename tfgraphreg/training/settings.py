@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.settings import OBJECTIVES
@@ -17,6 +16,9 @@ LABEL_MIXING = ("mixup", "cutmix")
 # Of the others, KerasCV's layers hold operations without an XLA kernel on any device:
 # ImageProjectiveTransformV3 (translation), HistogramFixedWidth (RandAugment), RandomGamma (mixing).
 _COMPILED_AUGMENTATIONS = ("none", "flip")
+
+
+_LARGEST_RATE = 3.4e38  # of float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,11 @@ class TrainingSettings(Settings):
         0,
         "steps that an epoch has at least: where images are few, it passes over them several times",
     )
-    batch_size: int = setting(128, "images in a step, over all replicas; neighbors not counted")
+    batch_size: int | None = setting(
+        None,
+        "images in a step, over all replicas; neighbors not counted. Default: 128, down to 16 if "
+        "that would give less than 100 steps in all",
+    )
     labeled_batch: int | None = setting(
         None,
         "labeled images in every step, drawn again and again, so that few labels among many "
@@ -69,14 +75,17 @@ class TrainingSettings(Settings):
             ConfigError: If a value, or a combination of values, cannot work.
         """
         at_least(self, 1, "epochs", "batch_size")
-        at_least(self, 0, "seed", "labeled_batch", "min_steps")
+        at_least(self, 0, "labeled_batch", "min_steps")
         if not 0 <= self.ema_momentum < 1:
             refuse("ema_momentum", "must be in [0, 1)", self.ema_momentum, "Try 0.999.")
+        at_least(self, 0, "seed", most=2**63)
         if self.seed >= 2**31:
             refuse("seed", "must be smaller than 2**31", self.seed, "Use a smaller seed.")
         rate = self.learning_rate
-        if rate is not None and not (math.isfinite(rate) and rate > 0):
-            refuse("learning_rate", "must be a finite number > 0", rate, "Try 0.001.")
+        if rate is not None and not 0 < rate < _LARGEST_RATE:
+            refuse(
+                "learning_rate", "must be a finite number > 0 and below 3.4e38", rate, "Try 0.001."
+            )
         if self.jit_compile and self.augment not in _COMPILED_AUGMENTATIONS:
             raise ConfigError(
                 f"XLA cannot compile the random changes of `augment={self.augment}`: it lacks "
