@@ -331,7 +331,7 @@ def test_what_cannot_be_together_is_refused(workplace):
         with pytest.raises(ConfigError, match=words):
             settings("run", **wrong)
     with pytest.raises(ConfigError, match="nothing is learned from unlabeled"):
-        tfgraphreg.TrainConfig(alpha=0, labeled_batch=4)
+        tfgraphreg.TrainConfig(alpha=0, batch_size=128, labeled_batch=4)
 
 
 def test_a_recipe_gives_values_that_flags_overrule(workplace, capsys):
