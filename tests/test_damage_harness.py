@@ -1,8 +1,8 @@
 """Seeded damage to every file of a run, an export and the caches: healed or refused, never used.
 
 `pytest -m slow tests/test_damage_harness.py` does 500 damages, which takes about 20 minutes; the
-ordinary tests do a few. After each damage the command that reads the file is run again. It must give
-what it gave before, or end in one line. Nothing else is allowed: no traceback, no other result.
+ordinary tests do a few. After each damage the commands that read the file are run again. They must
+give what they gave before, or end in one line: no traceback, no other result.
 """
 
 import json
