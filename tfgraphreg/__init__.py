@@ -6,6 +6,7 @@ The names below are the public surface; each is loaded when it is first used, so
 
 import importlib
 import logging
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -50,7 +51,7 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
