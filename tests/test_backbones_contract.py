@@ -24,7 +24,7 @@ from tfgraphreg.backbones.transfer import freeze, stages
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.model.classifier import build_classifier
-from tfgraphreg.model.regularization import GraphRegularization
+from tfgraphreg.model.classifier_training import RegularizedClassifier
 
 LEARNING_STEPS = 60
 SMALLEST = list(smallest_networks().values())
@@ -201,11 +201,11 @@ class Listening(keras.optimizers.Adam):
 
 
 def check_graph_steps(model, record):
-    """Two steps of GraphRegularization: a finite loss, and a gradient for every weight."""
+    """Two steps of RegularizedClassifier: a finite loss, and a gradient for every weight."""
     start = model.get_weights()
     keras.utils.set_random_seed(2)
     base = build_classifier(model, embedding_dim=8, num_classes=4)
-    wrapped = GraphRegularization(base, alpha=0.5, distance=DISTANCES.get("cosine"))
+    wrapped = RegularizedClassifier(base, alpha=0.5, distance=DISTANCES.get("cosine"))
     optimizer = Listening(record.learning_rate)
     optimizer.heard = set()
     wrapped.compile(optimizer=optimizer, run_eagerly=True)

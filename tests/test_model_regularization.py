@@ -5,9 +5,10 @@ import pytest
 
 from tfgraphreg.compat import keras, nsl, tf
 from tfgraphreg.distances import DISTANCES
-from tfgraphreg.errors import ConfigError
+from tfgraphreg.errors import DataError
 from tfgraphreg.model.classifier import build_classifier, infer
-from tfgraphreg.model.regularization import GraphRegularization
+from tfgraphreg.model.classifier_training import RegularizedClassifier
+from tfgraphreg.neighbors.modes import Bank, Packed
 
 SIDE, CLASSES = 6, 3
 
@@ -39,8 +40,8 @@ def batch(rows=8, neighbors=2, seed=0):
 
 
 def wrap(base, distance="sqeuclidean", **kwargs):
-    kwargs = {"alpha": 0.3, "max_neighbors": 2, **kwargs}
-    return GraphRegularization(base, distance=DISTANCES.get(distance), **kwargs)
+    kwargs = {"alpha": 0.3, **kwargs}
+    return RegularizedClassifier(base, distance=distance, **kwargs)
 
 
 def one_step(model, features, labels, learning_rate=0.1):
@@ -87,16 +88,16 @@ def test_alpha_zero_is_plain_training():
     logits.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)
     logits.train_on_batch(features["image"], labels)
     model = wrap(wrapped, alpha=0.0)
-    outputs, edges = model.forward(features, training=True)
-    assert edges is None and outputs["logits"].shape == (8, CLASSES)
+    assert model(features, training=True)["logits"].shape == (8, CLASSES) and not model.losses
     one_step(model, features, labels)
     for a, b in zip(plain.get_weights(), wrapped.get_weights()):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_alpha_without_neighbors_is_refused():
-    with pytest.raises(ConfigError, match="must be at least 1 when alpha > 0"):
-        wrap(base_model(), max_neighbors=0)
+    features, labels = batch(neighbors=0)
+    with pytest.raises(DataError, match=r"must carry the neighbors.*keys image\. Make"):
+        one_step(wrap(base_model()), features, labels)
 
 
 def test_unlabeled_rows_count_only_in_the_graph():
@@ -125,7 +126,7 @@ def test_batches_without_labels_do_not_dilute_the_supervised_loss():
     assert logs["supervised_loss"][0] == pytest.approx(first["supervised_loss"], rel=1e-5)
     assert logs["loss"][0] == pytest.approx(first["loss"] / 4, rel=1e-5)
     found = model.evaluate(data, verbose=0, return_dict=True)
-    assert found["loss"] == found["supervised_loss"] == pytest.approx(first["loss"], rel=1e-5)
+    assert found["loss"] == pytest.approx(first["loss"], rel=1e-5)
 
 
 def test_batch_normalization_sees_images_and_neighbors_once():
@@ -169,7 +170,7 @@ def test_images_that_are_named_give_the_step_of_those_that_are_not(neighbors, ji
     features, labels, _ = named(rows=8, neighbors=neighbors, distinct=13)
     learned = []
     for given in (features, unnamed(features)):
-        model = wrap(base_model(), "manhattan", max_neighbors=neighbors)
+        model = wrap(base_model(), "manhattan", mode=Packed(neighbors))
         model.compile(optimizer=keras.optimizers.SGD(0.1), jit_compile=jit_compile)
         logs = model.train_on_batch(given, labels, return_dict=True)
         assert logs["graph_loss"] > 0
@@ -187,7 +188,7 @@ def test_each_distinct_image_goes_through_the_network_once(distinct):
     # Up to a multiple of 16 some come twice: the first ones of the batch.
     seen = np.concatenate([images, images[: 16 - distinct]])
     mean = inner(seen).numpy().mean(0)
-    one_step(wrap(base, max_neighbors=3), features, labels, learning_rate=0.0)
+    one_step(wrap(base), features, labels, learning_rate=0.0)
     norm = base.layers[1].get_layer("norm")
     np.testing.assert_allclose(norm.moving_mean, (1 - norm.momentum) * mean, atol=1e-5)
 
@@ -200,9 +201,9 @@ def test_an_image_that_occurs_twice_is_augmented_once():
         seen.append(len(images))
         return images
 
-    model = wrap(base_model(), max_neighbors=3, augmenter=augmenter)
-    model.forward(features, training=True)
-    model.forward(unnamed(features), training=True)
+    model = wrap(base_model(), augmenter=augmenter)
+    model(features, training=True)
+    model(unnamed(features), training=True)
     assert seen == [16, 32]
 
 
@@ -227,7 +228,7 @@ def test_bank_remembers_what_it_saw():
         "neighbor_index": tf.reverse(index, [0])[:, None],
         "neighbor_weight": tf.ones([8, 1]),
     }
-    model = wrap(base, "euclidean", bank_size=10)
+    model = wrap(base, "euclidean", mode=Bank(1, 10))
     rows = infer(base, features["image"].numpy())["embedding"]
     first = one_step(model, features, labels, learning_rate=0.0)
     assert first["graph_loss"] == 0
@@ -260,8 +261,8 @@ def test_two_replicas_train_like_one(two_replicas, mode):
     results = []
     for strategy in (tf.distribute.get_strategy(), two_replicas):
         with strategy.scope():
-            bank = 42 if mode == "bank" else None
-            model = wrap(base_model(), "euclidean", bank_size=bank)
+            bank = Bank(1, 42) if mode == "bank" else None
+            model = wrap(base_model(), "euclidean", mode=bank)
             model.compile(optimizer=keras.optimizers.Adam(0.01))
         logs = model.fit(data, epochs=7, steps_per_epoch=3, verbose=0).history
         results.append((logs, model.base_model.get_weights()))

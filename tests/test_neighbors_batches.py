@@ -12,7 +12,7 @@ from test_neighbors_packing import Lazy
 from tfgraphreg.compat import tf
 from tfgraphreg.errors import ConfigError, DataError, GraphError
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.neighbors import images
+from tfgraphreg.neighbors import lookup
 from tfgraphreg.neighbors.batches import (
     gathered_batches,
     indexed_batches,
@@ -314,8 +314,8 @@ def test_images_that_are_read_when_needed_give_the_same_batches(ways, split, gra
 
 
 def test_large_arrays_are_not_made_a_tensor(split):
-    small = images.image_lookup(split.images, memory_bytes=split.images.nbytes)
-    large = images.image_lookup(split.images, memory_bytes=split.images.nbytes - 1)
+    small = lookup.row_lookup(split.images, memory_bytes=split.images.nbytes)
+    large = lookup.row_lookup(split.images, memory_bytes=split.images.nbytes - 1)
     index = tf.constant([[3, 5], [1, 1]], tf.int64)
     np.testing.assert_array_equal(small(index), split.images[index.numpy()])
     np.testing.assert_array_equal(large(index), split.images[index.numpy()])

@@ -35,3 +35,10 @@ def test_import_brings_nothing_heavy():
     code = "import sys, tfgraphreg; print({'tensorflow', 'numpy', 'faiss'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("old", ["load", "extract", "build", "pack"])
+def test_an_earlier_name_still_works_and_says_what_to_write(old):
+    with pytest.warns(DeprecationWarning, match=rf"tfgraphreg\.{old} is now tfgraphreg\.{old}_"):
+        found = getattr(tfgraphreg, old)
+    assert found is getattr(tfgraphreg, found.__name__) and old not in dir(tfgraphreg)

@@ -14,7 +14,7 @@ from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.export import Predictor
 from tfgraphreg.model.classifier import build_classifier
-from tfgraphreg.model.regularization import GraphRegularization
+from tfgraphreg.model.classifier_training import RegularizedClassifier
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="its mock_data stands for its data")
 
@@ -167,14 +167,16 @@ def test_multi_hot_rows_in_a_loop_of_ones_own_are_refused_and_one_hot_ones_turne
     base = build_classifier(
         keras.Model(image, keras.layers.Flatten()(image)), embedding_dim=2, num_classes=3
     )
-    model = GraphRegularization(base, alpha=0.0, distance=DISTANCES.get("cosine"))
+    model = RegularizedClassifier(base, alpha=0.0, distance=DISTANCES.get("cosine"))
     model.compile(optimizer=keras.optimizers.SGD(0.1), run_eagerly=True)
     batch = {"image": tf.zeros([2, 4, 4, 1], tf.uint8)}
     rows = np.array([[1, 0, 1], [0, 1, 0]])
     with pytest.raises(ConfigError, match=r"softmax loss needs one class.*multilabel=True"):
         model.train_on_batch(batch, tf.constant(rows))
     with pytest.raises(ConfigError, match=r"softmax loss needs one class.*multi-hot"):
-        GraphRegularization(base, alpha=0, distance=None, multilabel=True, objective="softmax")
+        RegularizedClassifier(
+            base, alpha=0, distance="cosine", multilabel=True, objective="softmax"
+        )
     with pytest.raises(DataError, match=r"1 rows with several, the first is row 0"):
         class_numbers(rows)
     with pytest.raises(DataError, match=r"shape \[N, C\]"):

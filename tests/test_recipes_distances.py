@@ -14,7 +14,7 @@ from tfgraphreg.distances import DISTANCES, mahalanobis, register_distance, shru
 from tfgraphreg.evaluation.faithfulness import faithfulness_report
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.model.classifier import build_classifier
-from tfgraphreg.model.regularization import GraphRegularization
+from tfgraphreg.model.classifier_training import RegularizedClassifier
 from tfgraphreg.search.ranking import nearest
 
 QUICK = ["--dataset", "digits", "--backbone", "fcnn", "--limit", "200", "--batch-size", "64"]
@@ -37,7 +37,7 @@ def model(distance, alpha=0.3):
     image = keras.Input((4, 4, 1))
     features = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255.0)(image))
     base = build_classifier(keras.Model(image, features), embedding_dim=3, num_classes=2)
-    return GraphRegularization(base, alpha=alpha, distance=distance)
+    return RegularizedClassifier(base, alpha=alpha, distance=distance)
 
 
 def batches(rows=32, size=16):

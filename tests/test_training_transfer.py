@@ -11,7 +11,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.classifier import build_classifier
-from tfgraphreg.model.regularization import GraphRegularization
+from tfgraphreg.model.classifier_training import RegularizedClassifier
 from tfgraphreg.training.fit import FitPlan, fit
 from tfgraphreg.training.optimizer import FineTuningAdam, make_optimizer
 
@@ -62,7 +62,7 @@ def compiled(
     finally:
         keras.mixed_precision.set_global_policy("float32")
     freeze(base, frozen)
-    model = GraphRegularization(base, alpha=0.1, distance=DISTANCES.get("cosine"))
+    model = RegularizedClassifier(base, alpha=0.1, distance=DISTANCES.get("cosine"))
     optimizer = make_optimizer(
         1e-2,
         schedule="fixed",

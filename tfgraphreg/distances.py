@@ -225,15 +225,19 @@ def register_distance(
     Raises:
         ConfigError: If `name` is taken and `replace` is false.
     """
+    array = array or _array_function(tensor)
+    record = Distance(name, tensor, array, symmetric, distributions, squared, own=True)
+    return DISTANCES.register(name, record, replace=replace)
 
-    def from_tensor(x: Any, y: Any) -> np.ndarray:
+
+def _array_function(tensor: Callable[[Any, Any], Any]) -> Callable[[Any, Any], np.ndarray]:
+    """The function of arrays that a function of tensors is."""
+
+    def array(x: Any, y: Any) -> np.ndarray:
         tf = compat.tf
         return np.asarray(tensor(tf.constant(x, tf.float32), tf.constant(y, tf.float32)), "f8")
 
-    record = Distance(
-        name, tensor, array or from_tensor, symmetric, distributions, squared, own=True
-    )
-    return DISTANCES.register(name, record, replace=replace)
+    return array
 
 
 def shrunk_covariance(features: np.ndarray) -> np.ndarray:
@@ -361,3 +365,27 @@ class RunningMahalanobis:
         white = tf.linalg.triangular_solve(lower, tf.transpose(x - y))
         length, _ = _polar(tf.transpose(white))
         return length[..., 0]
+
+
+def find_distance(distance: str | Distance | Callable[[Any, Any], Any]) -> Distance:
+    """A registered distance by name; a `Distance` as it is; a function as one.
+
+    Args:
+        distance: A name; a record; or a function of two float `[B, D]` tensors that gives `[B]`.
+
+    Raises:
+        UnknownNameError: If no distance has that name.
+        ConfigError: If it is none of these.
+    """
+    if isinstance(distance, str):
+        return DISTANCES.get(distance)
+    if isinstance(distance, Distance):
+        return distance
+    if callable(distance):
+        name = getattr(distance, "__name__", type(distance).__name__)
+        return Distance(name, distance, _array_function(distance), own=True)
+    raise ConfigError(
+        "A distance must be a name, a Distance or a function of two tensors.",
+        received=repr(distance),
+        cure=f"Use one of {', '.join(DISTANCES.names())}.",
+    )

@@ -51,7 +51,7 @@ class DatasetRecord:
 DATASETS: Registry[DatasetRecord] = Registry("dataset")
 
 
-def load(
+def load_dataset(
     name: str,
     *,
     data_dir: str | os.PathLike[str] | None = None,
@@ -112,6 +112,9 @@ def load(
         progress=progress or silent,
     )
     return _shape(find_loader(name)(options), options)
+
+
+load = load_dataset
 
 
 def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:

@@ -386,3 +386,13 @@ FEATURES.register(
         summary="200 numbers learned from 6x6 patches by k-means, without labels",
     ),
 )
+
+
+def _measured_best(shape: tuple[int, ...]) -> str:
+    """`patches` where a whole patch fits into an image; see the tables in docs/graphs.md."""
+    return "patches" if min(shape[:2]) >= SIDE else "pca"
+
+
+FEATURES.register(
+    "auto", Feature("auto", choose=_measured_best, summary="patches, or pca of tiny images")
+)

@@ -35,20 +35,23 @@ class Feature:
         heavy: Whether to spread blocks over processes.
         version: Raised when results change, so that cached ones are not used.
         summary: One line for lists.
+        choose: For a name that stands for others: function of the images' `(H, W, C)` that gives
+            the name of the feature to take. Nothing else of the record is then used.
     """
 
     name: str
-    compute: Callable[[np.ndarray, Any], np.ndarray]
+    compute: Callable[[np.ndarray, Any], np.ndarray] | None = None
     fit: Callable[[Any, int], Any] | None = None
     heavy: bool = False
     version: int = 1
     summary: str = ""
+    choose: Callable[[tuple[int, ...]], str] | None = None
 
 
 FEATURES: Registry[Feature] = Registry("graph feature")
 
 
-def extract(
+def extract_features(
     name: str,
     images: Any,
     *,
@@ -82,6 +85,8 @@ def extract(
     """
     feature = FEATURES.get(name)
     _check(images)
+    if feature.choose is not None:
+        feature = FEATURES.get(feature.choose(tuple(images.shape[1:])))
 
     def compute() -> np.ndarray:
         state = None
@@ -93,10 +98,13 @@ def extract(
 
     if cache_dir is None or fingerprint_key is None:
         return compute()
-    parts = [name, feature.version, seed, fingerprint_key, list(images.shape)]
+    parts = [feature.name, feature.version, seed, fingerprint_key, list(images.shape)]
     parts.append(None if fit is None else list(fit.shape))
-    file = pathlib.Path(cache_dir) / f"features-{name}-{fingerprint(parts)}.npy"
+    file = pathlib.Path(cache_dir) / f"features-{feature.name}-{fingerprint(parts)}.npy"
     return cached_rows(file, len(images), compute)
+
+
+extract = extract_features
 
 
 def cached_rows(

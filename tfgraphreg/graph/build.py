@@ -25,7 +25,7 @@ _MOST_EDGES = 200_000_000
 _EXCHANGES = 30
 
 
-def build(
+def build_graph(
     kind: str,
     features: np.ndarray,
     *,
@@ -109,6 +109,9 @@ def build(
             sources, targets, weights, len(measured.features), about=about
         )
     return graph.symmetrized() if symmetrize else graph
+
+
+build = build_graph
 
 
 def mutual(graph: SimilarityGraph) -> SimilarityGraph:

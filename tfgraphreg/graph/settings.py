@@ -35,8 +35,9 @@ class GraphSettings(Settings):
     )
     graph_features: str = setting(
         "pca",
-        "what the graph compares: pixels, pca, patches, color, texture, shape, global, sgt, "
-        "model:PATH, backbone:NAME, file:PATH (vectors of your own: .npy, .npz, .parquet)",
+        "what the graph compares: auto (patches, or pca of images under 6 pixels a side), pixels, "
+        "pca, patches, color, texture, shape, global, sgt, model:PATH, backbone:NAME, file:PATH "
+        "(vectors of your own: .npy, .npz, .parquet)",
     )
     graph_metric: str = setting("cosine", "distance that makes the graph")
     graph_neighbors: int = setting(10, "neighbors of a node in the graph")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tfgraphreg.compat import load_addons, tf
 from tfgraphreg.errors import ConfigError
-from tfgraphreg.model.classifier import EMBEDDING, LOGITS
 
 # Losses on the logits, which need no further package.
 BASIC = ("auto", "softmax", "sigmoid")
@@ -34,53 +33,42 @@ def check_objective(objective: str, *, multilabel: bool) -> None:
         load_addons()
 
 
-def supervised_rows(
-    objective: str, labels: tf.Tensor, outputs: dict[str, tf.Tensor], *, multilabel: bool
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Loss and weight of each row.
+def class_losses(labels: tf.Tensor, logits: tf.Tensor, *, multilabel: bool) -> tf.Tensor:
+    """Cross-entropy of each row: a softmax, or a sigmoid for each class, mean over the classes.
 
     Args:
-        objective: `softmax`, or for multi-hot labels `sigmoid`, one for each class, mean over the
-            classes (`auto`: the one that the labels need); or a metric-learning loss on the
-            embedding from tensorflow-addons. With the latter the classifier is trained on the
-            embedding without passing a gradient to it, so that accuracy can be reported.
         labels: `[B]` class numbers or `[B, C]` multi-hot rows, -1 marks an unlabeled row; or
             `[B, C]` shares of classes where one image has one class but was mixed.
-        outputs: `embedding` `[B, D]` and `logits` `[B, C]`.
-        multilabel: Which kind of labels these are.
+        logits: `[B, C]`.
+        multilabel: Whether a row may have several classes.
 
     Returns:
-        `[B]` losses, finite also for unlabeled rows, and `[B]` weights: 1, or 0 if unlabeled.
+        `[B]` losses, 0 for unlabeled rows.
 
     Raises:
         ConfigError: If labels are rows of whole numbers and `multilabel` is false.
     """
-    logits = outputs[LOGITS]
-    if not multilabel and labels.shape.rank == 2 and not labels.dtype.is_floating:
-        raise ConfigError(
-            "A softmax loss needs one class an image.",
-            received=f"labels of shape {labels.shape}, one-hot or multi-hot",
-            cure="Turn one-hot rows into numbers (tfgraphreg.data.dataset.class_numbers), or pass "
-            "multilabel=True for several classes an image.",
-        )
     if multilabel:
-        weight = tf.cast(labels[:, 0] >= 0, tf.float32)
+        labeled = tf.cast(labels[:, 0] >= 0, tf.float32)
         targets = tf.cast(tf.maximum(labels, 0), tf.float32)
         losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
-        return tf.reduce_mean(losses, axis=-1), weight
-    if labels.shape.rank == 2:  # Soft labels, which MixUp and CutMix make.
-        losses = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
-        return losses, tf.ones_like(losses)
-    weight = tf.cast(labels >= 0, tf.float32)
-    targets = tf.maximum(labels, 0)
-    if objective in BASIC:
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits), weight
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-    return losses + _metric_learning(objective, labels, outputs[EMBEDDING]), weight
+        return labeled * tf.reduce_mean(losses, axis=-1)
+    if labels.shape.rank == 2:
+        if not labels.dtype.is_floating:
+            raise ConfigError(
+                "A softmax loss needs one class an image.",
+                received=f"labels of shape {labels.shape}, one-hot or multi-hot",
+                cure="Turn one-hot rows into numbers (tfgraphreg.data.dataset.class_numbers), or "
+                "pass multilabel=True for several classes an image.",
+            )
+        # Soft labels, which MixUp and CutMix make.
+        return tf.nn.softmax_cross_entropy_with_logits(labels, logits)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
+    return losses * tf.cast(labels >= 0, tf.float32)
 
 
-def _metric_learning(objective: str, labels: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
-    """The loss over the labeled rows of the batch, a scalar.
+def metric_learning(objective: str, labels: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
+    """A loss of tensorflow-addons over the labeled rows of the batch, a scalar.
 
     It is 0 for a batch without two rows of one class or without two classes, of which these
     losses say nothing (and for which tensorflow-addons gives NaN).

@@ -1,303 +1,335 @@
-"""The graph term: `nsl.keras.GraphRegularization`, applied to the embedding."""
+"""The graph term for any Keras model: a subclass of NSL's wrapper, and the way to Keras 3."""
 
 from __future__ import annotations
 
-import dataclasses
+import enum
+import sys
+from collections.abc import Callable
 from typing import Any
+
+import attr
 
 from tfgraphreg.compat import keras, nsl, tf
 from tfgraphreg.distances import Distance
-from tfgraphreg.errors import ConfigError
-from tfgraphreg.model.bank import EmbeddingBank
-from tfgraphreg.model.classifier import EMBEDDING, LOGITS
-from tfgraphreg.model.objectives import BASIC, check_objective, supervised_rows
+from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.model.graph_term import global_sum
+from tfgraphreg.model.readout import Readout
+from tfgraphreg.model.regularizer import Refusals, Regularizer
+from tfgraphreg.model.saving import wrapper_arguments, wrapper_config
+from tfgraphreg.neighbors import modes
+from tfgraphreg.neighbors.modes import NeighborMode, own_inputs
 
-IMAGE = "image"
-INDEX = "index"
-PAIR_WEIGHT = "pair_weight"
-NEIGHBOR_INDEX = "neighbor_index"
-NEIGHBOR_WEIGHT = "neighbor_weight"
-_SHAPES = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Edges:
-    """E edges of a batch: `sources` and `targets` `[E, D]`, `weights` `[E]`."""
-
-    sources: Any
-    targets: Any
-    weights: Any
+_TRACKED = ("supervised_loss", "graph_loss")
 
 
 class GraphRegularization(nsl.keras.GraphRegularization):
-    """Trains a classifier with `cross-entropy + alpha * mean of w_uv * d(h_u, h_v)`.
+    """Trains a Keras model with `its loss + alpha * mean over edges of w_uv * d(h_u, h_v)`.
 
-    The graph term is the mean over the edges of a batch whose weight is not zero, which is
-    what NSL computes by default. It differs from NSL's wrapper in what it compares (the
-    embedding, or the logits if asked; NSL: whatever the base model puts out) and in how:
-    images and neighbors go through the network in *one* pass. In training mode batch
-    normalization therefore sees the images and their neighbors as one batch and updates its
-    averages once a step; NSL runs the network twice, normalizes each set by itself and
-    updates twice. Neighbors of weight zero take part in those statistics, which is why the
-    neighbors room fills a missing neighbor's place with the image itself. Where a batch says by
-    `index` and `NL_nbr_<i>_index` which image each is, as gathered batches of sampled neighbors
-    do, each distinct image goes through the network once, however often it occurs (but for up to
-    15, which make their number a multiple of 16); not with `jit_compile`, for XLA needs to know
-    that number.
+    The edges are those of the batch: see `with_neighbors`. The mean is over edges of weight above
+    zero, as in NSL. A batch without neighbors is an error if alpha > 0. All else is Keras':
+    `compile`, `fit`, `evaluate`, `predict`, callbacks and metrics do what they do for the base
+    model; with alpha = 0 training is that of the base model, bit for bit. `fit` reports
+    `graph_loss` (the mean, before alpha) and `supervised_loss` besides. `save` saves the base
+    model, which needs neither neighbors nor this package.
 
-    Where the neighbors come from is told by the batch: `NL_nbr_<i>_image` and
-    `NL_nbr_<i>_weight` (packed or gathered), `pair_weight` (rows 2i and 2i+1 are neighbors),
-    or `index`, `neighbor_index` and `neighbor_weight` (a bank of embeddings). Without any of
-    these the term is zero and a step costs what plain training costs.
+    A batch and its neighbors go through the model in *one* pass: batch normalization sees them as
+    one batch and moves its averages once a step (NSL: twice). If the batch carries indices
+    (`Gathered`), duplicates are computed once, but for up to 15 rows that make their number a
+    multiple of 16; not with `jit_compile`, since XLA needs to know that number.
 
-    Losses are sums over the *global* batch divided by global counts, so that training on
-    several replicas equals training on one, also for batches that replicas share unevenly.
+    Over several replicas the loss is the mean over the *global* batch and its edges, also where
+    replicas share a batch unevenly, so that training equals training on one.
+
+    With NSL's `GraphRegConfig` in place of alpha the computation is NSL's own: the output is
+    compared, in two passes.
+
+    A model of Keras 3 gives a wrapper of Keras 3 with the same arguments.
 
     Args:
-        base_model: Of `build_classifier`.
-        alpha: Weight of the graph term, finite and >= 0.
-        distance: See `tfgraphreg.distances`. For a distance between distributions the
-            softmax of the rows is compared. `mahalanobis` uses a running covariance of what is
-            compared, updated once a step with the images of all replicas after the step's loss;
-            `tfgraphreg.distances.mahalanobis(covariance)` a given one.
-        regularize: `"embedding"` or `"logits"`.
-        max_neighbors: Neighbors of an image in a packed or gathered batch.
-        multilabel: Whether labels are multi-hot rows.
-        objective: Supervised loss, see `tfgraphreg.model.objectives`.
-        augmenter: Layer that changes raw training images at random. An image and its
-            neighbors are drawn independently at the same strength; what goes through the network
-            once is changed once.
-        label_mixer: KerasCV layer that mixes images and one-hot labels; for alpha = 0 only.
-        bank_size: N, the number of training images, for batches that use a bank.
+        base_model: Functional, sequential or subclassed; gives a tensor or a dictionary.
+        alpha: Weight of the graph term, finite and >= 0; or a `nsl.configs.GraphRegConfig`.
+        distance: The name of a registered distance, a `Distance`, or a function of two `[E, D]`
+            tensors that gives `[E]`. For a distance between distributions the softmax of the rows
+            is compared. `mahalanobis` uses a running covariance of what is compared, updated once
+            a step.
+        embedding: What is compared: the name of an output or layer, a function of the model's
+            outputs, or None: the output (of a dictionary: `embedding`).
+        mode: `Packed(k)`, `Gathered(k)`, `Paired()` or `Bank(k, size)`; None: the keys of each
+            batch tell.
+        graph_reg_config: A `GraphRegConfig`, by NSL's name.
+        augmenter: Layer that changes the inputs at random in training. Each row gets a draw of
+            its own; what goes through the model once is changed once.
 
     Raises:
-        ConfigError: If alpha, max_neighbors, or the objective with these labels, cannot work.
+        ConfigError: If an argument cannot work with this model.
     """
+
+    def __new__(cls, base_model: Any = None, *args: Any, **kwargs: Any):
+        """A wrapper of the Keras that the model belongs to."""
+        if _is_keras_3(base_model):
+            from tfgraphreg.model.regularization_keras3 import GraphRegularization3
+
+            return GraphRegularization3(base_model, *args, **kwargs)
+        return super().__new__(cls, base_model, *args, **kwargs)
 
     def __init__(
         self,
         base_model: keras.Model,
+        alpha: Any = 0.1,
+        distance: str | Distance | Callable = "cosine",
+        embedding: str | Callable | None = None,
+        mode: NeighborMode | None = None,
         *,
-        alpha: float,
-        distance: Distance,
-        regularize: str = EMBEDDING,
-        max_neighbors: int = 1,
-        multilabel: bool = False,
-        objective: str = "auto",
+        graph_reg_config: Any = None,
         augmenter: Any = None,
-        label_mixer: Any = None,
-        bank_size: int | None = None,
     ):
-        if alpha > 0 and max_neighbors < 1:
+        if not isinstance(base_model, keras.Model):
             raise ConfigError(
-                "`max_neighbors` must be at least 1 when alpha > 0.",
-                received=f"max_neighbors={max_neighbors}, alpha={alpha}",
-                cure="Use alpha=0 to train without neighbors.",
+                "`base_model` must be a keras.Model, of tf.keras or Keras 3.",
+                received=type(base_model).__name__,
             )
-        check_objective(objective, multilabel=multilabel)
-        config = nsl.configs.make_graph_reg_config(
-            max_neighbors=max_neighbors if alpha > 0 else 0, multiplier=alpha
-        )
-        super().__init__(base_model, config)
-        self.alpha = float(alpha)
-        self.distance = distance
-        self.regularize = regularize
-        self.multilabel = multilabel
-        self.objective = objective
+        if isinstance(alpha, nsl.configs.GraphRegConfig):
+            graph_reg_config, alpha = alpha, alpha.multiplier
+        elif graph_reg_config is not None:
+            alpha = graph_reg_config.multiplier
+        self_config = graph_reg_config
+        if self_config is None:
+            self_config = nsl.configs.make_graph_reg_config(multiplier=alpha)
+        else:
+            _check_nsl(self_config, distance, embedding, mode, augmenter)
+        super().__init__(base_model, self_config)
+        self._autocast = False  # The weights of edges stay float32 under any precision policy.
+        self._refusals = Refusals()
+        self.as_nsl = graph_reg_config is not None
+        self.embedding = embedding
         self.augmenter = augmenter
-        self.label_mixer = label_mixer
-        self.bank = None
-        if bank_size is not None and alpha > 0:
-            width = base_model.output_shape[regularize][-1]
-            self.bank = EmbeddingBank(bank_size, width)
-        self.running = None
-        if distance.running is not None and alpha > 0:
-            self.running = distance.running(base_model.output_shape[regularize][-1])
-        self._tracked = {
-            name: keras.metrics.Mean(name=name)
-            for name in ("loss", "supervised_loss", "graph_loss", "accuracy")
-        }
+        self._regularizer = Regularizer(
+            Readout(base_model, embedding, keras),
+            alpha=alpha,
+            distance=distance,
+            mode=mode,
+            augmenter=augmenter,
+        )
+        self._adopt()
+        # Held in a function, or Keras would count them among the model's weights.
+        parts = [] if self.as_nsl else [keras.metrics.Mean(name=name) for name in _TRACKED]
+        self._parts = lambda: parts
+        self.built = base_model.built
+
+    @property
+    def alpha(self) -> float:
+        """The weight of the graph term."""
+        return self._regularizer.alpha
+
+    @property
+    def distance(self) -> Distance:
+        """The distance between embeddings."""
+        return self._regularizer.term.distance
+
+    @property
+    def mode(self) -> NeighborMode | None:
+        """How batches carry neighbors, if it was given."""
+        return self._regularizer.mode
+
+    @property
+    def bank(self) -> Any:
+        """The table of embeddings of a `Bank`, or None."""
+        return self._regularizer.memory
+
+    @property
+    def running(self) -> Any:
+        """The state of a distance that learns, or None."""
+        return self._regularizer.term.running
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The running means of an epoch: loss, its two parts, and accuracy."""
-        return list(self._tracked.values())
+        """Keras' metrics, and the two parts of the loss."""
+        return [*super().metrics, *self._parts()]
 
-    def compile(self, *args, **kwargs):
-        """Configures training; see `keras.Model.compile`. The loss is the model's own."""
-        keras.Model.compile(self, *args, **kwargs)
+    def _adopt(self) -> None:
+        """Makes the variables of the bank and the distance the model's own, to be saved."""
+        if self.bank is not None:
+            self._bank = self.bank
+        if self.running is not None:
+            self._running = [self.running.mean, self.running.covariance]
+
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        """Configures training as `keras.Model.compile` does, and the base model alike."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            _check_reductions(loss)
+        keras.Model.compile(self, optimizer, loss, *args, **kwargs)
+        self.base_model.compile(self.optimizer, loss, *args, **kwargs)
 
     def call(self, inputs, training=False, **kwargs):
-        """Logits `[B, C]` of the images; adds alpha times the graph term as a loss.
+        """The base model's outputs; in training the graph term is added as a loss."""
+        with self._refusals.noted():
+            if not training:
+                return self._infer(inputs)
+            if self.as_nsl:
+                if self.alpha > 0:
+                    _check_nsl_batch(inputs, self._nsl_mode())
+                return super().call(inputs, training=training, **kwargs)
+            outputs, share = self._regularizer.train(inputs, fold=not self.jit_compile)
+        self._adopt()
+        if share is not None:
+            weight = self._replica_weight(inputs)
+            if weight is not None:
+                share = tf.math.divide_no_nan(share, weight)
+            self.add_loss(self.alpha * share)
+        self._graph_share = tf.constant(0.0) if share is None else share
+        return outputs
 
-        For use in a training loop of one's own; `fit` goes through `train_step`.
-        """
-        outputs, edges = self.forward(inputs, training=training)
-        if edges is not None:
-            total, count = self.edge_sums(edges)
-            self.add_loss(self.alpha * tf.math.divide_no_nan(total, count))
-        return outputs[LOGITS]
+    def _infer(self, inputs: Any) -> Any:
+        if self.as_nsl:
+            return self.base_model(own_inputs(inputs, self._nsl_mode()), training=False)
+        return self._regularizer.infer(inputs)
 
-    def forward(self, inputs: dict[str, tf.Tensor], *, training: bool):
-        """One pass over the images and their neighbors.
+    def _nsl_mode(self) -> NeighborMode:
+        return modes.Packed(max(self.graph_reg_config.neighbor_config.max_neighbors, 1))
 
-        Returns:
-            The base model's outputs for the B images, and the batch's `Edges` or None.
-        """
-        rows = tf.shape(inputs[IMAGE])[0]
-        images, weights, places = inputs[IMAGE], None, None
-        if self.alpha > 0 and "NL_nbr_0_image" in inputs:
-            packed = {
-                k: v
-                for k, v in inputs.items()
-                if k == IMAGE or (k.startswith("NL_nbr_") and not k.endswith(INDEX))
-            }
-            _, neighbors, weights = self.nbr_features_layer.call(packed)
-            images = tf.concat([images, neighbors[IMAGE]], axis=0)
-            if "NL_nbr_0_index" in inputs and not self.jit_compile:
-                images, places = _distinct(images, self._indices(inputs))
-        if training and self.augmenter is not None:
-            images = self.augmenter(tf.cast(images, tf.float32), training=True)
-        outputs = self.base_model(images, training=training)
-        if places is not None:
-            outputs = {name: tf.gather(value, places) for name, value in outputs.items()}
-        own = {name: value[:rows] for name, value in outputs.items()}
-        if self.objective not in BASIC:
-            # The classifier reads the embedding here, it does not shape it.
-            head = self.base_model.get_layer(LOGITS)
-            own[LOGITS] = head(tf.stop_gradient(own[EMBEDDING]))
-        if self.alpha == 0:
-            return own, None
-        compared = outputs[self.regularize]
-        if weights is not None:
-            repeats = self.graph_reg_config.neighbor_config.max_neighbors
-            sources = tf.repeat(compared[:rows], repeats, axis=0)
-            edges = Edges(sources, compared[rows:], tf.reshape(weights, [-1]))
-        elif PAIR_WEIGHT in inputs:
-            pairs = rows // 2 * 2
-            edges = Edges(compared[0:pairs:2], compared[1:pairs:2], inputs[PAIR_WEIGHT][0:pairs:2])
-        elif NEIGHBOR_INDEX in inputs:
-            targets, seen = self.bank.read(inputs[NEIGHBOR_INDEX])
-            width = tf.shape(targets)[1]
-            sources = tf.repeat(compared, width, axis=0)
-            targets = tf.reshape(targets, [-1, tf.shape(targets)[2]])
-            edges = Edges(sources, targets, tf.reshape(inputs[NEIGHBOR_WEIGHT] * seen, [-1]))
-            if training:
-                self.bank.write(inputs[INDEX], compared)
-        else:
-            edges = None
-        return own, edges
-
-    def _indices(self, inputs):
-        """`[B (K + 1)]`: which images the rows of a pass are."""
-        count = self.graph_reg_config.neighbor_config.max_neighbors
-        near = [inputs[f"NL_nbr_{i}_index"] for i in range(count)]
-        return tf.concat([inputs[INDEX], tf.reshape(tf.stack(near, axis=1), [-1])], axis=0)
-
-    def edge_sums(self, edges: Edges) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sum of `w * d` over the edges, and the number of edges with w > 0."""
-        sources, targets = edges.sources, edges.targets
-        if self.distance.distributions:
-            sources, targets = tf.nn.softmax(sources), tf.nn.softmax(targets)
-        weights = tf.cast(edges.weights, sources.dtype)
-        distances = (self.running or self.distance).tensor(sources, targets)
-        return tf.reduce_sum(weights * distances), tf.reduce_sum(tf.cast(weights > 0, tf.float32))
+    def _replica_weight(self, inputs: Any) -> tf.Tensor | None:
+        """The part that this replica has the global batch; None if it is all of it."""
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            return None
+        rows = tf.cast(tf.shape(tf.nest.flatten(inputs)[0])[0], tf.float32)
+        return tf.math.divide_no_nan(rows, global_sum(rows))
 
     def train_step(self, data):
-        """One step of gradient descent; see the class for the loss."""
-        features, labels = data[:2]
-        targets = labels
-        if self.label_mixer is not None:
-            features, targets = self._mix(features, labels)
-        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        """One step of gradient descent, see `keras.Model.train_step`."""
+        if self.as_nsl:
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        weight = self._replica_weight(x)
         with tf.GradientTape() as tape:
-            outputs, edges = self.forward(features, training=True)
-            row_loss, row_weight = supervised_rows(
-                self.objective, targets, outputs, multilabel=self.multilabel
-            )
-            count = _global_sum(tf.reduce_sum(row_weight))
-            supervised = tf.math.divide_no_nan(tf.reduce_sum(row_loss * row_weight), count)
-            graph = tf.constant(0.0)
-            if edges is not None:
-                total, edge_count = self.edge_sums(edges)
-                graph = tf.math.divide_no_nan(total, _global_sum(edge_count))
-            penalty = tf.add_n(self.base_model.losses) if self.base_model.losses else 0.0
-            loss = supervised + self.alpha * graph + penalty / replicas
-        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
-        if self.running is not None:
-            self.running.update(_of_all_replicas(outputs[self.regularize]))
-        self._track(loss, supervised, graph, labels, outputs[LOGITS], row_weight, count)
-        return {name: metric.result() for name, metric in self._tracked.items()}
+            y_pred = self(x, training=True)
+            graph = self._graph_share  # Read at once: replicas take turns from `minimize` on.
+            loss = self.compute_loss(x, y, y_pred, sample_weight)
+            self._validate_target_and_loss(y, loss)
+            # Keras divides by the replicas, as if their parts of a batch were equal.
+            minimized = loss if weight is None else loss * weight * replicas
+        others = [tf.cast(penalty, loss.dtype) for penalty in self.losses]
+        supervised = loss * replicas - (tf.add_n(others) if others else 0.0)
+        self.optimizer.minimize(minimized, self.trainable_variables, tape=tape)
+        rows = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float32)
+        labeled = rows * _any_weight(sample_weight)
+        for metric, value, weight in zip(self._parts(), (supervised, graph), (labeled, rows)):
+            metric.update_state(value, sample_weight=weight)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def fit(self, *args, **kwargs):
+        """Trains on batches of `with_neighbors`; see `keras.Model.fit`."""
+        with self._refusals.shown():
+            return super().fit(*args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        """One step on one batch; see `keras.Model.train_on_batch`."""
+        with self._refusals.shown():
+            return super().train_on_batch(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        """Loss and accuracy without neighbors; see `keras.Model.evaluate`."""
-        return keras.Model.evaluate(self, *args, **kwargs)
+        """Loss and metrics without the graph term; see `keras.Model.evaluate`."""
+        with self._refusals.shown():
+            return keras.Model.evaluate(self, *args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """The base model's outputs; see `keras.Model.predict`."""
+        with self._refusals.shown():
+            return keras.Model.predict(self, *args, **kwargs)
 
     def test_step(self, data):
-        """The supervised loss and accuracy of a batch in inference mode; no graph term."""
-        features, labels = data[:2]
-        images = features[IMAGE] if isinstance(features, dict) else features
-        outputs = self.base_model(images, training=False)
-        row_loss, row_weight = supervised_rows("auto", labels, outputs, multilabel=self.multilabel)
-        count = _global_sum(tf.reduce_sum(row_weight))
-        supervised = tf.math.divide_no_nan(tf.reduce_sum(row_loss * row_weight), count)
-        zero = tf.constant(0.0)
-        self._track(None, supervised, zero, labels, outputs[LOGITS], row_weight, count)
-        return {name: metric.result() for name, metric in self._tracked.items()}
+        """Loss and metrics of a batch in inference mode, without the graph term."""
+        logs = super().test_step(data)
+        return {name: v for name, v in logs.items() if name not in (*_TRACKED, "scaled_graph_loss")}
 
-    def _mix(self, features, labels):
-        """Mixed images and soft labels `[B, C]`; unlabeled rows must not be among them."""
-        if not self.multilabel:
-            labels = tf.one_hot(labels, self.base_model.output_shape[LOGITS][-1])
-        images = tf.cast(features[IMAGE], tf.float32)
-        mixed = self.label_mixer(
-            {"images": images, "labels": tf.cast(labels, tf.float32)}, training=True
-        )
-        return {**features, IMAGE: mixed["images"]}, mixed["labels"]
+    def get_config(self):
+        """What `from_config` needs: the base model's config and the arguments.
 
-    def _track(self, loss, supervised, graph, labels, logits, row_weight, count) -> None:
-        # A replica holds its share of each global mean; the shares add up.
-        rows = tf.cast(tf.shape(logits)[0], tf.float32)
-        share = rows / _global_sum(rows)
-        # A batch without labels has no supervised loss. Without a graph term that is all there is.
-        labeled = share * tf.cast(count > 0, tf.float32)
-        parts = [("supervised_loss", supervised, labeled), ("graph_loss", graph, share)]
-        parts += [("loss", supervised, labeled)] if loss is None else [("loss", loss, share)]
-        for name, value, weight in parts:
-            self._tracked[name].update_state(_global_sum(value), sample_weight=weight)
-        if self.multilabel:
-            hits = tf.reduce_mean(
-                tf.cast(tf.equal(tf.cast(labels, tf.float32) > 0, logits > 0), tf.float32), -1
+        Raises:
+            ConfigError: If the distance is not registered by its name.
+        """
+        if not self.as_nsl:
+            return wrapper_config(self._regularizer, keras)
+        return {
+            "base_model": keras.saving.serialize_keras_object(self.base_model),
+            "graph_reg_config": attr.asdict(self.graph_reg_config, value_serializer=_plain),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """The wrapper of a config, with new weights."""
+        if "graph_reg_config" in config:
+            base_model = keras.saving.deserialize_keras_object(
+                config["base_model"], custom_objects=custom_objects
             )
-        else:
-            hits = tf.cast(tf.equal(tf.argmax(logits, -1), tf.cast(labels, tf.int64)), tf.float32)
-        self._tracked["accuracy"].update_state(hits, sample_weight=row_weight)
+            return cls(base_model, _nsl_config(config["graph_reg_config"]))
+        return cls(**wrapper_arguments(config, keras, custom_objects))
 
 
-def _distinct(images: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """One image of each index, and the row in it of each of the M: `[U, ...]`, `[M]`.
-
-    Some images come twice to make U a multiple of 16 (or M): libraries prepare for every new
-    shape, and so there are few.
-    """
-    names, places = tf.unique(index)
-    rows, distinct = tf.shape(index)[0], tf.shape(names)[0]
-    first = tf.math.unsorted_segment_min(tf.range(rows), places, distinct)
-    padded = tf.minimum((distinct + _SHAPES - 1) // _SHAPES * _SHAPES, rows)
-    return tf.gather(images, tf.gather(first, tf.range(padded) % distinct)), places
+def _any_weight(sample_weight: Any) -> Any:
+    """0.0 if no row of the global batch counts, which then has no supervised loss; else 1.0."""
+    if sample_weight is None:
+        return 1.0
+    sizes = [tf.reduce_sum(tf.abs(w)) for w in tf.nest.flatten(sample_weight)]
+    return tf.cast(global_sum(tf.add_n(sizes)) > 0, tf.float32)
 
 
-def _of_all_replicas(rows: tf.Tensor) -> tf.Tensor:
-    """The rows of every replica, one after the other; no gradient passes."""
-    rows = tf.stop_gradient(rows)
-    context = tf.distribute.get_replica_context()
-    return rows if context.num_replicas_in_sync == 1 else context.all_gather(rows, axis=0)
+def _is_keras_3(model: Any) -> bool:
+    loaded = sys.modules.get("keras")
+    version = str(getattr(loaded, "__version__", ""))
+    return version.startswith("3") and isinstance(model, loaded.Model)
 
 
-def _global_sum(value: tf.Tensor) -> tf.Tensor:
-    """`value` added up over the replicas; no gradient passes."""
-    value = tf.stop_gradient(value)
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+def _check_nsl(config: Any, distance: Any, embedding: Any, mode: Any, augmenter: Any) -> None:
+    """Refuses what NSL's computation would not use, and a graph term without neighbors."""
+    if (distance, embedding, mode, augmenter) != ("cosine", None, None, None):
+        raise ConfigError(
+            "With a GraphRegConfig the computation is NSL's, which takes no further arguments.",
+            cure="Pass alpha, distance, embedding and mode instead of the GraphRegConfig.",
+        )
+    if config.multiplier > 0 and config.neighbor_config.max_neighbors < 1:
+        raise ConfigError(
+            "A GraphRegConfig without neighbors would train without a graph.",
+            received=f"max_neighbors={config.neighbor_config.max_neighbors}, "
+            f"multiplier={config.multiplier}",
+            cure="Use make_graph_reg_config(max_neighbors=1), or multiplier=0.",
+        )
+
+
+def _check_nsl_batch(inputs: Any, mode: NeighborMode) -> None:
+    if not isinstance(inputs, dict):
+        raise DataError(
+            "A batch for NSL's computation must be a dictionary of features.",
+            received=type(inputs).__name__,
+            cure="Pack neighbors with pack_neighbors or nsl.tools.pack_nbrs.",
+        )
+    missing = sorted(set(mode.needs(mode.inputs(inputs))) - set(inputs))
+    if missing:
+        raise DataError(
+            "A batch lacks neighbors.",
+            received=f"the keys {', '.join(sorted(inputs))}, without {', '.join(missing)}",
+            cure="Parse these features too, or lower max_neighbors.",
+        )
+
+
+def _check_reductions(loss: Any) -> None:
+    for one in tf.nest.flatten(loss):
+        if str(getattr(one, "reduction", "")) in ("sum", "none"):
+            raise ConfigError(
+                "Over several replicas a loss must be a mean over the batch.",
+                received=f"reduction={one.reduction}",
+                cure="Leave `reduction` at its default.",
+            )
+
+
+def _plain(_: Any, __: Any, value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _nsl_config(plain: dict[str, Any]) -> Any:
+    configs = nsl.configs
+    return configs.GraphRegConfig(
+        neighbor_config=configs.GraphNeighborConfig(**plain["neighbor_config"]),
+        multiplier=plain["multiplier"],
+        distance_config=configs.DistanceConfig(**plain["distance_config"]),
+    )

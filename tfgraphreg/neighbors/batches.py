@@ -1,68 +1,75 @@
 """Batches for training: one tf.data.Dataset over all epochs for every way to use neighbors.
 
-Shapes: N images, B batch, K neighbors, C classes, image `[height, width, channels]`.
+Shapes: N examples, B batch, K neighbors, C classes.
 
-All functions give `(features, labels)`: `features["image"]` is uint8 `[B, height, width,
-channels]`, labels are int64 `[B]`, or `[B, C]` if multi-hot, -1 where unlabeled. Every epoch
-is a new permutation of all images, a function of (seed, epoch) and of the arguments; its last
-batch holds what is left, so an epoch has `steps_per_epoch(N, batch_size)` batches. Datasets are
-finite: they end after `epochs`.
+All functions take `Examples`, or a `Split`, whose only feature is `image`, and give
+`(features, labels)`. The features are the inputs by name, `[B, ...]`, and what is named below; the
+labels are those of the examples; a split's are -1 where missing, for all others a missing label is
+a sample weight of 0 (see `with_neighbors`). Every epoch is a new permutation of all
+examples, a function of (seed, epoch) and of the arguments; its last batch holds what is left, so
+an epoch has `steps_per_epoch(N, batch_size)` batches. Datasets end after `epochs`; with
+`epochs=None` they hold one epoch, and each iteration over them is the next one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tfgraphreg.data.dataset import UNLABELED, Split
+from tfgraphreg.data.dataset import Split
 from tfgraphreg.errors import ConfigError
-from tfgraphreg.neighbors.images import image_lookup
+from tfgraphreg.neighbors.examples import Examples
+from tfgraphreg.neighbors.lookup import row_lookup
 from tfgraphreg.neighbors.order import epoch_draw, epoch_order, index_batches
 from tfgraphreg.neighbors.packing import check_nodes
 
 
 def plain_batches(
-    split: Split,
+    data: Split | Examples,
     *,
     batch_size: int,
     seed: int,
-    epochs: int,
+    epochs: int | None,
     first_epoch: int = 0,
 ) -> Any:
-    """Batches without neighbors: features `image`."""
+    """Batches without neighbors."""
+    examples = as_examples(data)
 
     def draw(epoch):
-        return [epoch_order(len(split), seed, epoch)]
+        return [epoch_order(len(examples), seed, epoch)]
 
     rows = index_batches(
         draw, [((), np.int64)], batch_size=batch_size, first_epoch=first_epoch, epochs=epochs
     )
-    lookup = image_lookup(split.images)
-    return _finish(rows, split, lambda index: {"image": lookup(index)})
+    return _finish(rows, examples, _inputs(examples))
 
 
 def gathered_batches(
-    split: Split,
+    data: Split | Examples,
     graph: Any,
     *,
     max_neighbors: int,
     batch_size: int,
     seed: int,
-    epochs: int,
+    epochs: int | None,
     first_epoch: int = 0,
     sample: str = "top",
 ) -> Any:
-    """Batches in which neighbors are looked up by index; features as of `packed_batches`.
+    """Batches in which neighbors are looked up by index.
+
+    Features: for neighbor i from 0 to K - 1 `NL_nbr_<i>_<name>` for each input, the example's own
+    where it has fewer neighbors, and `NL_nbr_<i>_weight` float32 `[B, 1]`, 0 there.
 
     Where neighbors are sampled, there are also `index` and `NL_nbr_<i>_index`, int64 `[B]`: which
-    image each is. Images then come beside some of their neighbors (see `grouping`), so that a
+    example each is. Examples then come beside some of their neighbors (see `grouping`), so that a
     batch holds fewer distinct images than in random order; `GraphRegularization` runs each of
     them through the network once.
 
     Args:
-        split: N images.
+        data: N examples.
         graph: `SimilarityGraph` of N nodes.
         max_neighbors: K.
         batch_size: B.
@@ -81,70 +88,75 @@ def gathered_batches(
     """
     sampled = sample != "top"
     window = {"batch_size": batch_size, "first_epoch": first_epoch, "epochs": epochs}
-    arrange = _by_groups(split) if sampled else _as_it_is
-    rows, lookup = _with_neighbors(split, graph, max_neighbors, sample, seed, arrange, window)
+    examples = as_examples(data)
+    arrange = _by_groups(examples) if sampled else _as_it_is
+    rows = _with_neighbors(examples, graph, max_neighbors, sample, seed, arrange, window)
+    inputs = _inputs(examples)
 
     def features(index, near, weights):
         from tfgraphreg.compat import tf
 
-        images = lookup(tf.concat([index[:, None], near], axis=1))
-        named = {"image": images[:, 0]}
+        together = inputs(tf.concat([index[:, None], near], axis=1))
+        named = {name: values[:, 0] for name, values in together.items()}
         if sampled:
             named["index"] = index
         for i in range(max_neighbors):
-            named[f"NL_nbr_{i}_image"] = images[:, i + 1]
+            for name, values in together.items():
+                named[f"NL_nbr_{i}_{name}"] = values[:, i + 1]
             named[f"NL_nbr_{i}_weight"] = weights[:, i : i + 1]
             if sampled:
                 named[f"NL_nbr_{i}_index"] = near[:, i]
         return named
 
-    return _finish(rows, split, features)
+    return _finish(rows, examples, features)
 
 
 def indexed_batches(
-    split: Split,
+    data: Split | Examples,
     graph: Any,
     *,
     max_neighbors: int,
     batch_size: int,
     seed: int,
-    epochs: int,
+    epochs: int | None,
     first_epoch: int = 0,
     sample: str = "top",
 ) -> Any:
     """Batches that name the neighbors, for a table of embeddings.
 
-    Features: `image`; `index` int64 `[B]`; `neighbor_index` int64 `[B, K]`, the own index where
+    Features: `index` int64 `[B]`; `neighbor_index` int64 `[B, K]`, the own index where
     there are fewer neighbors; `neighbor_weight` float32 `[B, K]`, 0 there. Arguments and errors
     are those of `gathered_batches`.
     """
     window = {"batch_size": batch_size, "first_epoch": first_epoch, "epochs": epochs}
-    rows, lookup = _with_neighbors(split, graph, max_neighbors, sample, seed, _as_it_is, window)
+    examples = as_examples(data)
+    rows = _with_neighbors(examples, graph, max_neighbors, sample, seed, _as_it_is, window)
+    inputs = _inputs(examples)
 
     def features(index, near, weights):
         return {
-            "image": lookup(index),
+            **inputs(index),
             "index": index,
             "neighbor_index": near,
             "neighbor_weight": weights,
         }
 
-    return _finish(rows, split, features)
+    return _finish(rows, examples, features)
 
 
 def paired_batches(
-    split: Split,
+    data: Split | Examples,
     graph: Any,
     *,
     batch_size: int,
     seed: int,
-    epochs: int,
+    epochs: int | None,
     first_epoch: int = 0,
     by_weight: bool = False,
     correction: np.ndarray | None = None,
     replicas: int = 1,
 ) -> Any:
-    """Batches in which neighbors sit side by side: features `image` and `pair_weight`.
+    """Batches in which neighbors sit side by side: feature `pair_weight`.
 
     Each epoch draws a maximal matching of the graph. Rows 2i and 2i+1 of a batch are neighbors
     wherever `pair_weight` (float32 `[B]`, the same in both rows: the weight of the drawn edge)
@@ -158,7 +170,7 @@ def paired_batches(
     is odd, the pairs behind the first cut get weight 0 in this one batch.
 
     Args:
-        split: N images.
+        data: N examples.
         graph: `SimilarityGraph` of N nodes.
         batch_size: B, a multiple of 2 R.
         seed: Any integer.
@@ -181,22 +193,23 @@ def paired_batches(
             received=f"batch_size={batch_size}, replicas={replicas}",
             cure=f"Use {max(batch_size // whole, 1) * whole}.",
         )
-    check_nodes(split, graph)
-    kinds = _kinds(split.labels)
+    examples = as_examples(data)
+    check_nodes(examples, graph)
+    classes, n = examples.class_of, len(examples)
 
     def draw(epoch):
         nodes, weights = matching.draw_epoch(
             graph,
-            epoch_order(len(split), seed, epoch),
-            kinds,
+            epoch_order(n, seed, epoch),
+            classes,
             seed=epoch_draw(seed, epoch),
             by_weight=by_weight,
             correction=correction,
         )
-        rest = len(split) % batch_size
+        rest = n % batch_size
         share = -(-rest // replicas)
         if replicas > 1 and share % 2:
-            weights[len(split) - rest + share - 1 :] = 0
+            weights[n - rest + share - 1 :] = 0
         return nodes, weights
 
     rows = index_batches(
@@ -206,38 +219,28 @@ def paired_batches(
         first_epoch=first_epoch,
         epochs=epochs,
     )
-    lookup = image_lookup(split.images)
+    inputs = _inputs(examples)
 
     def features(index, weight):
-        return {"image": lookup(index), "pair_weight": weight}
+        return {**inputs(index), "pair_weight": weight}
 
-    return _finish(rows, split, features)
-
-
-def _kinds(labels: np.ndarray) -> np.ndarray:
-    """`[N]` int64: the class of each image, or a number for its set of classes; -1 unlabeled."""
-    if labels.ndim == 1:
-        return labels
-    sets = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
-    return np.where(labels[:, 0] < 0, UNLABELED, sets)
+    return _finish(rows, examples, features)
 
 
 def _as_it_is(order: np.ndarray, near: np.ndarray, number: int) -> np.ndarray:
     return order
 
 
-def _by_groups(split: Split) -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
+def _by_groups(examples: Examples) -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
     """What puts images beside their neighbors of the epoch."""
     from tfgraphreg.neighbors.grouping import grouped_order
 
-    kinds = _kinds(split.labels)
-    return lambda order, near, number: grouped_order(near, order, kinds, seed=number)
+    classes = examples.class_of
+    return lambda order, near, number: grouped_order(near, order, classes, seed=number)
 
 
-def _with_neighbors(
-    split, graph, max_neighbors, sample, seed, arrange, window
-) -> tuple[Any, Callable[[Any], Any]]:
-    """The dataset of `(index [B], neighbors [B, K], weights [B, K])` and image lookup.
+def _with_neighbors(examples: Examples, graph, max_neighbors, sample, seed, arrange, window) -> Any:
+    """The dataset of `(index [B], neighbors [B, K], weights [B, K])`.
 
     `arrange(order, near, number)` changes the order of an epoch, by its neighbors `[N, K]`.
     """
@@ -249,32 +252,57 @@ def _with_neighbors(
         )
     from tfgraphreg.neighbors import sampling
 
-    check_nodes(split, graph)
-    choose = sampling.chooser(graph, max_neighbors, sample, split.ids)
+    check_nodes(examples, graph)
+    choose = sampling.chooser(graph, max_neighbors, sample, examples.ids)
 
     def draw(epoch):
         number = epoch_draw(seed, epoch)
         near, weights = choose(number)
-        order = arrange(epoch_order(len(split), seed, epoch), near, number)
+        order = arrange(epoch_order(len(examples), seed, epoch), near, number)
         near, weights = near[order], weights[order]
         return [order, np.where(near < 0, order[:, None], near), weights]
 
-    rows = index_batches(
+    return index_batches(
         draw,
         [((), np.int64), ((max_neighbors,), np.int64), ((max_neighbors,), np.float32)],
         **window,
     )
-    return rows, image_lookup(split.images)
 
 
-def _finish(rows: Any, split: Split, features: Callable[..., dict[str, Any]]) -> Any:
-    """Turns `(index, ...)` into `(features, labels)`, ahead of the training step."""
+def _inputs(examples: Examples) -> Callable[[Any], dict[str, Any]]:
+    """A function from indices `[...]` to the inputs by name, `[..., *row shape]`."""
+    lookups = {name: row_lookup(values) for name, values in examples.inputs.items()}
+    return lambda index: {name: lookup(index) for name, lookup in lookups.items()}
+
+
+def as_examples(data: Split | Examples) -> Examples:
+    """Examples as they are; a split's with missing labels as -1."""
+    if isinstance(data, Split):
+        return dataclasses.replace(Examples.of(data), marked=True)
+    return Examples.of(data)
+
+
+def _finish(rows: Any, examples: Examples, features: Callable[..., dict[str, Any]]) -> Any:
+    """Turns `(index, ...)` into `(features, labels)`, ahead of the training step.
+
+    With sample weights where the examples have any; those of a batch are multiplied by its rows
+    over its labeled rows.
+    """
     from tfgraphreg.compat import tf
 
-    with tf.device("CPU:0"):
-        labels = tf.constant(np.asarray(split.labels, np.int64))
+    targets, weights = examples.targets()
+    labels = row_lookup(targets)
+    if weights is None:
 
-    def fetch(index, *rest):
-        return features(index, *rest), tf.gather(labels, index)
+        def fetch(index, *rest):
+            return features(index, *rest), labels(index)
+    else:
+        weight, labeled = row_lookup(weights), row_lookup(~examples.missing)
+
+        def fetch(index, *rest):
+            present = tf.cast(labeled(index), tf.float32)
+            rows = tf.cast(tf.shape(index)[0], tf.float32)
+            scale = tf.math.divide_no_nan(rows, tf.reduce_sum(present))
+            return features(index, *rest), labels(index), weight(index) * present * scale
 
     return rows.map(fetch, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)

@@ -7,6 +7,7 @@ Pairs, and groups of sampled neighbors, come in an order made from this one and 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -39,7 +40,7 @@ def index_batches(
     *,
     batch_size: int,
     first_epoch: int,
-    epochs: int,
+    epochs: int | None,
 ) -> Any:
     """A tf.data.Dataset of tuples: the arrays of all epochs, cut into batches.
 
@@ -49,7 +50,8 @@ def index_batches(
         row_shapes: Shape of a row and dtype, for each of the arrays.
         batch_size: B. The last batch of an epoch holds what is left.
         first_epoch: Number of the first epoch to give.
-        epochs: Number of the epoch to stop before.
+        epochs: Number of the epoch to stop before. If None, the dataset holds one epoch, and each
+            time that it is iterated over it is the next one, counted from `first_epoch`.
 
     Raises:
         ConfigError: If `batch_size` or the range of epochs cannot be.
@@ -72,15 +74,21 @@ def index_batches(
     def batches(*arrays):
         return tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
 
-    drawn = tf.data.Dataset.range(first_epoch, epochs).map(one_epoch).prefetch(1)
-    return drawn.flat_map(batches)
+    if epochs is None:
+        numbers = itertools.count(first_epoch)
+        numbered = tf.data.Dataset.range(1).map(
+            lambda _: tf.numpy_function(lambda: np.int64(next(numbers)), [], tf.int64)
+        )
+    else:
+        numbered = tf.data.Dataset.range(first_epoch, epochs)
+    return numbered.map(one_epoch).prefetch(1).flat_map(batches)
 
 
-def check_batches(batch_size: int, first_epoch: int, epochs: int) -> None:
+def check_batches(batch_size: int, first_epoch: int, epochs: int | None) -> None:
     """Raises ConfigError unless batches of this size over these epochs can be made."""
     if batch_size < 1:
         raise ConfigError("`batch_size` must be at least 1.", received=f"batch_size={batch_size}")
-    if not 0 <= first_epoch <= epochs:
+    if not 0 <= first_epoch <= (first_epoch if epochs is None else epochs):
         raise ConfigError(
             "`first_epoch` must be from 0 to `epochs`.",
             received=f"first_epoch={first_epoch}, epochs={epochs}",

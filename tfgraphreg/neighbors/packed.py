@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import DataError
-from tfgraphreg.neighbors.images import MEMORY_BYTES
+from tfgraphreg.neighbors.lookup import MEMORY_BYTES
 from tfgraphreg.neighbors.order import check_batches, epoch_order, index_batches
-from tfgraphreg.neighbors.packing import Packed
+from tfgraphreg.neighbors.packing import PackedExamples
 
 _BLOCK = 1024
 _READERS = 4
 
 
 def packed_batches(
-    packed: Packed,
+    packed: PackedExamples,
     *,
     batch_size: int,
     seed: int,
@@ -60,7 +60,7 @@ def packed_batches(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def parse(packed: Packed, serialized: Any) -> dict[str, Any]:
+def parse(packed: PackedExamples, serialized: Any) -> dict[str, Any]:
     """Parses a batch of records.
 
     Args:
@@ -98,7 +98,7 @@ def parse(packed: Packed, serialized: Any) -> dict[str, Any]:
     return result
 
 
-def _from_memory(packed: Packed, *, seed: int, **window: int) -> Any:
+def _from_memory(packed: PackedExamples, *, seed: int, **window: int) -> Any:
     from tfgraphreg.compat import tf
 
     with tf.device("CPU:0"):
@@ -114,7 +114,7 @@ def _from_memory(packed: Packed, *, seed: int, **window: int) -> Any:
     return rows.map(gather, tf.data.AUTOTUNE, deterministic=True)
 
 
-def _read_all(packed: Packed) -> dict[str, np.ndarray]:
+def _read_all(packed: PackedExamples) -> dict[str, np.ndarray]:
     """All records, parsed: one array of N rows per feature."""
     from tfgraphreg.compat import tf
 
@@ -136,7 +136,7 @@ def _read_all(packed: Packed) -> dict[str, np.ndarray]:
     return tables
 
 
-def _damaged(packed: Packed) -> DataError:
+def _damaged(packed: PackedExamples) -> DataError:
     return DataError(
         f"The packed examples in {packed.files[0]} are damaged.",
         cure="Delete their folder and run the command again.",
@@ -144,7 +144,7 @@ def _damaged(packed: Packed) -> DataError:
 
 
 def _from_disk(
-    packed: Packed,
+    packed: PackedExamples,
     *,
     seed: int,
     memory_bytes: int,

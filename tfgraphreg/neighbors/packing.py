@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Packed:
+class PackedExamples:
     """Packed examples on disk.
 
     Attributes:
@@ -63,7 +63,7 @@ class Packed:
         return sum(os.path.getsize(f) for f in self.files)
 
 
-def pack(
+def pack_neighbors(
     split: Split,
     graph: Any,
     *,
@@ -72,7 +72,7 @@ def pack(
     key: dict[str, Any],
     packer: str = "nsl",
     progress: Progress | None = None,
-) -> Packed:
+) -> PackedExamples:
     """Writes TFRecords in which each example carries its neighbors, or finds them written.
 
     Features: `id`, `image` (raw uint8 bytes), `label` (int64, one value or C; -1 unlabeled),
@@ -123,7 +123,10 @@ def pack(
     return packed
 
 
-def load(folder: os.PathLike[str] | str) -> Packed | None:
+pack = pack_neighbors
+
+
+def load(folder: os.PathLike[str] | str) -> PackedExamples | None:
     """The packed examples in `folder`, or None if they are absent, incomplete or altered."""
     folder = pathlib.Path(folder)
     if not folder.exists():
@@ -143,8 +146,8 @@ def load(folder: os.PathLike[str] | str) -> Packed | None:
     return None
 
 
-def _from_manifest(folder: pathlib.Path, manifest: dict[str, Any]) -> Packed:
-    return Packed(
+def _from_manifest(folder: pathlib.Path, manifest: dict[str, Any]) -> PackedExamples:
+    return PackedExamples(
         files=tuple(str(folder / f) for f in manifest["files"]),
         num_examples=manifest["num_examples"],
         max_neighbors=manifest["max_neighbors"],

@@ -28,17 +28,22 @@ def chooser(
     Raises:
         ConfigError: If `sample` is none of these.
     """
+    check_sample(sample)
+    if sample == "top":
+        top = top_neighbors(graph, k, ids)
+        return lambda draw: top
+    by_weight = sample == "weight"
+    return lambda draw: sample_neighbors(graph, k, draw=draw, by_weight=by_weight)
+
+
+def check_sample(sample: str) -> None:
+    """Raises ConfigError unless `sample` is a way to sample neighbors."""
     if sample not in SAMPLES:
         raise ConfigError(
             "Unknown way to sample neighbors.",
             received=repr(sample),
             cure=f"Use one of {', '.join(SAMPLES)}.",
         )
-    if sample == "top":
-        top = top_neighbors(graph, k, ids)
-        return lambda draw: top
-    by_weight = sample == "weight"
-    return lambda draw: sample_neighbors(graph, k, draw=draw, by_weight=by_weight)
 
 
 def top_neighbors(

@@ -17,13 +17,13 @@ from tfgraphreg.backbones.transfer import freeze, learning_rate_factors
 from tfgraphreg.compat import keras
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ModelError
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.model.classifier import build_classifier, infer, parameters
+from tfgraphreg.model.classifier_training import RegularizedClassifier
 from tfgraphreg.model.objectives import check_objective
-from tfgraphreg.model.regularization import GraphRegularization
-from tfgraphreg.neighbors import batches as batching
+from tfgraphreg.neighbors.batches import plain_batches
+from tfgraphreg.neighbors.modes import Bank, Gathered, NeighborMode, Packed, Paired
 from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.neighbors.packed import packed_batches
 from tfgraphreg.neighbors.packing import pack
@@ -133,7 +133,7 @@ def _transfer(config: TrainConfig, base: keras.Model, steps: int) -> dict[str, A
 
 def build_model(
     config: TrainConfig, dataset: Dataset, backbone: keras.Model | None = None
-) -> GraphRegularization:
+) -> RegularizedClassifier:
     """The config's classifier, or one on a backbone that was passed, wrapped for training."""
     if backbone is None:
         backbone = _named_backbone(config, dataset)
@@ -147,18 +147,31 @@ def build_model(
     )
     if config.weights.startswith(RUN):
         start_from(base, config, dataset.class_names)
-    return GraphRegularization(
+    return RegularizedClassifier(
         base,
-        alpha=config.alpha,
-        distance=DISTANCES.get(config.distance),
+        config.alpha,
+        config.distance,
         regularize=config.regularize,
-        max_neighbors=config.max_neighbors,
+        mode=neighbor_mode(config, size=len(dataset.train)) if config.regularized else None,
         multilabel=dataset.multilabel,
         objective=config.objective,
         augmenter=build_augmenter(config.augment, seed=config.seed),
         label_mixer=build_label_mixer(config.augment, seed=config.seed),
-        bank_size=len(dataset.train) if config.neighbors == "bank" else None,
     )
+
+
+def neighbor_mode(
+    config: TrainConfig, *, size: int, correction: np.ndarray | None = None
+) -> NeighborMode:
+    """The config's way to bring neighbors into a batch, for N examples."""
+    k, sample = config.max_neighbors, config.neighbor_sampling
+    modes = {
+        "packed": lambda: Packed(k),
+        "gathered": lambda: Gathered(k, sample),
+        "bank": lambda: Bank(k, size, sample),
+        "paired": lambda: Paired(config.pairing == "weight", correction),
+    }
+    return modes[config.neighbors]()
 
 
 def _named_backbone(config: TrainConfig, dataset: Dataset) -> keras.Model:
@@ -192,23 +205,18 @@ def batch_source(
     progress: Progress = silent,
 ):
     """A function of the first epoch that gives the batches from there to the last epoch."""
-    common = {"batch_size": config.batch_size, "seed": config.seed, "epochs": config.epochs}
+    window = {"batch_size": config.batch_size, "seed": config.seed, "epochs": config.epochs}
     split = dataset.train
     if graph is None:
-        return lambda first: batching.plain_batches(split, first_epoch=first, **common)
-    if config.neighbors == "paired":
-        common |= {"replicas": replicas, "by_weight": config.pairing == "weight"}
-        common["correction"] = (
-            _correction(config, graph, progress) if config.pair_correction else None
-        )
-        return lambda first: batching.paired_batches(split, graph, first_epoch=first, **common)
+        return lambda first: plain_batches(split, first_epoch=first, **window)
     if config.neighbors == "packed":
         packed = _pack(config, dataset, graph, progress)
-        return lambda first: packed_batches(packed, first_epoch=first, **common)
-    ways = {"gathered": batching.gathered_batches, "bank": batching.indexed_batches}
-    make = ways[config.neighbors]
-    common |= {"max_neighbors": config.max_neighbors, "sample": config.neighbor_sampling}
-    return lambda first: make(split, graph, first_epoch=first, **common)
+        return lambda first: packed_batches(packed, first_epoch=first, **window)
+    corrected = config.neighbors == "paired" and config.pair_correction
+    correction = _correction(config, graph, progress) if corrected else None
+    mode = neighbor_mode(config, size=len(split), correction=correction)
+    window["replicas"] = replicas
+    return lambda first: mode.batches(split, graph, first_epoch=first, **window)
 
 
 def _correction(config: TrainConfig, graph: SimilarityGraph, progress: Progress) -> np.ndarray:

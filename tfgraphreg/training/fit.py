@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tfgraphreg.backbones.transfer import freeze
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import RunError, TrainingError
-from tfgraphreg.model.regularization import GraphRegularization
+from tfgraphreg.model.classifier_training import RegularizedClassifier
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.training.callbacks import EpochRecorder, StepReporter, StopOnNaN
 from tfgraphreg.training.checkpoints import Checkpoints
@@ -45,7 +45,7 @@ class FitPlan:
     progress: Progress = silent
 
 
-def fit(model: GraphRegularization, plan: FitPlan) -> list[Row]:
+def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
     """Trains the compiled model to the last epoch and leaves it with the best epoch's weights.
 
     A run folder with checkpoints is gone on with; the result is that of a run that was never
@@ -104,14 +104,14 @@ def _rows_done(history: pathlib.Path, done: int) -> list[Row]:
     return rows[:done]
 
 
-def _set_frozen(model: GraphRegularization, what: str) -> None:
+def _set_frozen(model: RegularizedClassifier, what: str) -> None:
     freeze(model.base_model, what)
     # `fit` undoes what was frozen since the last compile.
     model.compile(optimizer=model.optimizer, jit_compile=model.jit_compile)
 
 
 def _run(
-    model: GraphRegularization, plan: FitPlan, recorder: EpochRecorder, *, start: int, end: int
+    model: RegularizedClassifier, plan: FitPlan, recorder: EpochRecorder, *, start: int, end: int
 ) -> None:
     if start >= end:
         return

@@ -1,4 +1,4 @@
-"""A table of the last seen embedding of every training image."""
+"""A table of the last seen embedding of every training example."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tfgraphreg.compat import tf
 class EmbeddingBank(tf.Module):
     """N rows of width D, zero and marked unseen at first.
 
-    A row is as old as its image's last visit: one epoch at most, half an epoch on average.
+    A row is as old as its example's last visit: one epoch at most, half an epoch on average.
     No gradient flows through a row, so an edge moves its source only. Unseen rows count as
     edges of weight zero, so the first epoch starts without a graph term and grows into it.
 
     Args:
-        size: N, the number of images.
+        size: N, the number of examples.
         width: D, the width of the embedding.
     """
 

@@ -1,0 +1,157 @@
+"""One training pass with neighbors, in plain TensorFlow; what both Keras wrappers share."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tfgraphreg.compat import tf
+from tfgraphreg.distances import find_distance
+from tfgraphreg.errors import ConfigError, TFGraphRegError
+from tfgraphreg.model.graph_term import GraphTerm
+from tfgraphreg.model.readout import Readout
+from tfgraphreg.neighbors.modes import NeighborMode, find_mode, own_inputs
+
+
+class Regularizer:
+    """Runs a batch and its neighbors through the base model and compares neighbors.
+
+    Args:
+        readout: Runs the base model.
+        alpha: Weight of the graph term, finite and >= 0.
+        distance: See `find_distance`.
+        mode: How batches carry neighbors; None: each batch's keys tell.
+        augmenter: Called as `augmenter(inputs, training=True)` on what goes through the model in
+            training, or None.
+
+    Raises:
+        ConfigError: If an argument cannot be.
+    """
+
+    def __init__(
+        self,
+        readout: Readout,
+        *,
+        alpha: float,
+        distance: Any,
+        mode: NeighborMode | None,
+        augmenter: Callable[..., Any] | None,
+    ):
+        number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+        if not (number and math.isfinite(alpha) and alpha >= 0):
+            raise ConfigError(
+                "`alpha` must be a finite number of at least 0.", received=f"alpha={alpha!r}"
+            )
+        if mode is not None and not isinstance(mode, NeighborMode):
+            raise ConfigError(
+                "`mode` must be Packed(k), Gathered(k), Paired(), Bank(k, size) or None.",
+                received=f"mode={mode!r}",
+            )
+        self.readout = readout
+        self.alpha = float(alpha)
+        self.mode = mode
+        self.augmenter = augmenter
+        self.term = GraphTerm(find_distance(distance))
+        self.memory: Any = None
+        if self.alpha > 0 and readout.width is not None:
+            self._start(mode, readout.width)
+
+    def infer(self, inputs: Any) -> Any:
+        """The base model's outputs in inference; neighbors in the batch are not looked at."""
+        argument = self.readout.select(own_inputs(inputs, self.mode))
+        return self.readout.outputs(argument, training=False)
+
+    def train(self, inputs: Any, *, fold: bool) -> tuple[Any, tf.Tensor | None]:
+        """One pass in training mode.
+
+        Args:
+            inputs: Features of a batch.
+            fold: Whether duplicates that the batch names by index may be computed once.
+
+        Returns:
+            The base model's outputs for the B rows of the batch; this replica's share of the mean
+            over the global batch's edges of `w * d`, or None if alpha is 0.
+
+        Raises:
+            DataError: If alpha > 0 and the batch does not carry the neighbors.
+        """
+        if self.alpha == 0:
+            own = own_inputs(inputs, self.mode)
+            return self.readout.outputs(self._argument(own), training=True), None
+        mode = self.mode or find_mode(inputs)
+        mode.check(inputs)
+        passed = mode.gather(inputs, fold=fold)
+        outputs, compared = self.readout.run(self._argument(passed.inputs), training=True)
+        self._start(mode, compared.shape[-1])
+        if passed.places is not None:
+            outputs = tf.nest.map_structure(lambda v: tf.gather(v, passed.places), outputs)
+            compared = tf.gather(compared, passed.places)
+        own = compared
+        if passed.rows is not None:
+            outputs = tf.nest.map_structure(lambda v: v[: passed.rows], outputs)
+            own = compared[: passed.rows]
+        share = self.term.mean(mode.edges(compared, inputs, self.memory))
+        if mode.remembers:
+            mode.remember(own, inputs, self.memory)
+        self.term.learn(own)
+        return outputs, share
+
+    def _argument(self, inputs: Any) -> Any:
+        argument = self.readout.select(inputs)
+        return argument if self.augmenter is None else self.augmenter(argument, training=True)
+
+    def _start(self, mode: NeighborMode | None, width: int | None) -> None:
+        """Makes the variables of the memory and of a distance that learns."""
+        remembers = mode is not None and mode.remembers and self.memory is None
+        learns = self.term.distance.running is not None and self.term.running is None
+        if not (remembers or learns):
+            return
+        if width is None or not _may_create():
+            raise ConfigError(
+                "A bank, and a distance that learns, need to know the embedding's width first.",
+                cure="Name the embedding of a functional model by its layer or output.",
+            )
+        with tf.init_scope():
+            if remembers:
+                self.memory = mode.make_memory(width)
+            self.term.start(width)
+
+
+def _may_create() -> bool:
+    """Whether variables can be made here: not by one replica of several."""
+    return tf.distribute.in_cross_replica_context() or (
+        tf.distribute.get_strategy().num_replicas_in_sync == 1
+    )
+
+
+class Refusals:
+    """Brings an error of this package through `tf.function` unchanged.
+
+    AutoGraph replaces an exception of a class that it does not know by one of its own, with a page
+    of source lines.
+    """
+
+    def __init__(self):
+        self._last: TFGraphRegError | None = None
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Inside the traced function: remembers the error."""
+        try:
+            yield
+        except TFGraphRegError as error:
+            self._last = error
+            raise
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Outside of it: raises the error as it was."""
+        self._last = None
+        try:
+            yield
+        except Exception:
+            if self._last is None:
+                raise
+            raise self._last from None

@@ -1,0 +1,74 @@
+"""Batches with neighbors as an ordinary `tf.data.Dataset`, for `fit` of any model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfgraphreg.compat import tf
+from tfgraphreg.errors import ConfigError, GraphError
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.neighbors.examples import Examples
+from tfgraphreg.neighbors.modes import NeighborMode
+from tfgraphreg.neighbors.order import steps_per_epoch
+from tfgraphreg.neighbors.packing import check_nodes
+
+
+def with_neighbors(
+    data: Any,
+    graph: SimilarityGraph,
+    mode: NeighborMode,
+    *,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """One epoch of batches with neighbors; each iteration over it is the next epoch.
+
+    The elements are `(features, labels)`, or `(features, labels, sample_weight)` where weights
+    are given or labels are missing. The features are the inputs by name (`x` for an array, `image`
+    for a split, the keys of a dictionary) and the keys of the mode. A missing label has sample
+    weight 0, and the weights of its batch are multiplied by rows / labeled rows, so that Keras'
+    loss is the mean over labeled rows. The dataset knows its cardinality: `fit` needs no
+    `steps_per_epoch`. The first epoch is a function of the arguments, and so is each later one;
+    a second dataset with the same arguments begins with the first epoch again.
+
+    Args:
+        data: N examples in the order of the graph's nodes: `(x, y)` or `(x, y, sample_weight)` of
+            arrays, a `Split`, or a finite `tf.data.Dataset` of such examples, one at a time. `x`
+            is an array of any shape and type, or a dictionary of arrays. `y` holds class numbers,
+            one-hot or multi-hot rows, or regression targets; -1 for whole numbers and one-hot
+            rows, NaN for other floats, means missing; None: all are missing.
+        graph: Graph of N nodes.
+        mode: `Packed(k)`, `Gathered(k)`, `Paired()` or `Bank(k)`.
+        batch_size: B; the last batch of an epoch may be smaller. For `Paired` even for each
+            replica of the distribution strategy in whose scope this is called.
+        seed: Any integer; decides all orders and draws.
+
+    Raises:
+        ConfigError: If the mode or a number cannot be.
+        DataError: If the data cannot be examples.
+        GraphError: If the graph is not one of N nodes.
+    """
+    if not isinstance(mode, NeighborMode):
+        raise ConfigError(
+            "`mode` must say how neighbors come into a batch.",
+            received=repr(mode),
+            cure="Use Packed(k), Gathered(k), Paired() or Bank(k).",
+        )
+    if not isinstance(graph, SimilarityGraph):
+        raise GraphError(
+            "`graph` must be a SimilarityGraph.",
+            received=type(graph).__name__,
+            cure="Use knn_graph or SimilarityGraph.from_edges.",
+        )
+    examples = Examples.of(data, size=graph.num_nodes)
+    check_nodes(examples, graph)
+    batches = mode.batches(
+        examples,
+        graph,
+        batch_size=batch_size,
+        seed=seed,
+        epochs=None,
+        replicas=tf.distribute.get_strategy().num_replicas_in_sync,
+    )
+    steps = steps_per_epoch(len(examples), batch_size)
+    return batches.apply(tf.data.experimental.assert_cardinality(steps))
