@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
+# A backbone that the size of the training set decides.
+AUTO_BACKBONE = "auto"
 REGULARIZED = ("embedding", "logits")
 OBJECTIVES = (
     "auto",
@@ -25,7 +27,9 @@ class BackboneSettings(Settings):
     """The network of a run, and which of its weights learn at what rate."""
 
     backbone: str = setting(
-        "mobilenet_v3_small_minimalistic", "network: a name that `tfgraphreg backbones` lists"
+        AUTO_BACKBONE,
+        "network: a name that `tfgraphreg backbones` lists; auto: cnn for less than 2,000 training "
+        "images, else mobilenet_v3_small_minimalistic",
     )
     weights: str = setting(
         "none",

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy import sparse
 
+from tfgraphreg.progress import Progress
 from tfgraphreg.propagation.classsizes import stepped
-from tfgraphreg.propagation.system import Progress, System, solve
+from tfgraphreg.propagation.system import System, solve
 from tfgraphreg.registry import Registry
 
 _FLOOR = 1e-5  # of Poisson weights, as in graphlearning: no edge vanishes

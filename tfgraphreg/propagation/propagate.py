@@ -14,10 +14,11 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.progress import Progress
 from tfgraphreg.propagation.classsizes import size_factors
 from tfgraphreg.propagation.methods import METHODS, Method, Problem
 from tfgraphreg.propagation.origins import origins
-from tfgraphreg.propagation.system import Progress, System
+from tfgraphreg.propagation.system import System
 
 CLASS_SIZES = ("equal", "labeled")
 
