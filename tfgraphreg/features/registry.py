@@ -16,7 +16,7 @@ import numpy as np
 from tfgraphreg.errors import DataError
 from tfgraphreg.progress import Progress
 from tfgraphreg.registry import Registry
-from tfgraphreg.storage import atomic_path, fingerprint
+from tfgraphreg.storage import UNREADABLE_NPZ, fingerprint, is_sealed, sealed_path
 
 _BLOCK_BYTES = 8 << 20
 _SHARED_FROM = 2000  # images from which starting more processes pays
@@ -110,12 +110,15 @@ extract = extract_features
 def cached_rows(
     path: os.PathLike[str] | str, count: int, compute: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    """The `[count, D]` float32 rows in the file `path`, or those of `compute`, kept there."""
+    """The `[count, D]` float32 rows in the file `path`, or those of `compute`, kept there.
+
+    A file that is not as it was written, by its digest, is written again.
+    """
     path = pathlib.Path(path)
     rows = _load(path, count)
     if rows is None:
         rows = compute()
-        with atomic_path(path) as part, part.open("wb") as out:
+        with sealed_path(path) as part, part.open("wb") as out:
             np.save(out, rows)
     return rows
 
@@ -133,9 +136,11 @@ def _check(images: Any) -> None:
 
 def _load(path: pathlib.Path, count: int) -> np.ndarray | None:
     """Cached rows, or None where there are none that can be used."""
+    if not is_sealed(path):
+        return None
     try:
         rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except UNREADABLE_NPZ:
         return None
     return rows if rows.ndim == 2 and len(rows) == count and rows.dtype == np.float32 else None
 
