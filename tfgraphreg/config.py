@@ -128,13 +128,9 @@ def _check_together(config: TrainConfig) -> None:
             config.max_neighbors,
             "Use `alpha=0` to train without neighbors.",
         )
-    if config.neighbors == "paired" and config.alpha > 0 and (config.batch_size or 0) % 2:
-        refuse(
-            "batch_size",
-            "must be even with `neighbors=paired`",
-            config.batch_size,
-            f"Use {config.batch_size + 1}.",
-        )
+    size = config.batch_size or 0  # 0: chosen by the number of images, and even
+    if config.neighbors == "paired" and config.alpha > 0 and size % 2:
+        refuse("batch_size", "must be even with `neighbors=paired`", size, f"Use {size + 1}.")
     if config.warmup_epochs >= config.epochs and config.warmup_epochs:
         refuse(
             "warmup_epochs",

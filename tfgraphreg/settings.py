@@ -136,7 +136,7 @@ def plain_values(settings: Any) -> dict[str, Any]:
     Raises:
         ConfigError: If a value has another type.
     """
-    known = types_of(type(settings))
+    known = types_of(settings.__class__)
     return {
         field.name: _plain(field, known[field.name], getattr(settings, field.name))
         for field in dataclasses.fields(settings)

@@ -116,10 +116,10 @@ def fingerprint(parts: Any) -> str:
 
 
 def _describe(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, np.ndarray):
-        content = hashlib.sha256(np.ascontiguousarray(value).view(np.uint8)).hexdigest()
+        content = hashlib.sha256(np.ascontiguousarray(value).view(np.uint8).data).hexdigest()
         return [list(value.shape), str(value.dtype), content]
     if isinstance(value, np.generic):
         return value.item()

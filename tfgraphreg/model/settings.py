@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
@@ -52,7 +53,7 @@ class BackboneSettings(Settings):
         0, "epochs at the start in which the head alone is trained and the backbone stays as it is"
     )
 
-    EFFECTS = (
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
             ("backbone_learning_rate", "stage_decay", "warmup_epochs"),
             lambda all: all.freeze != "backbone",
@@ -95,7 +96,9 @@ class GraphTermSettings(Settings):
     regularize: str = setting("embedding", "what the graph term compares", choices=REGULARIZED)
 
     # The distance is also that of the retrieval metrics.
-    EFFECTS = (Effect(("regularize",), lambda all: all.alpha > 0, "`alpha` above 0"),)
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
+        Effect(("regularize",), lambda all: all.alpha > 0, "`alpha` above 0"),
+    )
 
     def check(self) -> None:
         """Checks the weight.
