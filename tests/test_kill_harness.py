@@ -1,6 +1,6 @@
 """Training that is killed at random moments ends as if it never was, in every neighbor mode.
 
-`pytest -m slow tests/test_kill_harness.py` kills 100 times, which takes about an hour. None of it is
+`pytest -m slow tests/test_kill_harness.py` kills 100 times, for about an hour. None of it is
 among the ordinary tests: there `tests/test_recipes_train.py` kills at three chosen moments.
 """
 
