@@ -1,10 +1,13 @@
 """The command line answers at once and teaches."""
 
 import dataclasses
+import errno
 import json
+import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -239,3 +242,98 @@ def test_sections_that_cannot_be_read_are_one_line(text, words, tmp_path, capsys
     assert cli.run_command("train", ["--config", str(path)]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_what_nobody_foresaw_is_one_line_that_names_a_file(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def work():
+        raise LookupError("no such thing\x1b[31m\nand more")
+
+    assert cli.exit_status(work) == 70
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    (file,) = tmp_path.iterdir()
+    assert str(file) in line and "LookupError: no such thing" in line and "\x1b" not in err
+    assert out == ""
+    text = file.read_text()
+    assert "tensorflow: " in text and "tfgraphreg: " in text
+    assert 'raise LookupError("no such thing' in text
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ENOSPC])
+def test_a_file_that_the_system_refuses_is_the_users_to_mend(capsys, number):
+    def work():
+        raise OSError(number, os.strerror(number), "x/y")
+
+    assert cli.exit_status(work) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "x/y" in line
+
+
+HOSTILE_FLAGS = [
+    ["train", "--epochs", str(2**63)],
+    ["train", "--batch-size", str(10**30)],
+    ["train", "--embedding-dim", str(2**31)],
+    ["train", "--image-size", str(10**7)],
+    ["train", "--learning-rate", "1e39"],
+    ["train", "--dataset", "folder:" + "x" * 5000],
+    ["train", "--dataset", "folder:" + "x" * 300],
+    ["train", "--dataset", "folder:~nosuchuser/images"],
+    ["train", "--dataset", "folder:a\0b"],
+    ["train", "--dataset", "folder:LOOP"],
+    ["train", "--run-dir", "LOOP/r"],
+    ["train", "--run-dir", "x" * 300],
+    ["train", "--run-dir", "~nosuchuser/r"],
+    ["train", "--config", "DEEP.yaml"],
+    ["train", "--config", "ALIASES.yaml"],
+    ["train", "--config", "DIGITS.yaml"],
+    ["train", "--config", "."],
+    ["train", "--config", "FIFO"],
+    ["train", "--alpha", "nan"],
+    ["train", "--graph", "FIFO"],
+    ["compare", "--sweep", "DEEP.yaml"],
+    ["compare", "--sweep", "ALIASES.yaml"],
+    ["compare", "--sweep", "DIGITS.yaml"],
+    ["compare", "--sweep", "FIFO"],
+    ["compare", "RUN_DEEP"],
+    ["evaluate", "RUN_DEEP"],
+    ["evaluate", "RUN_DIGITS"],
+    ["evaluate", "x" * 300],
+    ["evaluate", "~nosuchuser"],
+    ["evaluate", "LOOP"],
+    ["predict", "--model", "LOOP", "a.png"],
+    ["predict", "--model", "x" * 300, "a.png"],
+    ["predict", "--run", "RUN_DEEP", "a.png"],
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A folder of files that take a careless reader with them."""
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "LOOP").symlink_to("LOOP")
+    os.mkfifo(folder / "FIFO")
+    (folder / "DEEP.yaml").write_text("alpha: " + "[" * 5000)
+    levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    (folder / "ALIASES.yaml").write_text("\n".join(["a0: &a0 [x]", *levels]))
+    (folder / "DIGITS.yaml").write_text("epochs: " + "9" * 400)
+    for name, text in (
+        ("RUN_DEEP", '{"a":' * 100_000 + "1" + "}" * 100_000),
+        ("RUN_DIGITS", '{"epochs": ' + "9" * 400 + "}"),
+    ):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("words", HOSTILE_FLAGS, ids=lambda words: " ".join(words)[:40])
+def test_hostile_values_end_in_one_line(hostile, words, capsys, monkeypatch):
+    monkeypatch.chdir(hostile)
+    before = sorted(path for path in hostile.rglob("*") if not path.is_dir())
+    quick = ["--dataset", "digits", "--limit", "20"] if "--dataset" not in words else []
+    more = quick if words[0] == "train" else []
+    assert cli.main([words[0], *more, *words[1:]]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and len(lines[0]) < 6000
+    assert sorted(path for path in hostile.rglob("*") if not path.is_dir()) == before

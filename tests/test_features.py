@@ -240,3 +240,11 @@ def test_bad_input():
         extract("pixels", images()[..., 0])
     with pytest.raises(DataError, match=r"no image"):
         extract("pixels", images()[:0])
+
+
+def test_auto_is_patches_or_pca_of_tiny_images_and_shares_their_cache(tmp_path):
+    for size, name in (((16, 16, 1), "patches"), ((6, 9, 3), "patches"), ((5, 9, 1), "pca")):
+        x = images(20, *size)
+        options = {"cache_dir": tmp_path, "fingerprint_key": name}
+        np.testing.assert_array_equal(extract("auto", x, **options), extract(name, x, **options))
+    assert len(list(tmp_path.glob("features-p*.npy"))) == len(list(tmp_path.iterdir())) == 3

@@ -110,7 +110,7 @@ def test_a_graph_of_ones_own():
     assert metrics()["graph"]["edges"] == 150
 
 
-def test_both_files_of_build_graph_are_a_graph_of_ones_own(capsys):
+def test_both_files_of_build_graph_are_a_graph_of_ones_own():
     words = ["--dataset", "digits", "--limit", "300", "--out", "g"]
     assert cli.run_command("build-graph", words) == 0
     for kind in ("tsv", "npz"):
@@ -118,8 +118,6 @@ def test_both_files_of_build_graph_are_a_graph_of_ones_own(capsys):
     text, arrays = (metrics(f"runs/{kind}") for kind in ("tsv", "npz"))
     assert text.pop("graph_file") != arrays.pop("graph_file")  # They are other files.
     assert without_times(text) == without_times(arrays)
-    assert train("--graph", "g/graph.npz", "--seed", "1", run="runs/other") == 2
-    assert "g/graph.npz is a graph of other items" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -245,6 +243,11 @@ def _cut(path, size):
     path.write_bytes(path.read_bytes()[:size])
 
 
+def _change_a_digit(path):
+    text = path.read_text()
+    path.write_text(text[:-2] + str((int(text[-2]) + 1) % 10) + "\n")
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """A run that ended before it was exported."""
@@ -260,7 +263,11 @@ def stopped(tmp_path_factory):
         ("checkpoints/last/*.data*", lambda p: _cut(p, 100), "cannot be restored"),
         ("checkpoints/best/*.data*", lambda p: _cut(p, 100), "cannot be restored"),
         ("checkpoints/last/*.index", lambda p: _cut(p, 50), "cannot be restored"),
-        ("checkpoints/last/checkpoint", lambda p: p.write_text("x"), "2 epochs in history.csv, 0"),
+        ("checkpoints/last/*.index", lambda p: p.unlink(), "2 epochs in history.csv, 0"),
+        ("checkpoints/best/*.index", lambda p: p.unlink(), "cannot be restored (it is missing)"),
+        ("inputs.json", lambda p: p.write_text("{"), "inputs.json, which tells what files"),
+        ("inputs.json", lambda p: p.write_text('{"graph_file": 3}'), "graph_file is no text"),
+        ("history.csv", lambda p: _change_a_digit(p), "it is not as it was written; if"),
         ("history.csv", lambda p: p.unlink(), "0 epochs in history.csv, 2 in the"),
         ("history.csv", lambda p: p.write_text(""), "0 epochs in history.csv, 2 in the"),
         ("history.csv", lambda p: _cut(p, -4), "its last line is cut short"),
@@ -279,6 +286,19 @@ def test_damaged_files_of_a_run_are_refused_in_one_line(stopped, pattern, damage
     assert lines[-1].startswith("error: ") and message in lines[-1]
     assert not pathlib.Path("saved_models/r").exists()
     assert not pathlib.Path("runs/r/metrics.json").exists()
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+@pytest.mark.parametrize(
+    "damage", [lambda p: p.unlink(), lambda p: _cut(p, 20), lambda p: _cut(p, 0)]
+)
+def test_the_small_files_beside_checkpoints_do_not_matter(stopped, which, damage):
+    shutil.copytree(stopped, "runs")
+    damage(pathlib.Path("runs/r/checkpoints", which, "checkpoint"))
+    pathlib.Path("runs/r/checkpoints/last/ckpt-2.index.tempstate123").write_text("left")
+    before = pathlib.Path("runs/r/history.csv").read_text()
+    assert train("--resume") == 0
+    assert pathlib.Path("runs/r/history.csv").read_text() == before
 
 
 def test_two_processes_do_not_share_a_run(capsys):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
+import traceback
 import types
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +18,18 @@ from tfgraphreg import __version__, compat
 from tfgraphreg.commands.flags import flag, flags_of, in_flags
 from tfgraphreg.commands.table import COMMANDS
 from tfgraphreg.commands.terminal import attached, printable
-from tfgraphreg.errors import ConfigError, TFGraphRegError
+from tfgraphreg.errors import ConfigError, TFGraphRegError, first_line
+from tfgraphreg.reading import read_yaml
 from tfgraphreg.settings import TYPE_WORDS
+from tfgraphreg.storage import user_path, write_error
 
 # How jsonargparse words a value of the wrong type, where one type is allowed and where several.
 _WRONG_TYPE = re.compile(
     r'Parser key "([^"]+)": .*?((?:Expected|Subtypes:) .*?<class .*?)'
     r"(?:\. Got value| Given value type: <class '\w+'> Given value): (.*)$"
 )
+# EX_SOFTWARE of sysexits.h.
+UNFORESEEN = 70
 _KINDS = {kind.__name__: words for kind, words in TYPE_WORDS.items()}
 
 
@@ -95,29 +101,80 @@ def exit_status(
         flags: The flag of each setting that a message may name.
 
     Returns:
-        The status; 2 after an error that is the user's to mend, 130 after Ctrl-C.
+        The status; 2 after an error that is the user's to mend, 70 after one that nobody foresaw,
+        130 after Ctrl-C.
     """
     try:
         return work()
     except (TFGraphRegError, ArgumentError) as error:
         return _fail(error, flags)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        known = write_error(error, error.filename or "a file")
+        return _unforeseen(error) if known is error else _fail(known, flags)
     except KeyboardInterrupt:
         print(f"interrupted; the same command {repeated}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except Exception as error:
+        return _unforeseen(error)
 
 
 def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
     compat.prepare_environment()
-    return parser.parse_args(argv)
+    for place, word in enumerate(argv):
+        if word == "--config" or word.startswith("--config="):
+            _check_config_file(word.partition("=")[2] or (argv[place + 1 : place + 2] or [""])[0])
+    from yaml import YAMLError
+
+    try:
+        return parser.parse_args(argv)
+    # The parser reads every value as YAML.
+    except (YAMLError, RecursionError) as error:
+        raise ConfigError(
+            "The value of a flag cannot be read.",
+            received=first_line(error),
+            cure="Look for control characters and brackets.",
+        ) from error
+
+
+def _check_config_file(path: str) -> None:
+    """Refuses a file that the parser would wait for, or fall over."""
+    try:
+        read_yaml(user_path(path))
+    except ValueError as error:
+        raise ConfigError(
+            f"The file of `--config` cannot be read ({error}).", received=path[:200]
+        ) from error
 
 
 def _fail(error: Exception, flags: Mapping[str, str]) -> int:
     text = " ".join(str(error).split())
     print(f"error: {printable(in_flags(_wrong_type(text) or text, flags))}", file=sys.stderr)
     return 2
+
+
+def _unforeseen(error: Exception) -> int:
+    """Keeps the traceback and the versions in a file, and names it in one line."""
+    from tfgraphreg.recipes.train import versions
+
+    lines = [f"command: {printable(' '.join(sys.argv))[:2000]}"]
+    lines += [f"{name}: {value}" for name, value in versions().items()]
+    lines += ["", *traceback.format_exception(error)]
+    try:
+        handle, name = tempfile.mkstemp(prefix="tfgraphreg-error-", suffix=".txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("\n".join(lines))
+        where = f"The details are in {name}"
+    except OSError:
+        where = "The details could not be written"
+    what = printable(f"{type(error).__name__}: {first_line(error)}")
+    print(
+        f"error: Something that nobody foresaw went wrong ({what}). {where}: please report them.",
+        file=sys.stderr,
+    )
+    return UNFORESEEN
 
 
 def _wrong_type(text: str) -> str | None:

@@ -7,9 +7,7 @@ run folder. A new setting is added in the `settings.py` of its room and nowhere 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import pathlib
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +17,7 @@ from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.settings import GraphSettings
 from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings
 from tfgraphreg.neighbors.settings import NeighborSettings
+from tfgraphreg.reading import read_json
 from tfgraphreg.settings import (
     Effect,
     Settings,
@@ -129,13 +128,9 @@ def _check_together(config: TrainConfig) -> None:
             config.max_neighbors,
             "Use `alpha=0` to train without neighbors.",
         )
-    if config.neighbors == "paired" and config.alpha > 0 and config.batch_size % 2:
-        refuse(
-            "batch_size",
-            "must be even with `neighbors=paired`",
-            config.batch_size,
-            f"Use {config.batch_size + 1}.",
-        )
+    size = config.batch_size or 0  # 0: chosen by the number of images, and even
+    if config.neighbors == "paired" and config.alpha > 0 and size % 2:
+        refuse("batch_size", "must be even with `neighbors=paired`", size, f"Use {size + 1}.")
     if config.warmup_epochs >= config.epochs and config.warmup_epochs:
         refuse(
             "warmup_epochs",
@@ -222,11 +217,9 @@ def read(path: os.PathLike[str] | str) -> TrainConfig:
         ConfigError: If the file is missing or no such config.
     """
     try:
-        values = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = read_json(path)
+    except ValueError as error:
         raise ConfigError(f"{path} cannot be read as a config ({error}).") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} is no config: it must hold one JSON object.")
     try:
         return from_mapping(effective(values))
     except ConfigError as error:

@@ -14,10 +14,18 @@ _FULL_STOP = re.compile(r"[^./]\.$")
 _COMPARED = 400  # names that a wrong one is compared with
 
 
+_LONGEST = 2000
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
 class TFGraphRegError(Exception):
     """Base of every error that is the user's to mend.
 
-    The command line prints it as one line and exits with status 2.
+    The command line prints it as one line and exits with status 2. Of a rule and of what was
+    received 2,000 characters are kept.
 
     Args:
         rule: What must hold, or what went wrong, as a sentence.
@@ -26,6 +34,8 @@ class TFGraphRegError(Exception):
     """
 
     def __init__(self, rule: str, *, received: str | None = None, cure: str | None = None):
+        # A file may name an item with megabytes of text.
+        rule, received = _shortened(rule), None if received is None else _shortened(received)
         self.rule, self.received, self.cure = rule, received, cure
         parts = [rule]
         if received is not None:

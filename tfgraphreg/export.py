@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import warnings
@@ -17,8 +16,11 @@ from tfgraphreg.data.decoding import BadImage, decode_image
 from tfgraphreg.data.decoding_graph import decode_in_graph
 from tfgraphreg.errors import DataError, ModelError, first_line
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS, probabilities
+from tfgraphreg.reading import read_json
 from tfgraphreg.storage import EXPORT_META as META
-from tfgraphreg.storage import atomic_folder, write_json
+from tfgraphreg.storage import atomic_folder, file_digest, fingerprint, plain, write_json
+
+_SEAL = "digest"
 
 
 class _Server(tf.Module):
@@ -93,8 +95,9 @@ def export(
             "class_names": list(class_names),
             "image_shape": list(server.shape),
             "multilabel": multilabel,
+            "files": _digests(part),
         }
-        write_json(part / META, meta)
+        write_json(part / META, {**meta, _SEAL: fingerprint(plain(meta))})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,19 +133,39 @@ class Predictor:
                 received=str(folder),
                 cure="Name a folder under saved_models/ that a training run made.",
             )
-        try:
-            self.meta = _read_meta(self.folder / META)
-            self.class_names = tuple(self.meta["class_names"])
-            self.image_shape = tuple(self.meta["image_shape"])
-            self._loaded = tf.saved_model.load(str(self.folder))
-            self._raw = self._loaded.signatures["serving_default"]
-            self._encoded = self._loaded.signatures["serving_encoded"]
-        # TensorFlow tells of a data file that was cut short by an IndexError.
-        except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
-            raise ModelError(
-                f"The SavedModel in {folder} cannot be loaded ({first_line(error)}).",
-                cure="Export it again: train its run once more with `resume=True`.",
-            ) from error
+        while True:
+            before = _stamp(self.folder)
+            try:
+                self._load()
+            # TensorFlow reports a truncated data file by an IndexError, other damage by other
+            # errors of its own and of protobuf's.
+            except Exception as error:
+                if before == _stamp(self.folder):
+                    raise ModelError(
+                        f"The SavedModel in {folder} cannot be loaded ({first_line(error)}).",
+                        cure="Export it again train its run once more with `resume=True`.",
+                    ) from error
+            else:
+                if before == _stamp(self.folder):
+                    break
+            # It was replaced meanwhile: what was read may be of two models.
+
+    def _load(self) -> None:
+        self.meta = _read_meta(self.folder / META)
+        self.class_names = tuple(self.meta["class_names"])
+        self.image_shape = tuple(self.meta["image_shape"])
+        if self.meta.get("files", _digests(self.folder)) != _digests(self.folder):
+            raise ValueError("its files are not as they were written")
+        self._loaded = tf.saved_model.load(str(self.folder))
+        self._raw = self._loaded.signatures["serving_default"]
+        self._encoded = self._loaded.signatures["serving_encoded"]
+        takes = tuple(self._raw.structured_input_signature[1]["image"].shape[1:])
+        gives = self._raw.structured_outputs["probabilities"].shape[-1]
+        if (takes, gives) != (self.image_shape, len(self.class_names)):
+            raise ValueError(
+                f"{META} tells of {len(self.class_names)} classes and images of shape "
+                f"{list(self.image_shape)}, the network has {gives} and {list(takes)}"
+            )
 
     @property
     def embedding_dim(self) -> int:
@@ -233,13 +256,26 @@ class Predictor:
         return Prediction(str(path), tuple((self.class_names[i], float(scores[i])) for i in best))
 
 
+def _stamp(folder: pathlib.Path) -> tuple[int, int, int]:
+    """Changes when the folder is replaced by another of its name."""
+    facts = folder.stat()
+    return facts.st_ino, facts.st_ctime_ns, facts.st_mtime_ns
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of the files that decide a model's answers."""
+    files = [folder / "saved_model.pb", *sorted((folder / "variables").glob("*"))]
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+
+
 def _read_meta(path: pathlib.Path) -> dict[str, Any]:
     """What `export` wrote about a model; a ValueError if it is anything else."""
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(meta, dict):
-        raise ValueError(f"{META} is no JSON object")
+    meta = read_json(path)
     for name, kind in (("class_names", str), ("image_shape", int)):
         values = meta.get(name)
         if not isinstance(values, list) or not all(isinstance(v, kind) for v in values):
             raise ValueError(f"{META} has no list of {name}")
+    seal = meta.pop(_SEAL, None)
+    if seal is not None and seal != fingerprint(meta):
+        raise ValueError(f"{META} is not as it was written")
     return meta

@@ -78,16 +78,18 @@ def refuse(name: str, rule: str, value: Any, cure: str) -> typing.NoReturn:
     raise ConfigError(f"`{name}` {rule}.", received=shown(name, value), cure=cure)
 
 
-def at_least(settings: Any, smallest: int, *names: str) -> None:
+def at_least(settings: Any, smallest: int, *names: str, most: int = 2**31 - 1) -> None:
     """Checks settings that are whole numbers or None.
 
     Raises:
-        ConfigError: If one is below `smallest`.
+        ConfigError: If one is below `smallest` or above `most`.
     """
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < smallest:
             refuse(name, f"must be at least {smallest}", value, f"Use {smallest} or more.")
+        if value is not None and value > most:
+            refuse(name, f"must be at most {most:,}", value, f"Use {most} or less.")
 
 
 def check_choices(settings: Any) -> None:
@@ -105,6 +107,10 @@ def check_choices(settings: Any) -> None:
                 received=shown(field.name, value),
                 cure=did_you_mean(value, choices),
             )
+
+
+# As long as a path may be on Linux.
+_LONGEST_TEXT = 4096
 
 
 def without_effect(settings: Any, effects: Iterable[Effect]) -> Iterable[tuple[str, Effect]]:
@@ -130,7 +136,7 @@ def plain_values(settings: Any) -> dict[str, Any]:
     Raises:
         ConfigError: If a value has another type.
     """
-    known = types_of(type(settings))
+    known = types_of(settings.__class__)
     return {
         field.name: _plain(field, known[field.name], getattr(settings, field.name))
         for field in dataclasses.fields(settings)
@@ -165,6 +171,11 @@ def _plain(field: dataclasses.Field, kinds: tuple[type, ...], given: Any) -> Any
         value = os.fspath(value)
     if value is None and types.NoneType in kinds:
         return None
+    if isinstance(value, str) and ("\0" in value or len(value) > _LONGEST_TEXT):
+        raise ConfigError(
+            f"`{field.name}` must be text of at most {_LONGEST_TEXT:,} characters without NUL.",
+            received=shown(field.name, given),
+        )
     if any(_fits(value, kind) for kind in kinds):
         try:
             return kinds[0](value)

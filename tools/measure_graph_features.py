@@ -4,11 +4,13 @@ Fills the table in docs/graphs.md.
 
 python tools/measure_graph_features.py                    everything, then the table
 python tools/measure_graph_features.py --features pca sgt only these; other rows stay
+python tools/measure_graph_features.py --sizes            images of other sizes and colors
 python tools/measure_graph_features.py --sgt              how much faster than package sgt
 """
 
 import argparse
 import csv
+import dataclasses
 import io
 import os
 import pathlib
@@ -168,6 +170,43 @@ def compare_sgt(split):
     )
 
 
+def compare_sizes(split):
+    """Prints a table: images of other sizes and colors, 10 labels a class, the general features."""
+    digits, images = load("digits").train, split.images[:5000]
+
+    def like(changed):
+        count = len(changed)
+        return dataclasses.replace(
+            split, images=changed, labels=split.labels[:count], ids=split.ids[:count], extras={}
+        )
+
+    def smaller(step):
+        parts = images.reshape(len(images), 28 // step, step, 28 // step, step, 1)
+        return like(parts.mean(axis=(2, 4)).round().astype(np.uint8))
+
+    rng = np.random.default_rng(0)
+    bright = rng.uniform(0.4, 1, (len(images), 1, 1, 3))
+    dark = rng.uniform(0, 0.4, (len(images), 1, 1, 3))
+    tinted = images / 255.0 * (bright - dark) + dark
+    print("| images | number | feature | agreement | propagated |\n|" + " --- |" * 5)
+    for name, part in (
+        ("digits, 8x8", digits),
+        ("Fashion-MNIST, 7x7 (means of 4x4)", smaller(4)),
+        ("Fashion-MNIST, 14x14 (means of 2x2)", smaller(2)),
+        ("Fashion-MNIST, 28x28", like(images)),
+        (
+            "Fashion-MNIST, 28x28x3 (random color of object and ground)",
+            like(np.uint8(tinted * 255)),
+        ),
+    ):
+        for feature in ("pixels", "pca", "patches"):
+            graph = knn_graph(extract(feature, part.images), k=K, weighting="local_gaussian")
+            agreement = diagnose(graph, part.labels)["edge_label_agreement"]
+            mean, spread = propagated(graph, part)
+            row = f"{len(part):,} | {feature} | {agreement:.3f} | {mean:.3f} ± {spread:.3f}"
+            print(f"| {name} | {row} |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -179,10 +218,13 @@ def main():
     parser.add_argument("--csv", type=pathlib.Path, default=pathlib.Path("docs/graph_features.csv"))
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/graphs.md"))
     parser.add_argument("--sgt", action="store_true", help="only compare with the package sgt")
+    parser.add_argument("--sizes", action="store_true", help="only other sizes and colors")
     options = parser.parse_args()
     train = load("fashion_mnist", data_dir=options.data_dir, limit=options.limit).train
     if options.sgt:
         return compare_sgt(train)
+    if options.sizes:
+        return compare_sizes(train)
     for feature in options.features:
         for row in measure(feature, train, commit() or "unknown", options.metrics):
             before = [r for r in read_rows(options.csv) if any(r[n] != row[n] for n in SAME)]

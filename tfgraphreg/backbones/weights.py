@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import urllib.error
 import urllib.request
 from typing import Any
@@ -12,6 +11,7 @@ from tfgraphreg.backbones.families.timm_weights import check_file
 from tfgraphreg.backbones.own import load_timm
 from tfgraphreg.backbones.records import NETWORK, Backbone
 from tfgraphreg.errors import ModelError
+from tfgraphreg.storage import user_path
 
 _TIMM = "timm:"
 # Where the libraries keep their files; any answer at all shows that the host can be reached.
@@ -103,7 +103,7 @@ def _alternative(record: Backbone) -> str:
 
 def _cached(record: Backbone) -> bool:
     """Whether Keras' cache holds a file that may be the one: the library then decides."""
-    home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    home = user_path(os.environ.get("KERAS_HOME") or "~/.keras")
     wanted = _letters(str(record.arguments.get("network", record.name)).split(".")[-1])
     folder = home / "models"
     names = (_letters(path.name) for path in folder.iterdir()) if folder.is_dir() else ()

@@ -42,7 +42,7 @@ def propagate_parser(parser: ArgumentParser) -> None:
     from tfgraphreg.propagation import METHODS
 
     add_config(parser, GRAPH_FIELDS)
-    parser.set_defaults(graph_features="patches", graph_weights=_WEIGHTS)
+    parser.set_defaults(graph_features="auto", graph_weights=_WEIGHTS)
     words = "; ".join(f"{name}: {METHODS.get(name).summary}" for name in METHODS)
     group = parser.add_argument_group("propagation")
     group.add_argument("--method", type=str, default="spreading", help=words)

@@ -28,7 +28,7 @@ from tfgraphreg.data.preflight import (
 )
 from tfgraphreg.data.splits import divide
 from tfgraphreg.errors import DataError
-from tfgraphreg.storage import fingerprint
+from tfgraphreg.storage import fingerprint, user_path
 
 TEST_FRACTION = 0.2
 # Smaller splits are decoded once and kept in memory.
@@ -47,7 +47,7 @@ def load_folder(path: str, options: LoadOptions) -> Dataset:
         DataError: If the folder is missing or empty, has fewer than two classes, or has unusable
             files, or two with one id, that are not to be skipped.
     """
-    root = pathlib.Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise DataError("The folder of images does not exist.", received=str(root), cure=CURE)
     root = root.resolve()

@@ -8,7 +8,7 @@ import pathlib
 
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.storage import cache_folder
+from tfgraphreg.storage import cache_folder, user_path
 
 # No image is resized to more than this many pixels a side.
 _LARGEST_SIDE = 4096
@@ -67,5 +67,5 @@ class LoadOptions:
     def cache(self) -> pathlib.Path:
         """Where prepared data is kept."""
         if self.cache_dir:
-            return pathlib.Path(self.cache_dir).expanduser()
+            return user_path(self.cache_dir)
         return cache_folder() / "datasets"

@@ -15,7 +15,7 @@ from tfgraphreg.data.decoding import FORMATS, BadImage, inspect_image, is_image
 from tfgraphreg.data.lazy import workers
 from tfgraphreg.errors import DataError
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint
+from tfgraphreg.storage import UNREADABLE_NPZ, fingerprint, is_sealed, sealed_path
 
 _CHUNK = 1024
 # Made by NAS systems, macOS archives and Windows, with thumbnails or deleted files inside.
@@ -67,7 +67,7 @@ def check_folder(
     stamp = [[n, s.st_size, s.st_mtime_ns] for n, s in zip(names, stats)]
     checksum = fingerprint([str(root), stamp, bad])
     kept = cache / f"{checksum}.npz" if cache else None
-    if kept is not None and kept.is_file():
+    if kept is not None and is_sealed(kept):
         try:
             return Checked(*_restore(kept, names), ignored, checksum)
         except UNREADABLE_NPZ:
@@ -92,7 +92,7 @@ def check_folder(
     bad = bad + [(names[i], reasons[i]) for i in sorted(reasons)]
     good = np.array([i not in reasons for i in range(len(names))], bool)
     if kept is not None:
-        with atomic_path(kept) as part, open(part, "wb") as file:
+        with sealed_path(kept) as part, open(part, "wb") as file:
             np.savez(file, facts=facts, good=good, bad=np.array(json.dumps(bad)))
     usable = [name for name, ok in zip(names, good) if ok]
     return Checked(usable, facts[good], bad, ignored, checksum)

@@ -24,7 +24,7 @@ from tfgraphreg.data import debian, network, tfds_access, tfds_files
 from tfgraphreg.data.known import KnownSet, RawFile
 from tfgraphreg.errors import DataError, StackError
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.storage import UNREADABLE_NPZ, atomic_folder, cache_folder, write_error
+from tfgraphreg.storage import UNREADABLE_NPZ, atomic_folder, cache_folder, user_path, write_error
 
 # Where installed Debian packages have their files.
 _DEBIAN_ROOT = pathlib.Path("/")
@@ -58,7 +58,7 @@ def find_files(
     cache = pathlib.Path(cache_dir) if cache_dir else cache_folder() / "datasets"
     tried: list[str] = []
     if data_dir is not None:
-        found = _in_user_folder(known, pathlib.Path(data_dir).expanduser(), tried, progress)
+        found = _in_user_folder(known, user_path(data_dir), tried, progress)
         if found:
             return found
     prepared = cache / known.name

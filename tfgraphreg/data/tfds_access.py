@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from tfgraphreg.data import network
 from tfgraphreg.errors import DataError, StackError, UnknownNameError, first_line
 from tfgraphreg.progress import Progress, silent
+from tfgraphreg.storage import user_path
 
 # A dataset's files come from few servers; asking this many of them is enough.
 _MOST_HOSTS = 3
@@ -22,7 +23,7 @@ _MOST_HOSTS = 3
 
 def default_folder() -> pathlib.Path:
     """Where tensorflow-datasets prepares if nobody names a folder."""
-    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def load_tfds() -> types.ModuleType:
@@ -87,7 +88,7 @@ def prepared_builder(
         DataError: If the data is not there and cannot be brought.
     """
     tfds = load_tfds()
-    named = [pathlib.Path(data_dir).expanduser()] if data_dir is not None else []
+    named = [user_path(data_dir)] if data_dir is not None else []
     if named and not named[0].is_dir():
         raise DataError(
             "The data folder does not exist.",

@@ -15,6 +15,7 @@ import numpy as np
 from tfgraphreg.data import tfds_access
 from tfgraphreg.data.known import KnownSet
 from tfgraphreg.progress import Progress
+from tfgraphreg.storage import user_path
 
 
 def is_prepared(name: str, folder: pathlib.Path) -> bool:
@@ -64,7 +65,7 @@ def download(name: str, data_dir, progress: Progress) -> pathlib.Path:
     Raises:
         DataError: If the download fails.
     """
-    folder = pathlib.Path(data_dir).expanduser() if data_dir else tfds_access.default_folder()
+    folder = user_path(data_dir) if data_dir else tfds_access.default_folder()
     progress(f"downloading {name} through tensorflow-datasets into {folder}", 0, 0)
     tfds = tfds_access.load_tfds()
     tfds_access.prepare(tfds.builder(name, data_dir=str(folder)))

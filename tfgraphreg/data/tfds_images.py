@@ -14,12 +14,12 @@ import numpy as np
 from tfgraphreg.data import tfds_access, tfds_features
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.data.folder import IN_MEMORY_BYTES, TEST_FRACTION
-from tfgraphreg.data.lazy import StoredImages, store_images
+from tfgraphreg.data.lazy import StoredImages, store_images, stored_images
 from tfgraphreg.data.options import LoadOptions
 from tfgraphreg.data.splits import divide
 from tfgraphreg.data.tfds_features import LabelReader
 from tfgraphreg.errors import DataError
-from tfgraphreg.storage import atomic_path, fingerprint
+from tfgraphreg.storage import fingerprint, is_sealed, sealed_path
 
 # The side to which images of different sizes are resized if nobody says otherwise.
 DEFAULT_SIZE = 224
@@ -135,13 +135,14 @@ def _stored(builder, tfds_split, shape, rows, batches, count, options) -> Stored
     key = fingerprint([str(builder.info.full_name), tfds_split, shape, count, rows.prefix])
     path = options.cache / "tfds" / f"{key}.npy"
     beside = path.with_suffix(".labels.npz")
-    if not (path.is_file() and beside.is_file()):
-        store_images(path, (count, *shape), batches, progress=options.progress)
-        with atomic_path(beside) as part, open(part, "wb") as file:
-            np.savez(file, **rows.arrays())
-    else:
+    stored = stored_images(path, (count, *shape))
+    if stored is not None and is_sealed(beside):
         with np.load(beside, allow_pickle=False) as kept:
             rows.restore(dict(kept))
+        return stored
+    store_images(path, (count, *shape), batches, progress=options.progress)
+    with sealed_path(beside) as part, open(part, "wb") as file:
+        np.savez(file, **rows.arrays())
     return StoredImages(path)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from tfgraphreg.errors import DataError
 from tfgraphreg.progress import Progress
 from tfgraphreg.registry import Registry
-from tfgraphreg.storage import atomic_path, fingerprint
+from tfgraphreg.storage import UNREADABLE_NPZ, fingerprint, is_sealed, sealed_path
 
 _BLOCK_BYTES = 8 << 20
 _SHARED_FROM = 2000  # images from which starting more processes pays
@@ -35,14 +35,17 @@ class Feature:
         heavy: Whether to spread blocks over processes.
         version: Raised when results change, so that cached ones are not used.
         summary: One line for lists.
+        choose: For a name that stands for others: function of the images' `(H, W, C)` that gives
+            the name of the feature to take. Nothing else of the record is then used.
     """
 
     name: str
-    compute: Callable[[np.ndarray, Any], np.ndarray]
+    compute: Callable[[np.ndarray, Any], np.ndarray] | None = None
     fit: Callable[[Any, int], Any] | None = None
     heavy: bool = False
     version: int = 1
     summary: str = ""
+    choose: Callable[[tuple[int, ...]], str] | None = None
 
 
 FEATURES: Registry[Feature] = Registry("graph feature")
@@ -82,6 +85,8 @@ def extract_features(
     """
     feature = FEATURES.get(name)
     _check(images)
+    if feature.choose is not None:
+        feature = FEATURES.get(feature.choose(tuple(images.shape[1:])))
 
     def compute() -> np.ndarray:
         state = None
@@ -93,9 +98,9 @@ def extract_features(
 
     if cache_dir is None or fingerprint_key is None:
         return compute()
-    parts = [name, feature.version, seed, fingerprint_key, list(images.shape)]
+    parts = [feature.name, feature.version, seed, fingerprint_key, list(images.shape)]
     parts.append(None if fit is None else list(fit.shape))
-    file = pathlib.Path(cache_dir) / f"features-{name}-{fingerprint(parts)}.npy"
+    file = pathlib.Path(cache_dir) / f"features-{feature.name}-{fingerprint(parts)}.npy"
     return cached_rows(file, len(images), compute)
 
 
@@ -105,12 +110,15 @@ extract = extract_features
 def cached_rows(
     path: os.PathLike[str] | str, count: int, compute: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    """The `[count, D]` float32 rows in the file `path`, or those of `compute`, kept there."""
+    """The `[count, D]` float32 rows in the file `path`, or those of `compute`, kept there.
+
+    A file that is not as it was written, by its digest, is written again.
+    """
     path = pathlib.Path(path)
     rows = _load(path, count)
     if rows is None:
         rows = compute()
-        with atomic_path(path) as part, part.open("wb") as out:
+        with sealed_path(path) as part, part.open("wb") as out:
             np.save(out, rows)
     return rows
 
@@ -128,9 +136,11 @@ def _check(images: Any) -> None:
 
 def _load(path: pathlib.Path, count: int) -> np.ndarray | None:
     """Cached rows, or None where there are none that can be used."""
+    if not is_sealed(path):
+        return None
     try:
         rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except UNREADABLE_NPZ:
         return None
     return rows if rows.ndim == 2 and len(rows) == count and rows.dtype == np.float32 else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def write_npz(
             "There must be one id for every node.",
             received=f"{len(ids)} ids, {graph.num_nodes} nodes",
         )
-    arrays = {
+    arrays: dict[str, Any] = {
         "indptr": graph.indptr,
         "indices": graph.indices,
         "weights": graph.weights,
@@ -127,7 +128,9 @@ def _digest(arrays: Mapping[str, np.ndarray], key: str) -> str:
     return fingerprint([key, {name: arrays[name] for name in _ARRAYS}])
 
 
-def _check_kinds(indptr, indices, weights, names, about) -> None:
+def _check_kinds(
+    indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray, names: np.ndarray, about: object
+) -> None:
     kinds = (indptr.dtype.kind, indices.dtype.kind, weights.dtype.kind, names.dtype.kind)
     if kinds != ("i", "i", "f", "U") or names.ndim != 1 or not isinstance(about, dict):
         raise ValueError("its arrays are not those of a graph")

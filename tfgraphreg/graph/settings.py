@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
@@ -35,8 +35,9 @@ class GraphSettings(Settings):
     )
     graph_features: str = setting(
         "pca",
-        "what the graph compares: pixels, pca, patches, color, texture, shape, global, sgt, "
-        "model:PATH, backbone:NAME, file:PATH (vectors of your own: .npy, .npz, .parquet)",
+        "what the graph compares: auto (patches, or pca of images under 6 pixels a side), pixels, "
+        "pca, patches, color, texture, shape, global, sgt, model:PATH, backbone:NAME, file:PATH "
+        "(vectors of your own: .npy, .npz, .parquet)",
     )
     graph_metric: str = setting("cosine", "distance that makes the graph")
     graph_neighbors: int = setting(10, "neighbors of a node in the graph")
@@ -57,7 +58,7 @@ class GraphSettings(Settings):
     )
 
     # Features and metric also serve the comparison of the embedding with what the graph compares.
-    EFFECTS = (
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
             ("graph_neighbors",),
             lambda all: bool(kinds(all) & {"knn", "mutual", "random", "class"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from tfgraphreg.compat import keras, tf
 
 EMBEDDING = "embedding"
 LOGITS = "logits"
+_FORWARDS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def build_classifier(backbone: keras.Model, *, embedding_dim: int, num_classes: int) -> keras.Model:
@@ -58,12 +60,7 @@ def infer(
     Returns:
         `embedding` `[N, D]` and `probabilities` `[N, C]`, float32.
     """
-
-    @tf.function(reduce_retracing=True)
-    def forward(batch):
-        out = model(batch, training=False)
-        return out[EMBEDDING], probabilities(out[LOGITS], multilabel=multilabel)
-
+    forward = _forward(model, multilabel)
     parts = []
     for start in range(0, len(images), batch_size):
         batch = tf.convert_to_tensor(images[start : start + batch_size])
@@ -75,6 +72,22 @@ def infer(
         parts = [[np.zeros((0, w), np.float32) for w in widths]]
     embedding, scores = (np.concatenate(p) for p in zip(*parts))
     return {EMBEDDING: embedding, "probabilities": scores}
+
+
+def _forward(model: keras.Model, multilabel: bool) -> Any:
+    """The compiled forward pass of a model, made once and forgotten with the model."""
+    known = _FORWARDS.setdefault(model, {})
+    if multilabel not in known:
+        # A strong reference here would keep the model in the dictionary for good.
+        of = weakref.ref(model)
+
+        @tf.function(reduce_retracing=True)
+        def forward(batch):
+            out = of()(batch, training=False)
+            return out[EMBEDDING], probabilities(out[LOGITS], multilabel=multilabel)
+
+        known[multilabel] = forward
+    return known[multilabel]
 
 
 def parameters(model: keras.Model) -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
+# A backbone that the size of the training set decides.
+AUTO_BACKBONE = "auto"
 REGULARIZED = ("embedding", "logits")
 OBJECTIVES = (
     "auto",
@@ -24,7 +27,9 @@ class BackboneSettings(Settings):
     """The network of a run, and which of its weights learn at what rate."""
 
     backbone: str = setting(
-        "mobilenet_v3_small_minimalistic", "network: a name that `tfgraphreg backbones` lists"
+        AUTO_BACKBONE,
+        "network: a name that `tfgraphreg backbones` lists; auto: cnn for less than 2,000 training "
+        "images, else mobilenet_v3_small_minimalistic",
     )
     weights: str = setting(
         "none",
@@ -48,7 +53,7 @@ class BackboneSettings(Settings):
         0, "epochs at the start in which the head alone is trained and the backbone stays as it is"
     )
 
-    EFFECTS = (
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
             ("backbone_learning_rate", "stage_decay", "warmup_epochs"),
             lambda all: all.freeze != "backbone",
@@ -91,7 +96,9 @@ class GraphTermSettings(Settings):
     regularize: str = setting("embedding", "what the graph term compares", choices=REGULARIZED)
 
     # The distance is also that of the retrieval metrics.
-    EFFECTS = (Effect(("regularize",), lambda all: all.alpha > 0, "`alpha` above 0"),)
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
+        Effect(("regularize",), lambda all: all.alpha > 0, "`alpha` above 0"),
+    )
 
     def check(self) -> None:
         """Checks the weight.

@@ -14,10 +14,11 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.progress import Progress
 from tfgraphreg.propagation.classsizes import size_factors
 from tfgraphreg.propagation.methods import METHODS, Method, Problem
 from tfgraphreg.propagation.origins import origins
-from tfgraphreg.propagation.system import Progress, System
+from tfgraphreg.propagation.system import System
 
 CLASS_SIZES = ("equal", "labeled")
 
@@ -271,7 +272,7 @@ def _reached(system: System, labeled: np.ndarray) -> tuple[System, np.ndarray]:
 
 def _one(problem: Problem, record: Method, settings: dict[str, Any]) -> tuple:
     """Scores, probabilities, labels, certainty, source and size error, one class an image."""
-    present = problem.targets.any(axis=0)
+    present = np.any(problem.targets, axis=0)
     scores = np.zeros((problem.system.num_nodes, len(present)))
     evidence = np.zeros_like(scores)
     inner = dataclasses.replace(problem, targets=problem.targets[:, present])
@@ -306,7 +307,7 @@ def _several(problem: Problem, record: Method, settings: dict[str, Any]) -> tupl
     labels = (chances[..., 0] > 0.5).astype(np.int8)
     certainty = 1 - _entropy(chances).mean(axis=1) / np.log(2)
     source = origins(problem.system, problem.labeled, None)
-    error = None if sizes is None else max(errors)
+    error = max((e for e in errors if e is not None), default=None)
     return np.stack(scores, axis=1), chances[..., 0], labels, certainty, source, error
 
 

@@ -6,7 +6,6 @@ Shapes: N nodes, K columns that are solved together.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 from scipy import sparse
@@ -14,9 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from tfgraphreg.errors import GraphError
 from tfgraphreg.graph.similarity import SimilarityGraph
-
-Progress = Callable[[str, int, int], None]
-"""Called as ``progress(what, done, total)``."""
+from tfgraphreg.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -272,6 +272,7 @@ def _write(
             points=main.points,
             labels=colors,
             indices=items.indices,
+            ids=np.asarray(items.split.ids, dtype=str),
             split=np.array("train" if options.source == "graph" else options.split),
             class_names=np.array(seen.dataset.class_names, dtype=str),
             thumbnails=thumbnails(items.split.images, most=_THUMBNAIL),

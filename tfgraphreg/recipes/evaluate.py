@@ -99,7 +99,7 @@ def evaluate_run(
     found["faithfulness"] = _faithfulness(seen, graph, distance, progress) if graph else None
     if probes:
         found["probes"] = _probes(seen, progress)
-    storage.write_json(run.path / EVALUATION, found)
+    storage.write_json(run.path / EVALUATION, found, noted=True)
     if figures:
         from tfgraphreg.recipes.figures import draw_figures
 

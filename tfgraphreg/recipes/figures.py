@@ -69,8 +69,14 @@ def _pictures(
         yield "graph_and_embedding", _graph_and_embedding(seen, graph, distance)
     history = read_history(seen.run.path / HISTORY)
     if history:
-        yield "learning_curves", figures.learning_curves(history)
+        yield "learning_curves", figures.learning_curves(history, metrics=_curves(history))
     yield from _object_pictures(data)
+
+
+def _curves(history: list[dict[str, float]]) -> tuple[str, ...]:
+    """The curves that say something: without a graph term its loss is 0 throughout."""
+    with_graph = any(row.get("graph_loss") for row in history)
+    return ("loss", "graph_loss", "accuracy") if with_graph else ("loss", "accuracy")
 
 
 def _retrieval(seen: RunOutputs, distance: str) -> Any:

@@ -17,7 +17,7 @@ from tfgraphreg.backbones.transfer import freeze, learning_rate_factors
 from tfgraphreg.compat import keras
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.errors import ModelError
+from tfgraphreg.errors import ModelError, TrainingError
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.model.classifier import build_classifier, infer, parameters
 from tfgraphreg.model.classifier_training import RegularizedClassifier
@@ -32,7 +32,8 @@ from tfgraphreg.recipes.start import RUN, start_from
 from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.settings import GIVEN
 from tfgraphreg.training.augmentation import build_augmenter, build_label_mixer
-from tfgraphreg.training.fit import FitPlan, fit, suit_batch_norm
+from tfgraphreg.training.batch_norm import ENOUGH_STEPS, BatchNormAverages, cap_momentum
+from tfgraphreg.training.fit import FitPlan, fit
 from tfgraphreg.training.history import Row
 from tfgraphreg.training.optimizer import make_optimizer
 from tfgraphreg.training.strategy import check_batch_size, choose_strategy
@@ -52,18 +53,23 @@ _LEARNING_RATE = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """A trained classifier, its epochs, and on how many replicas it was trained."""
+    """A trained classifier, its epochs, and how it was trained."""
 
     model: keras.Model
     rows: list[Row]
     replicas: int
     parameters: int
+    backbone: str
+    batch_size: int
 
 
 def learn(
     config: TrainConfig, run: RunFolder, material: Any, progress: Progress = silent
 ) -> Learned:
-    """Trains the config's model on the material, from where the run folder stands."""
+    """Trains the config's model on the material, from where the run folder stands.
+
+    The config's backbone and batch size must be chosen already (see `recipes.defaults.fill_in`).
+    """
     dataset, graph = material.dataset, material.graph
     strategy = choose_strategy(config.strategy)
     replicas = strategy.num_replicas_in_sync
@@ -74,7 +80,7 @@ def learn(
     steps = steps_per_epoch(len(dataset.train), config.batch_size)
     with strategy.scope():
         model = build_model(config, dataset, material.backbone)
-        suit_batch_norm(model.base_model, steps=steps * config.epochs)
+        cap_momentum(model.base_model, steps=steps * config.epochs)
         model.compile(
             optimizer=make_optimizer(
                 _learning_rate(config),
@@ -99,6 +105,7 @@ def learn(
             steps=steps,
             images=len(dataset.train),
             batches=source,
+            settle=_settling(config, base, dataset, steps * config.epochs),
             validate=_validation(base, dataset),
             listener=_tensorboard(config, run, dataset, graph),
             frozen=config.freeze,
@@ -106,7 +113,7 @@ def learn(
             progress=progress,
         ),
     )
-    return Learned(base, rows, replicas, parameters(base))
+    return Learned(base, rows, replicas, parameters(base), config.backbone, config.batch_size)
 
 
 def _transfer(config: TrainConfig, base: keras.Model, steps: int) -> dict[str, Any]:
@@ -271,6 +278,28 @@ def _make_repeatable(config: TrainConfig) -> None:
     keras.backend.experimental.enable_tf_random_generator()
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.precision)
+
+
+def _settling(config: TrainConfig, base: keras.Model, dataset: Dataset, steps: int):
+    """Makes the model fit to be asked after an epoch, and refuses one that answers nothing."""
+    averages = None
+    if steps < ENOUGH_STEPS:
+        averages = BatchNormAverages(base, dataset.train.images, batch_size=config.batch_size)
+    some = dataset.train.images[: config.batch_size]
+
+    def settle() -> None:
+        if averages:
+            averages.measure()
+        answers = infer(base, some, multilabel=dataset.multilabel)
+        finite = all(np.isfinite(values).all() for values in answers.values())
+        if not (finite and all(np.isfinite(values).all() for values in base.get_weights())):
+            raise TrainingError(
+                "Training diverged: the network no longer gives finite numbers.",
+                cure="Try a smaller `learning_rate` or `alpha` in another `run_dir`. What this run "
+                "saved before is kept.",
+            )
+
+    return settle
 
 
 def _validation(base: keras.Model, dataset: Dataset):

@@ -115,8 +115,11 @@ def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding | No
         return None
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        points = arrays["points"]
+            arrays = {key: file[key] for key in file.files}
+        points = arrays["points"].astype(np.float64)
+        for key in ("indices", "neighbors"):
+            if key in arrays:
+                arrays[key] = arrays[key].astype(np.int64)
         if points.size > _MAX_POINTS * 3:
             raise ValueError(f"more than {_MAX_POINTS} points")
         labels = arrays["labels"].astype(np.int64)
@@ -134,6 +137,7 @@ def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding | No
         thumbnails=arrays["thumbnails"] if "thumbnails" in arrays else _thumbnails(run, arrays),
         neighbors=arrays.get("neighbors"),
         items=arrays.get("indices"),
+        ids=arrays["ids"].astype(str) if "ids" in arrays else None,
     )
 
 
@@ -182,10 +186,14 @@ def _thumbnails(run: Run, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
 def _results(
     comparison: Comparison, dataset: str, title: str, metrics: Sequence[str]
 ) -> report.Table:
-    fields = [name for name in comparison.columns if name != "dataset"]
     rows = [row for row in comparison.rows if row["dataset"] == dataset]
-    keys = [*fields, "seeds"]
-    columns = [report.Column(name=name.replace("_", " ")) for name in keys]
+    fields = [
+        name
+        for name in comparison.columns
+        if name != "dataset" and len({repr(row[name]) for row in rows}) > 1
+    ]
+    keys = list(fields)
+    columns = [report.Column(name=name.replace("_", " ")) for name in fields]
     for index, metric in enumerate(metrics):
         name = metric.replace("_", " ")
         shown = [("mean", name, False), ("std", "± std", False)]
@@ -193,17 +201,43 @@ def _results(
             shown += [("difference", "difference to alpha=0", True)]
             shown += [("low", "95 % from", True), ("high", "to", True)]
         for key, header, signed in shown:
+            if key != "mean" and all(row[f"{metric}_{key}"] is None for row in rows):
+                continue
             keys.append(f"{metric}_{key}")
             columns.append(report.Column(name=header, digits=4, signed=signed))
-    keys.append("train_seconds_mean")
-    columns.append(report.Column(name="seconds", digits=1))
+    # How many, as in the other tables; which they are stands in the table of every run.
+    keys += ["runs", "train_seconds_mean"]
+    columns += [report.Column(name="seeds"), report.Column(name="seconds", digits=1)]
     return report.Table(
         title=title,
         columns=columns,
         rows=[[_cell(row[key]) for key in keys] for row in rows],
-        note="Mean and standard deviation over seeds; the difference is paired by seed, with "
-        "Student's 95 % confidence interval.",
+        note=f"{_common(comparison, dataset, fields)} Mean and standard deviation over seeds; the "
+        "difference is paired by seed, with Student's 95 % confidence interval.",
     )
+
+
+# Of the settings that all rows have in common, those that a reader asks for first.
+_ALWAYS_TOLD = ("backbone", "distance", "neighbors", "alpha", "epochs", "batch_size")
+_TOLD_IF_SET = ("labels_per_class", "limit", "validation_fraction", "augment")
+
+
+def _common(comparison: Comparison, dataset: str, varying: Sequence[str]) -> str:
+    """What all runs of a dataset have in common, in a sentence."""
+    runs = [run for run in comparison.runs if run.config.dataset == dataset]
+    defaults = {field.name: field.default for field in dataclasses.fields(runs[0].config)}
+    told = []
+    for name in (*_ALWAYS_TOLD, *_TOLD_IF_SET):
+        # What a config leaves open is told by the metrics.
+        values = [run.metrics.get(name, getattr(run.config, name)) for run in runs]
+        value = values[0]
+        if (
+            values.count(value) == len(values)
+            and name not in varying
+            and (name in _ALWAYS_TOLD or value != defaults[name])
+        ):
+            told.append(f"{name.replace('_', ' ')} {'auto' if value is None else value}")
+    return f"In all rows: {', '.join(told)}." if told else ""
 
 
 def _cell(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, ModelError, RunError
+from tfgraphreg.model.settings import AUTO_BACKBONE
 from tfgraphreg.runs.folder import CONFIG, RunFolder, finished_metrics, read_run
 
 logger = logging.getLogger(__name__)
@@ -26,15 +27,24 @@ def check_start(config: TrainConfig) -> str:
         RunError: If there is no such run, or it is not finished.
         ConfigError: If that run has another backbone.
     """
-    run = _find(config)
-    theirs = finished_metrics(run).get("backbone", run.config.backbone)
-    if theirs != config.backbone:
+    run, theirs = _find(config), backbone_of_start(config)
+    if config.backbone not in (AUTO_BACKBONE, theirs):
         raise ConfigError(
             "A run can start only from one with the same backbone.",
             received=f"backbone={config.backbone}, that of {run.path} is {theirs}",
             cure=f"Use `backbone={theirs}`.",
         )
     return "none"
+
+
+def backbone_of_start(config: TrainConfig) -> str:
+    """The backbone of the run that a config starts from.
+
+    Raises:
+        RunError: If there is no such run, or it is not finished.
+    """
+    run = _find(config)
+    return finished_metrics(run).get("backbone", run.config.backbone)
 
 
 def start_from(model: Any, config: TrainConfig, class_names: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from tfgraphreg import config as configs
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, RunError
+from tfgraphreg.reading import read_yaml
 from tfgraphreg.recipes.graphs import file_mark
 from tfgraphreg.runs.run import read_finished
 
@@ -53,12 +54,10 @@ def read_sweep(path: os.PathLike[str] | str) -> Sweep:
     Raises:
         ConfigError: If the file cannot be read, or a combination cannot work.
     """
-    import yaml
-
     path = pathlib.Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = read_yaml(path)
+    except ValueError as error:
         raise ConfigError(f"{path} cannot be read as a sweep ({error}).") from error
     if not isinstance(content, dict):
         raise ConfigError(

@@ -17,6 +17,7 @@ from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
+from tfgraphreg.recipes.defaults import choose_backbone, fill_in
 from tfgraphreg.recipes.given import Given
 from tfgraphreg.recipes.graphs import check_graph, file_mark
 from tfgraphreg.recipes.material import Material, prepare
@@ -88,12 +89,17 @@ def train(
 
         # Epochs of an interrupted run count, as they do for train_seconds.
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
-        learned = learn(config, run, material, progress)
+        begun = (continued_after(run.path) or [config.epochs])[0]
+        settled = fill_in(config, len(material.dataset.train), epochs=begun)
+        learned = learn(settled, run, material, progress)
         metrics = _measure_and_export(config, run, material, learned, progress)
         metrics["graph_file"] = graph_file
         metrics["continued_after"] = continued_after(run.path)
         metrics["total_seconds"] = time.perf_counter() - started + earlier
-        storage.write_json(run.path / METRICS, metrics)
+        storage.write_json(run.path / METRICS, metrics, noted=True)
+        from tfgraphreg.training.tensorboard import log_test
+
+        log_test(run.path / "tensorboard", metrics)
     seconds = metrics["total_seconds"]
     logger.info(f"Trained {metrics['train_seconds']:.0f} s, {seconds:.0f} s in all.")
     logger.info(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path.parent}")
@@ -105,7 +111,7 @@ def check_names(config: TrainConfig) -> None:
     if not config.backbone.startswith(GIVEN):
         start = check_start(config) if config.weights.startswith(RUN) else config.weights
         check_backbone(
-            config.backbone,
+            choose_backbone(config),
             weights=start,
             image_size=config.image_size,
             freeze=config.freeze,
@@ -134,6 +140,8 @@ def _measure_and_export(
         "train_seconds": sum(row["seconds"] for row in rows),
         "epoch_seconds": [row["seconds"] for row in rows],
         "replicas": learned.replicas,
+        "backbone": learned.backbone,
+        "batch_size": learned.batch_size,
         "parameters": learned.parameters,
         "graph": material.graph_summary,
         "source": material.dataset.source,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -16,7 +15,9 @@ from typing import Any
 from tfgraphreg import config as configs
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.errors import RunError, TFGraphRegError
+from tfgraphreg.errors import RunError, TFGraphRegError, first_line
+from tfgraphreg.model.settings import AUTO_BACKBONE
+from tfgraphreg.reading import read_json
 from tfgraphreg.storage import EXPORT_META, write_error, write_json
 
 CONFIG = "config.json"
@@ -61,11 +62,10 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            found = read_json(path)
+            storage.check_note(path)
+        except ValueError as error:
             raise RunError(f"{path} is broken ({error}).", cure=_AGAIN) from error
-        if not isinstance(found, dict):
-            raise RunError(f"{path} is broken: it must hold one JSON object.", cure=_AGAIN)
         return found
 
 
@@ -81,7 +81,7 @@ def open_run(config: TrainConfig) -> RunFolder:
             what is not an earlier one of this run.
         DataError: If the folder cannot be written.
     """
-    path = pathlib.Path(config.run_dir) if config.run_dir else _default_path(config)
+    path = storage.user_path(config.run_dir) if config.run_dir else _default_path(config)
     saved = path / CONFIG
     if saved.exists() and config.resume:
         before = configs.read(saved)
@@ -132,11 +132,24 @@ def continued_after(path: pathlib.Path) -> list[int]:
 
 
 def _read_inputs(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        found = json.loads((path / _INPUTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """What a run began with; empty if nothing was noted yet.
+
+    Raises:
+        RunError: If the note is damaged.
+    """
+    if not (path / _INPUTS).exists():
         return {}
-    return found if isinstance(found, dict) else {}
+    try:
+        found = read_json(path / _INPUTS)
+        if not isinstance(found.get("graph_file"), str | None):
+            raise ValueError("graph_file is no text")
+    except ValueError as error:
+        raise RunError(
+            f"{path / _INPUTS}, which tells what files the run began with, is damaged "
+            f"({first_line(error)}).",
+            cure="Put it back as it was, or start a new run in another folder.",
+        ) from error
+    return found
 
 
 @contextlib.contextmanager
@@ -166,8 +179,11 @@ def gone_if_it_fails(run: RunFolder) -> Iterator[None]:
     """
     try:
         yield
-    except TFGraphRegError:
-        if {path.name for path in run.path.iterdir()} <= {CONFIG, _INPUTS, _LOCK}:
+    except Exception:
+        left = {path.name for path in run.path.iterdir()}
+        if "checkpoints" in left and not any((run.path / "checkpoints").rglob("*.index")):
+            left.discard("checkpoints")
+        if left <= {CONFIG, _INPUTS, _LOCK, "tensorboard"}:
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 
@@ -180,12 +196,13 @@ def keep_inputs(run: RunFolder, *, graph_file: str | None) -> None:
         graph_file: Digest of the user's own file of edges or vectors, if there is one.
 
     Raises:
-        RunError: If that file was changed since the run began.
+        RunError: If that file was changed since the run began, or the note of it is damaged.
     """
     inputs = _read_inputs(run.path)
-    if "graph_file" not in inputs:
+    begun = (run.path / "checkpoints").exists()
+    if "graph_file" not in inputs and not (begun and graph_file):
         write_json(run.path / _INPUTS, {**inputs, "graph_file": graph_file})
-    elif inputs["graph_file"] != graph_file:
+    elif inputs.get("graph_file") != graph_file:
         name, features = run.config.graph, run.config.graph_features
         if features.startswith("file:") and not pathlib.Path(name).is_file():
             name = features
@@ -201,7 +218,7 @@ def read_run(path: os.PathLike[str] | str) -> RunFolder:
     Raises:
         RunError: If it is no run folder, or another run's model lies where its own should.
     """
-    path = pathlib.Path(path)
+    path = storage.user_path(path)
     if not (path / CONFIG).exists():
         raise RunError(
             f"{path} is no run folder: it has no {CONFIG}.",
@@ -230,9 +247,8 @@ def _found_export(run: RunFolder) -> pathlib.Path:
 def _exported(folder: pathlib.Path) -> TrainConfig | None:
     """The config of the run that exported a model, if it is known."""
     try:
-        meta = json.loads((folder / EXPORT_META).read_text(encoding="utf-8"))
-        return configs.from_mapping(meta["config"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, TFGraphRegError):
+        return configs.from_mapping(read_json(folder / EXPORT_META)["config"])
+    except (ValueError, KeyError, TypeError, AttributeError, TFGraphRegError):
         return None
 
 
@@ -277,7 +293,8 @@ def finished_metrics(run: RunFolder) -> dict:
 
 
 def _default_path(config: TrainConfig) -> pathlib.Path:
-    words = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{config.dataset}-{config.backbone}").strip("_")
+    backbone = "" if config.backbone == AUTO_BACKBONE else f"-{config.backbone}"
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "_", config.dataset + backbone).strip("_")
     root = pathlib.Path("runs")
     if config.resume:
         for path in sorted(root.glob(f"{words}-*"), key=os.path.getmtime, reverse=True):

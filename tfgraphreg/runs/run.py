@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import os
 import pathlib
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tfgraphreg import config as configs
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import DataError, RunError, TFGraphRegError
+from tfgraphreg.reading import read_json
 from tfgraphreg.runs.folder import CONFIG, EVALUATION, METRICS, RunFolder
+from tfgraphreg.storage import check_note
 from tfgraphreg.training.history import HISTORY, Row, read_history
 
 if TYPE_CHECKING:
@@ -105,17 +106,18 @@ def read_finished(path: os.PathLike[str] | str) -> Run:
         )
     try:
         config = configs.read(path / CONFIG)
-        metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
+        metrics = read_json(path / METRICS)
         history = read_history(path / HISTORY)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"The run folder {path} is broken ({error}).") from error
-    if not isinstance(metrics, dict) or number(metrics, "test_accuracy") is None:
+    if number(metrics, "test_accuracy") is None:
         raise RunError(
             f"The run folder {path} is broken: {METRICS} has no number as test_accuracy."
         )
     try:
+        check_note(path / METRICS)
         metrics = {**_reported(path, config, metrics), **metrics}
-    except (TypeError, AttributeError, TFGraphRegError) as error:
+    except (TypeError, ValueError, AttributeError, TFGraphRegError) as error:
         raise RunError(f"The run folder {path} is broken ({error}).") from error
     return Run(path, config, metrics, history)
 
@@ -130,12 +132,11 @@ def read_evaluation(folder: pathlib.Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = read_json(path)
+        check_note(path)
+    except ValueError as error:
         raise DataError(f"{path} is broken ({error}).", cure=_AGAIN) from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is broken: no JSON object.", cure=_AGAIN)
-    return values
+    return found
 
 
 def number(metrics: dict[str, Any], name: str) -> float | None:

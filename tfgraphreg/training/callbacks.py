@@ -79,6 +79,7 @@ class EpochRecorder(keras.callbacks.Callback):
         rows: The rows of the epochs that an interrupted run has done.
         images: Images in an epoch, for the throughput.
         epochs: Epochs in all, for the log.
+        settle: Called after each epoch, before it is validated and saved.
         validate: Gives `val_*` values; called after each epoch.
         listener: Called with each row as it is added.
     """
@@ -91,12 +92,14 @@ class EpochRecorder(keras.callbacks.Callback):
         rows: list[Row],
         images: int,
         epochs: int,
+        settle: Callable[[], None] | None = None,
         validate: Callable[[], Row] | None = None,
         listener: Callable[[Row], None] | None = None,
     ):
         super().__init__()
         self.path, self.checkpoints, self.rows = path, checkpoints, rows
         self.images, self.epochs = images, epochs
+        self.settle = settle
         self.validate, self.listener = validate, listener
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -105,6 +108,8 @@ class EpochRecorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the row."""
+        if self.settle:
+            self.settle()
         seconds = time.perf_counter() - self._start
         row = {"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}}
         if self.validate:
@@ -115,7 +120,7 @@ class EpochRecorder(keras.callbacks.Callback):
         self.rows.append(row)
         logger.info(f"Epoch {epoch + 1}/{self.epochs}: {seconds:.1f} s, {_in_words(row)}")
         write_history(self.path, self.rows)
-        self.checkpoints.save(epoch + 1, best=best_epoch(self.rows) == len(self.rows) - 1)
+        self.checkpoints.save(epoch + 1, best=best_epoch(self.rows) + 1)
         if self.listener:
             self.listener(row)
 

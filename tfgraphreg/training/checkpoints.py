@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import re
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +13,17 @@ from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import RunError, first_line
 from tfgraphreg.storage import write_error
 
+_INDEX = re.compile(r"ckpt-(\d{1,9})\.index")
+_CURE = "Put the files back as they were, or start a new run in another folder."
+
 
 class Checkpoints:
     """Weights, optimizer, random generators and epoch of a model in training.
 
-    TensorFlow writes the data files first and the small file `checkpoint` that points to
-    them last, so a run that is killed while saving goes on from the epoch before.
+    `last` and `best` hold one checkpoint each, `ckpt-N` after N epochs. TensorFlow writes the data
+    first and the index last, so a run that is killed while saving goes on from the epoch before.
+    Which epoch is the best is told by history.csv; the small files `checkpoint`, by which other
+    programs find a checkpoint, are written and never read.
 
     Args:
         folder: `checkpoints/` of the run folder; `last` and `best` are made in it.
@@ -40,46 +47,90 @@ class Checkpoints:
             parts["augmenter"] = model.augmenter
         self._checkpoint = tf.train.Checkpoint(**parts)
         self._weights = tf.train.Checkpoint(base=model.base_model)
-        self._last = tf.train.CheckpointManager(self._checkpoint, str(folder / "last"), 1)
-        self._best = tf.train.CheckpointManager(self._weights, str(folder / "best"), 1)
+        self._last, self._best = folder / "last", folder / "best"
 
-    def restore(self) -> int:
+    def done(self) -> int:
+        """The number of epochs that the last checkpoint has seen; 0 if there is none."""
+        return max(_numbers(self._last), default=0)
+
+    def restore(self, best: int | None) -> int:
         """Loads the last state, if there is one. Returns the number of epochs it has seen.
 
+        Args:
+            best: The number of epochs after which the model was the best, by history.csv.
+
         Raises:
-            RunError: If the files, or those of the best epoch, are damaged or do not fit the
-                model.
+            RunError: If the files, or those of the best epoch, are missing, damaged or do not fit
+                the model.
         """
-        path = self._last.latest_checkpoint
-        if path is None:
+        done = self.done()
+        if not done:
             return 0
         # First, to be overwritten: damage must show now, not after the epochs to come.
-        self.restore_best()
+        self.restore_best(best)
+        path = self._last / f"ckpt-{done}"
         with _readable(path):
-            self._checkpoint.restore(path).assert_existing_objects_matched()
-        return int(self.epoch.numpy())
+            self._checkpoint.read(str(path)).assert_existing_objects_matched()
+            if int(self.epoch.numpy()) != done:
+                raise ValueError(f"it is that of epoch {int(self.epoch.numpy())}")
+        return done
 
-    def restore_best(self) -> None:
-        """Loads the weights of the best epoch, if one was marked.
+    def restore_best(self, best: int | None) -> None:
+        """Loads the weights of the model after `best` epochs; None does nothing.
 
         Raises:
-            RunError: If the files are damaged or do not fit the model.
+            RunError: If the files are missing, damaged or do not fit the model.
         """
-        path = self._best.latest_checkpoint
-        if path is not None:
-            with _readable(path):
-                self._weights.restore(path).expect_partial()
+        if best is None:
+            return
+        path = self._best / f"ckpt-{best}"
+        with _readable(path):
+            status = self._weights.read(str(path))
+            status.assert_existing_objects_matched().expect_partial()
 
-    def save(self, epochs_done: int, *, best: bool) -> None:
-        """Saves the state after `epochs_done` epochs, and its weights as the best if asked."""
+    def save(self, epochs_done: int, *, best: int) -> None:
+        """Saves the state after `epochs_done` epochs.
+
+        Args:
+            epochs_done: How many.
+            best: After how many the model was the best so far. If that is now, the weights are
+                saved as those of the best, too.
+        """
         self.epoch.assign(epochs_done)
         try:
-            if best:
-                self._best.save(checkpoint_number=epochs_done)
-            self._last.save(checkpoint_number=epochs_done)
+            if best == epochs_done:
+                _save(self._weights, self._best, epochs_done)
+            _save(self._checkpoint, self._last, epochs_done)
+            # Only now: a run that is killed in between needs the best before.
+            _keep_only(self._best, best)
+            _keep_only(self._last, epochs_done)
         except tf.errors.ResourceExhaustedError as error:
             full = OSError(28, "No space left on device")
-            raise write_error(full, self._last.directory) from error
+            raise write_error(full, self._last) from error
+
+
+def _save(checkpoint: tf.train.Checkpoint, folder: pathlib.Path, number: int) -> None:
+    name = f"ckpt-{number}"
+    checkpoint.write(str(folder / name))
+    tf.compat.v1.train.update_checkpoint_state(str(folder), name, [name])
+
+
+def _keep_only(folder: pathlib.Path, number: int) -> None:
+    """Removes every other checkpoint, and what killed processes left."""
+    for path in folder.iterdir():
+        own = path.name.startswith(f"ckpt-{number}.") and "tempstate" not in path.name
+        if own or path.name == "checkpoint":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _numbers(folder: pathlib.Path) -> list[int]:
+    """The numbers of the checkpoints in a folder that were written to the end."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return [int(found[1]) for found in map(_INDEX.fullmatch, names) if found]
 
 
 def restore_best(folder: pathlib.Path, base: keras.Model) -> None:
@@ -101,11 +152,13 @@ def restore_best(folder: pathlib.Path, base: keras.Model) -> None:
 
 
 @contextlib.contextmanager
-def _readable(path: str) -> Iterator[None]:
+def _readable(path: pathlib.Path) -> Iterator[None]:
     """Turns what restoring a damaged checkpoint can raise into a RunError that names it."""
     try:
+        if not path.with_name(f"{path.name}.index").exists():
+            raise ValueError("it is missing")
         yield
-    # TensorFlow tells of a data file that was cut short by an IndexError.
+    # TensorFlow reports a truncated data file by an IndexError.
     except (
         tf.errors.OpError,
         AssertionError,
@@ -115,6 +168,5 @@ def _readable(path: str) -> Iterator[None]:
         OSError,
     ) as error:
         raise RunError(
-            f"The checkpoint {path} cannot be restored ({first_line(error)}).",
-            cure="Start a new run in another folder.",
+            f"The checkpoint {path} cannot be restored ({first_line(error)}).", cure=_CURE
         ) from error

@@ -7,13 +7,13 @@ import pathlib
 from collections.abc import Callable
 
 from tfgraphreg.backbones.transfer import freeze
-from tfgraphreg.compat import keras, tf
+from tfgraphreg.compat import tf
 from tfgraphreg.errors import RunError, TrainingError
 from tfgraphreg.model.classifier_training import RegularizedClassifier
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.training.callbacks import EpochRecorder, StepReporter, StopOnNaN
 from tfgraphreg.training.checkpoints import Checkpoints
-from tfgraphreg.training.history import HISTORY, Row, read_history
+from tfgraphreg.training.history import HISTORY, Row, best_epoch, read_history
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class FitPlan:
         steps: Batches in an epoch.
         images: Images in an epoch.
         batches: Of the first epoch to run; gives all batches from there to the last epoch.
+        settle: Called after each epoch before anything is measured or saved; what it raises ends
+            training with the epoch before as the last that is saved.
         validate: Gives `val_*` values after each epoch, or None.
         listener: Called with each epoch's row.
         frozen: What stays untrained to the end: `none`, `backbone` or a number of stages.
@@ -38,6 +40,7 @@ class FitPlan:
     steps: int
     images: int
     batches: Callable[[int], tf.data.Dataset]
+    settle: Callable[[], None] | None = None
     validate: Callable[[], Row] | None = None
     listener: Callable[[Row], None] | None = None
     frozen: str = "none"
@@ -65,14 +68,17 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(plan.folder / "checkpoints", model)
-    done = checkpoints.restore()
     history = plan.folder / HISTORY
+    done = checkpoints.done()
+    rows = _rows_done(history, done)
+    checkpoints.restore(best_epoch(rows) + 1 if rows else None)
     recorder = EpochRecorder(
         history,
         checkpoints,
-        rows=_rows_done(history, done),
+        rows=rows,
         images=plan.images,
         epochs=plan.epochs,
+        settle=plan.settle,
         validate=plan.validate,
         listener=plan.listener,
     )
@@ -87,7 +93,7 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
             "A batch does not fit in the memory of the device.",
             cure="Use a smaller `batch_size`, `image_size` or `max_neighbors`.",
         ) from error
-    checkpoints.restore_best()
+    checkpoints.restore_best(best_epoch(recorder.rows) + 1)
     return recorder.rows
 
 
@@ -123,16 +129,3 @@ def _run(
         callbacks=[StopOnNaN(), StepReporter(plan.progress), recorder],
         verbose=0,
     )
-
-
-def suit_batch_norm(model: keras.Model, *, steps: int) -> None:
-    """Lets running averages of batch normalization forget the start within `steps` steps.
-
-    The averages begin at 0 and 1. With a momentum of 0.99 they need some 500 steps to tell
-    anything of the data; a shorter training would be served with the wrong ones. The momentum
-    is capped at 1 - 10/steps, which leaves longer trainings alone.
-    """
-    cap = max(0.5, 1 - 10 / max(steps, 1))
-    for layer in model.submodules:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, cap)

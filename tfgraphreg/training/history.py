@@ -7,7 +7,7 @@ import io
 import pathlib
 
 from tfgraphreg.errors import RunError, first_line
-from tfgraphreg.storage import write_text
+from tfgraphreg.storage import check_note, write_noted
 
 Row = dict[str, float]
 HISTORY = "history.csv"
@@ -22,7 +22,10 @@ def read_history(path: pathlib.Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        return _parse(path.read_text(encoding="utf-8"))
+        rows = _parse(path.read_text(encoding="utf-8"))
+        if rows:
+            check_note(path)
+        return rows
     except (OSError, ValueError, csv.Error) as error:
         raise RunError(
             f"The run folder {path.parent} is broken ({path.name}: {first_line(error)}).",
@@ -45,6 +48,7 @@ def _parse(text: str) -> list[Row]:
         row = {name: float(value) for name, value in zip(columns, line)}
         if row.get("epoch") != len(rows):
             raise ValueError(f"line {lines.line_num} is not that of epoch {len(rows)}")
+        row["epoch"] = len(rows)
         rows.append(row)
     return rows
 
@@ -57,7 +61,7 @@ def write_history(path: pathlib.Path, rows: list[Row]) -> None:
     for row in rows:
         # In full: a resumed run takes its numbers from here.
         writer.writerow({k: repr(v) for k, v in row.items()})
-    write_text(path, out.getvalue())
+    write_noted(path, out.getvalue())
 
 
 def best_epoch(rows: list[Row]) -> int:

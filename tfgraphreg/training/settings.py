@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.settings import OBJECTIVES
@@ -19,6 +18,9 @@ LABEL_MIXING = ("mixup", "cutmix")
 _COMPILED_AUGMENTATIONS = ("none", "flip")
 
 
+_LARGEST_RATE = 3.4e38  # of float32
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings):
     """How long and how fast a run trains, and on what."""
@@ -31,7 +33,11 @@ class TrainingSettings(Settings):
     )
     augment: str = setting("none", "random changes of training images", choices=AUGMENTATIONS)
     epochs: int = setting(5, "passes over the training images")
-    batch_size: int = setting(128, "images in a step, over all replicas; neighbors not counted")
+    batch_size: int | None = setting(
+        None,
+        "images in a step, over all replicas; neighbors not counted. Default: 128, down to 16 if "
+        "that would give less than 100 steps in all",
+    )
     learning_rate: float | None = setting(None, "Adam's learning rate. Default: the backbone's own")
     schedule: str = setting("cosine", "learning rate over time", choices=SCHEDULES)
     precision: str = setting("float32", "number format of the computation", choices=PRECISIONS)
@@ -53,12 +59,14 @@ class TrainingSettings(Settings):
             ConfigError: If a value, or a combination of values, cannot work.
         """
         at_least(self, 1, "epochs", "batch_size")
-        at_least(self, 0, "seed")
+        at_least(self, 0, "seed", most=2**63)
         if self.seed >= 2**31:
             refuse("seed", "must be smaller than 2**31", self.seed, "Use a smaller seed.")
         rate = self.learning_rate
-        if rate is not None and not (math.isfinite(rate) and rate > 0):
-            refuse("learning_rate", "must be a finite number > 0", rate, "Try 0.001.")
+        if rate is not None and not 0 < rate < _LARGEST_RATE:
+            refuse(
+                "learning_rate", "must be a finite number > 0 and below 3.4e38", rate, "Try 0.001."
+            )
         if self.jit_compile and self.augment not in _COMPILED_AUGMENTATIONS:
             raise ConfigError(
                 f"XLA cannot compile the random changes of `augment={self.augment}`: it lacks "

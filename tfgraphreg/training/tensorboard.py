@@ -53,6 +53,21 @@ class TensorBoardLog:
         self._writer.flush()
 
 
+def log_test(folder: pathlib.Path, metrics: dict) -> None:
+    """Adds the test numbers of a finished run, which the HParams tab shows beside its settings."""
+    names = (
+        "test_accuracy",
+        "test_mean_average_precision",
+        "recall_at_1",
+        "mean_average_precision",
+    )
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        for name in names:
+            if isinstance(metrics.get(name), float):
+                tf.summary.scalar(f"test/{name.removeprefix('test_')}", metrics[name], step=0)
+        tf.summary.flush()
+
+
 def _write_hparams(values: dict) -> None:
     try:
         from tensorboard.plugins.hparams import api

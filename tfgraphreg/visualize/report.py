@@ -25,6 +25,7 @@ from tfgraphreg.storage import write_text
 MAX_POINTS = 20_000
 _MAX_TILE = 32
 _MAX_NEIGHBORS = 20
+_LONGEST_ID = 200
 _PARTS = ("report_script.html", "report_embedding.html")
 
 
@@ -92,6 +93,7 @@ class Embedding:
         neighbors: `[N, K]` positions of the nearest items in the embedding that the picture
             shows, nearest first, -1 for none; None takes the nearest in the picture instead.
         items: `[N]` numbers by which the items are named; default 0 to N-1.
+        ids: `[N]` texts that name the items instead, such as the paths of their files.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Embedding:
     thumbnails: np.ndarray | None = None
     neighbors: np.ndarray | None = None
     items: np.ndarray | None = None
+    ids: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,7 +221,8 @@ def _embedding(item: Embedding, sprites: dict[str, str], seed: int) -> dict[str,
     half = max(float(np.abs(points - middle).max(initial=0.0)), 1e-30)
     flat = np.round((points[kept] - middle) / half * 32767).astype("<i2")
     in_picture = item.neighbors is None
-    found = _nearest(points[kept]) if in_picture else _renamed(item.neighbors, kept, count)
+    near = item.neighbors
+    found = _nearest(points[kept]) if near is None else _renamed(near, kept, count)
     made = {
         "name": item.name,
         "total": count,
@@ -228,6 +232,7 @@ def _embedding(item: Embedding, sprites: dict[str, str], seed: int) -> dict[str,
         "labels": _base64(np.asarray(item.labels)[kept].astype("<i4")),
         "classes": [str(name) for name in item.class_names],
         "items": _base64(names[kept].astype("<i4")),
+        "ids": None if item.ids is None else [str(item.ids[i])[:_LONGEST_ID] for i in kept],
         "neighbors": _base64(found.astype("<i4")),
         "k": found.shape[1],
         "inPicture": in_picture,
@@ -253,7 +258,7 @@ def check_embedding(item: Embedding) -> None:
             "`points` must be finite numbers of shape [N, 2] or [N, 3].",
             received=f"shape {points.shape}",
         )
-    for name in ("labels", "thumbnails", "neighbors", "items"):
+    for name in ("labels", "thumbnails", "neighbors", "items", "ids"):
         value = getattr(item, name)
         if value is not None and len(value) != len(points):
             raise DataError(

@@ -133,7 +133,7 @@ class Searcher:
         None if they are not known: an index by cosine distance that was saved before it kept
         the lengths of embeddings has their directions only.
         """
-        rows = self._index.vectors(positions)
+        rows = self._index.vectors(np.asarray(positions))
         if self.distance != "cosine":
             return rows
         if self._lengths is None:

@@ -1,0 +1,91 @@
+"""The one reader of text formats from outside: what is wrong with a file is a ValueError.
+
+Callers put the file's name and the cure around it. Sizes, depths and numbers are bounded, so that
+no file can take the process with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import stat
+from typing import Any
+
+# Larger settings, metrics and sweeps are none that this project or a person wrote.
+_MOST_BYTES = 64 << 20
+_MOST_DIGITS = 25
+
+
+def read_text(path: os.PathLike[str] | str) -> str:
+    """A UTF-8 text file.
+
+    Raises:
+        ValueError: If it is no ordinary file, too large, cannot be read, or is no UTF-8.
+    """
+    path = pathlib.Path(path)
+    try:
+        # A pipe or a device would be waited for, or read without an end.
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError("it is no ordinary file")
+        if facts.st_size > _MOST_BYTES:
+            raise ValueError(f"it has {facts.st_size:,} bytes, more than {_MOST_BYTES:,}")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise ValueError(f"it cannot be read ({error.strerror or error})") from error
+
+
+def read_json(path: os.PathLike[str] | str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: As `read_text` does, or if the file holds anything but one JSON object, is
+            nested too deeply, or holds a number that no float holds or of over 25 digits. NaN
+            passes, as other programs write it.
+    """
+    text = read_text(path)
+    try:
+        value = json.loads(text, parse_int=_whole, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("it must hold one JSON object")
+    return value
+
+
+def read_yaml(path: os.PathLike[str] | str) -> Any:
+    """The value in a YAML file.
+
+    Raises:
+        ValueError: As `read_text` does, or if the file is no YAML, is nested too deeply, or uses
+            aliases, of which a short file can make an endless value.
+    """
+    import yaml
+
+    text = read_text(path)
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it uses aliases (*name)")
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    # A date such as 2001-99-99 raises ValueError, a key that is a list TypeError.
+    except (yaml.YAMLError, TypeError, OverflowError, AttributeError) as error:
+        raise ValueError(" ".join(str(error).split())[:300]) from error
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"it holds a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds a number that is too large ({text[:20]})")
+    return value
