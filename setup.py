@@ -31,6 +31,7 @@ EXTRAS = {
         "hypothesis>=6",
         "import-linter>=2",
         "keras-cv-attention-models>=1.4.3,<1.5",
+        "mypy>=1.13",
         "pandas>=2",  # sgt needs it and does not declare it
         "playwright>=1.40",
         "pytest>=8",
@@ -56,7 +57,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfgraphreg", "tfgraphreg.*"]),
-    package_data={"tfgraphreg": ["configs/*.yaml", "visualize/*.html"]},
+    package_data={"tfgraphreg": ["configs/*.yaml", "py.typed", "visualize/*.html"]},
     install_requires=[
         *TENSORFLOW,
         "faiss-cpu>=1.8",

@@ -1,10 +1,71 @@
 """What every test needs: the Keras 2 API, before anything can bind Keras 3; two CPU devices."""
 
+import pathlib
+
 import pytest
 
 from tfgraphreg.compat import prepare_environment
 
 prepare_environment()
+
+# The inner loop, `pytest -m fast`: modules that train nothing, start no other process and take a
+# few seconds each. What is added here must keep the whole under 90 s on two idle cores.
+FAST = {
+    "test_cli",
+    "test_config",
+    "test_data_layout",
+    "test_data_sources",
+    "test_distances",
+    "test_errors",
+    "test_evaluation_classification",
+    "test_evaluation_detection",
+    "test_evaluation_faithfulness",
+    "test_evaluation_multilabel",
+    "test_evaluation_retrieval",
+    "test_evaluation_segmentation",
+    "test_features_vectors",
+    "test_graph_build",
+    "test_graph_convert",
+    "test_graph_knn",
+    "test_graph_similarity",
+    "test_graph_tsv",
+    "test_neighbors_grouping",
+    "test_neighbors_matching",
+    "test_propagation",
+    "test_public",
+    "test_quiet",
+    "test_registry",
+    "test_storage",
+}
+
+# What these guard is the same beside every TensorFlow: other programs, files, pages, packaging, and
+# tools around the package. CI runs them on the default stack alone.
+ONE_STACK = {
+    "test_benchmark",
+    "test_data_folder",
+    "test_features_patches",
+    "test_graph_report",
+    "test_image_files",
+    "test_neighbors_matching",
+    "test_propagation",
+    "test_readme",
+    "test_recipes_compare",
+    "test_tools_backbones",
+    "test_visualize_mde",
+    "test_visualize_report",
+    "test_wheel",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the tests of each module as that module is listed above."""
+    for item in items:
+        module = pathlib.Path(item.path).stem
+        if module in FAST and item.get_closest_marker("slow") is None:
+            item.add_marker("fast")
+        if module in ONE_STACK:
+            item.add_marker("one_stack")
 
 
 @pytest.fixture

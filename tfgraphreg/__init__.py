@@ -7,6 +7,7 @@ The names below are the public surface; each is loaded when it is first used, so
 import importlib
 import logging
 import warnings
+from typing import Any
 
 from tfgraphreg.compat import prepare_environment
 
@@ -69,7 +70,7 @@ _RENAMED = {
 __all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _RENAMED:
         new = _RENAMED[name]
         warnings.warn(

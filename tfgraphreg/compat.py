@@ -21,9 +21,15 @@ import sys
 import tempfile
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfgraphreg.errors import MissingExtraError, StackError
+
+if TYPE_CHECKING:
+    # What `__getattr__` gives, for the type checker; see typings/.
+    import neural_structured_learning as nsl  # noqa: F401
+    import tensorflow as tf  # noqa: F401
+    import tf_keras as keras  # noqa: F401
 
 _FLAG = "TF_USE_LEGACY_KERAS"
 _CURE = (
@@ -145,7 +151,7 @@ def _mend_estimator(tf: types.ModuleType) -> bool:
     """TensorFlow 2.16 removed `tf.estimator`, which NSL imports and, as used here, never calls."""
     if hasattr(tf, "estimator"):
         return False
-    tf.estimator = types.SimpleNamespace()
+    tf.estimator = types.SimpleNamespace()  # type: ignore[attr-defined]
     return True
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfgraphreg.data.settings import DataSettings
-from tfgraphreg.errors import ConfigError
+from tfgraphreg.errors import ConfigError, did_you_mean
 from tfgraphreg.graph.settings import GraphSettings
 from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings
 from tfgraphreg.neighbors.settings import NeighborSettings
@@ -23,7 +23,6 @@ from tfgraphreg.settings import (
     Effect,
     Settings,
     check_choices,
-    did_you_mean,
     plain_values,
     refuse,
     setting,
@@ -175,13 +174,9 @@ def _check_together(config: TrainConfig) -> None:
             config.max_neighbors,
             "Use `alpha=0` to train without neighbors.",
         )
-    if config.neighbors == "paired" and config.alpha > 0 and (config.batch_size or 0) % 2:
-        refuse(
-            "batch_size",
-            "must be even with `neighbors=paired`",
-            config.batch_size,
-            f"Use {config.batch_size + 1}.",
-        )
+    size = config.batch_size or 0  # 0: chosen by the number of images, and even
+    if config.neighbors == "paired" and config.alpha > 0 and size % 2:
+        refuse("batch_size", "must be even with `neighbors=paired`", size, f"Use {size + 1}.")
     if config.warmup_epochs >= config.epochs and config.warmup_epochs:
         refuse(
             "warmup_epochs",

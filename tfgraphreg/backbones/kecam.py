@@ -235,11 +235,11 @@ def _resize_keeps_type(kecam: Any) -> Iterator[None]:
         resized = resize(image, *args, **kwargs)
         return resized if resized.dtype == image.dtype else tf.cast(resized, image.dtype)
 
-    functional.resize = same_type
+    functional.resize = same_type  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        functional.resize = resize
+        functional.resize = resize  # type: ignore[attr-defined]
 
 
 def _wake_levit(model: Any) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import importlib
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args
 
 from tfgraphreg.errors import ConfigError, ModelError
@@ -175,7 +175,7 @@ def _checked_shape(input_shape: tuple[int, int, int]) -> tuple[int, int, int]:
             "`input_shape` must be (height, width, channels) with 1 or 3 channels.",
             received=f"input_shape={shape}",
         )
-    return shape
+    return shape[0], shape[1], shape[2]
 
 
 def check_size(record: Backbone, image_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -184,9 +184,7 @@ def check_size(record: Backbone, image_size: int | tuple[int, int]) -> tuple[int
     Raises:
         ModelError: If the network cannot work with them.
     """
-    size = (
-        (image_size, image_size) if isinstance(image_size, numbers.Integral) else tuple(image_size)
-    )
+    size = tuple(image_size) if isinstance(image_size, Iterable) else (image_size, image_size)
     multiple = record.multiple_of
     if len(size) != 2 or min(size) < record.min_size or any(side % multiple for side in size):
         rule = (

@@ -96,7 +96,8 @@ def check_freeze(what: str | int, *, count: int = STAGES) -> int:
     Raises:
         ModelError: If it means none.
     """
-    number = {"none": 0, "backbone": count}.get(what, what)
+    words: dict[str | int, int] = {"none": 0, "backbone": count}
+    number = words.get(what, what)
     if isinstance(number, str) and re.fullmatch(r"[0-9]+", number):
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= count:

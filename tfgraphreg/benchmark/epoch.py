@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -115,7 +116,7 @@ def _keep(found: Found, seconds: Any, key: str, name: str, goal: float) -> None:
 def _turns(made: Any, steps: int, rounds: int, progress: Any) -> Any:
     for trainer in made.values():
         trainer.run(2)  # Traces the step.
-    turns = {name: Turn(lambda t=trainer: t.run(steps)) for name, trainer in made.items()}
+    turns = {name: Turn(functools.partial(trainer.run, steps)) for name, trainer in made.items()}
     return take_turns(turns, rounds, progress)
 
 

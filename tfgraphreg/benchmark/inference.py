@@ -52,9 +52,11 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     for rows in (1, 128):
         batch = tf.constant(np.asarray(dataset.test.images[:rows]))
         turns = {
-            _BASE: _turn(lambda batch=batch: live(batch)["embedding"]),
+            _BASE: _turn(lambda batch=batch: live(batch)["embedding"]),  # type: ignore[misc]
             **{
-                name: _turn(lambda batch=batch, call=calls[name]: call(image=batch)["embedding"])
+                name: _turn(
+                    lambda batch=batch, call=calls[name]: call(image=batch)["embedding"]  # type: ignore[misc]
+                )
                 for name in (_PLAIN, _GRAPH)
             },
         }

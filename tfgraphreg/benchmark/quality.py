@@ -13,7 +13,7 @@ from tfgraphreg.benchmark.results import Found, Table
 from tfgraphreg.benchmark.timing import Figure
 from tfgraphreg.config import TrainConfig
 
-_CONTENDERS = {
+_CONTENDERS: dict[str, dict[str, Any]] = {
     "paired": {"neighbors": "paired"},
     "packed, k=1": {"neighbors": "packed", "packer": "stream"},
     "gathered, k=1": {"neighbors": "gathered"},
@@ -56,7 +56,7 @@ def _one_run(config: TrainConfig) -> dict[str, float]:
     from tfgraphreg.runs.folder import RunFolder
 
     metrics = train(config).metrics
-    run = RunFolder(pathlib.Path(config.run_dir), config)
+    run = RunFolder(pathlib.Path(str(config.run_dir)), config)
     found = {name: metrics[name] for name in _MEASURES if name in metrics}
     found["mean_edge_distance"] = _edge_distance(run)
     return found

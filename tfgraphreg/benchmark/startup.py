@@ -88,7 +88,8 @@ def _first_step(kind: str, tf: Any, lap: Callable[[str], None]) -> None:
     if kind == "keras":
         images, labels = (getattr(fashion_mnist().train, n) for n in ("images", "labels"))
         lap("data and graph")
-        keras = compat.load_keras()
+        from tfgraphreg.compat import keras
+
         layers = [keras.layers.Rescaling(1 / 255.0, input_shape=images.shape[1:])]
         for number, width in enumerate((32, 64, 128)):
             layers += [keras.layers.MaxPooling2D(padding="same")] if number else []

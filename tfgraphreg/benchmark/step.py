@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +47,7 @@ def _variants(
         made[f"--precision {precision}"] = t.ours(half, dataset, graph)
     for trainer in made.values():
         trainer.run(2)
-    turns = {name: Turn(lambda t=trainer: t.run(steps)) for name, trainer in made.items()}
+    turns = {name: Turn(functools.partial(trainer.run, steps)) for name, trainer in made.items()}
     seconds = take_turns(turns, rounds, progress)
     table = Table(
         "Variants of the training step",

@@ -117,7 +117,7 @@ def _largest_memory() -> int:
     # The system's ru_maxrss begins with that of the process before it became Python.
     try:
         status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024
-    except (OSError, AttributeError):
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+    except (OSError, IndexError):
         scale = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tfgraphreg.commands.terminal import table_console
 
 if TYPE_CHECKING:
+    from rich.console import JustifyMethod
+
     from tfgraphreg.export import Prediction
     from tfgraphreg.recipes.compare import Comparison
     from tfgraphreg.recipes.find import Answer
@@ -90,8 +92,9 @@ def propagated(labeling: Labeling) -> None:
     )
     if found["unreached"]:
         print(f"{found['unreached']} images have no label: no path of edges joins them to one")
-    if sizes is not None and labeling.found.size_error > 0.005:
-        print(f"A class differs from its size by {labeling.found.size_error:.1%} of the images")
+    off = labeling.found.size_error
+    if off is not None and off > 0.005:
+        print(f"A class differs from its size by {off:.1%} of the images")
     if found["accuracy"] is not None:
         print(
             f"right: {found['accuracy']:.1%} of the {found['measured']} images whose class is "
@@ -134,7 +137,7 @@ def compared(comparison: Comparison) -> None:
         words = len(comparison.columns) - 1
         for index, name in enumerate(header):
             # Two truncated names would look alike.
-            side = "left" if index < words else "right"
+            side: JustifyMethod = "left" if index < words else "right"
             table.add_column(escape(name), justify=side, overflow="fold")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
@@ -156,7 +159,7 @@ def backbones(rows: Sequence[dict[str, Any]]) -> None:
     whole = ("name", "parameters")
     table = Table(title=f"{len(rows)} backbones")
     for name in shown:
-        side = "right" if name in numbers else "left"
+        side: JustifyMethod = "right" if name in numbers else "left"
         table.add_column(name.replace("_", " "), justify=side, no_wrap=name in whole)
     for row in rows:
         table.add_row(*(f"{row[n]:,}" if n == "parameters" else str(row[n]) for n in shown))

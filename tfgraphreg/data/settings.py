@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
@@ -37,7 +38,7 @@ class DataSettings(Settings):
         None, "side in pixels that the backbone sees. Default: the images' own, if it can take them"
     )
 
-    EFFECTS = (
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
             ("on_bad_image", "cache_images"),
             lambda all: all.dataset.startswith("folder:"),

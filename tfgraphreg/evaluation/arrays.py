@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from tfgraphreg.data.dataset import UNLABELED
 from tfgraphreg.errors import DataError
 
 
-def as_labels(name: str, labels, count: int) -> np.ndarray:
+def as_labels(name: str, labels: npt.ArrayLike, count: int) -> np.ndarray:
     """`labels` as `[count]` int64 class numbers or `[count, C]` int8 multi-hot rows.
 
     Raises:

@@ -161,7 +161,7 @@ def expected_calibration_error(
     return float(np.abs(gap).sum() / len(labels))
 
 
-def _as_probabilities(values) -> np.ndarray:
+def _as_probabilities(values: np.ndarray) -> np.ndarray:
     values = as_matrix("probabilities", values, dtype=np.float64)
     sums = values.sum(axis=1)
     if (values < 0).any() or (np.abs(sums - 1) > 0.01).any():

@@ -8,6 +8,7 @@ same definition is in `tfgraphreg.evaluation.keras_metrics`.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from tfgraphreg.errors import DataError
 
@@ -79,7 +80,7 @@ def _area(boxes: np.ndarray) -> np.ndarray:
     return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
 
 
-def _as_boxes(name: str, boxes) -> np.ndarray:
+def _as_boxes(name: str, boxes: npt.ArrayLike) -> np.ndarray:
     boxes = np.asarray(boxes, np.float64)
     if boxes.size == 0:
         return boxes.reshape(0, 4)

@@ -79,14 +79,15 @@ def faithfulness_report(
         "distance_ratio": edge / random if random > 0 else float("nan"),
     }
     if features is not None:
-        options = {"k": k, "sample": sample, "seed": seed}
-        names = {"feature_distance": feature_distance, "distance": distance}
         for start, function in ((0, trustworthiness), (items, continuity)):
             report[function.__name__] = function(
                 features,
                 embedding,
-                **names,
-                **options,
+                k=k,
+                feature_distance=feature_distance,
+                distance=distance,
+                sample=sample,
+                seed=seed,
                 progress=tell(graph.num_nodes + start),
             )
     return report
@@ -151,11 +152,11 @@ def trustworthiness(
     items = np.arange(n)
     if sample is not None and sample < n:
         items = np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
-    near = [
+    found = [
         without_own(positions, items[part])[:, :k]
         for part, positions, _ in nearest(embedding[items], embedding, k + 1, distance=distance)
     ]
-    near = np.concatenate(near)
+    near = np.concatenate(found)
     penalty = 0
     for part, positions, _ in nearest(features[items], features, n, distance=feature_distance):
         order = without_own(positions, items[part])
@@ -195,7 +196,9 @@ def continuity(
     )
 
 
-def _pair_distances(graph, embedding, distance: str, rng) -> tuple[float, float]:
+def _pair_distances(
+    graph: SimilarityGraph, embedding: np.ndarray, distance: str, rng: np.random.Generator
+) -> tuple[float, float]:
     n = len(embedding)
     if not graph.num_edges or n < 2:
         return float("nan"), float("nan")

@@ -92,7 +92,7 @@ def probe_report(
     return report
 
 
-def _labeled(name: str, values, labels) -> tuple[np.ndarray, np.ndarray]:
+def _labeled(name: str, values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values = as_matrix(name, values)
     labels = as_labels(f"labels of {name}", labels, len(values))
     if labels.ndim != 1:
@@ -101,14 +101,23 @@ def _labeled(name: str, values, labels) -> tuple[np.ndarray, np.ndarray]:
     return values[known], labels[known]
 
 
-def _subset(x: np.ndarray, y: np.ndarray, limit: int | None, seed: int):
+def _subset(
+    x: np.ndarray, y: np.ndarray, limit: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     if limit is None or limit >= len(x):
         return x, y
     chosen = np.random.default_rng(seed).permutation(len(x))[:limit]
     return x[chosen], y[chosen]
 
 
-def _accuracy(name, seed, x, y, test_x, test_y) -> float:
+def _accuracy(
+    name: str,
+    seed: int,
+    x: np.ndarray,
+    y: np.ndarray,
+    test_x: np.ndarray,
+    test_y: np.ndarray,
+) -> float:
     if not len(test_y):
         return float("nan")
     classifier = _classifier(name, seed, len(x), np.unique(y, return_counts=True)[1].min())
@@ -119,7 +128,7 @@ def _accuracy(name, seed, x, y, test_x, test_y) -> float:
     return float(classifier.score(test_x, test_y))
 
 
-def _classifier(name: str, seed: int, items: int, smallest: int):
+def _classifier(name: str, seed: int, items: int, smallest: int) -> Any:
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier

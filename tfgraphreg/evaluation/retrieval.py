@@ -120,7 +120,7 @@ def full_retrieval_report(
 
 def recall_at_k(relevant: np.ndarray, *, k: int) -> np.ndarray:
     """`[Q]`: 1 where one of the first `k` of `[Q, depth]` is relevant, else 0."""
-    return relevant[:, :k].any(axis=1).astype(np.float64)
+    return np.asarray(relevant[:, :k].any(axis=1), np.float64)
 
 
 def precision_at_k(relevant: np.ndarray, *, k: int) -> np.ndarray:
@@ -220,7 +220,9 @@ class _Ranked:
             yield relevant, self.totals[part], part.stop
 
 
-def _own_positions(ids, others, queries: int, gallery: int) -> np.ndarray:
+def _own_positions(
+    ids: np.ndarray | None, others: np.ndarray | None, queries: int, gallery: int
+) -> np.ndarray:
     """`[Q]`: the position in the gallery of the item with the query's id, -1 without one."""
     if ids is None and others is None:
         return np.full(queries, -1)

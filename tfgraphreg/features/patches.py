@@ -99,8 +99,8 @@ class Patches:
         """
         try:
             with np.load(pathlib.Path(path), allow_pickle=False) as file:
-                shape = tuple(int(n) for n in file["shape"])
-                made = cls(shape, *(file[name] for name in _ARRAYS))
+                height, width, channels = map(int, file["shape"])
+                made = cls((height, width, channels), *(file[name] for name in _ARRAYS))
         except UNREADABLE_NPZ as error:
             raise DataError(f"{path} cannot be read as saved patches ({error}).") from error
         made._check(path)
@@ -145,7 +145,8 @@ def fit_patches(images: Any, *, seed: int = 0) -> Patches:
         mean, whiten = _whitening(patches)
         centers = _centers((patches - mean) @ whiten, seed)
         center, axes = _axes(images, chosen, mean, whiten, centers)
-    return Patches(tuple(map(int, images.shape[1:])), mean, whiten, centers, center, axes)
+    height, width, channels = map(int, images.shape[1:])
+    return Patches((height, width, channels), mean, whiten, centers, center, axes)
 
 
 def _chunks(images: Any, chosen: np.ndarray) -> Iterator[np.ndarray]:

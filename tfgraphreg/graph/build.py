@@ -6,6 +6,7 @@ Shapes: N items, D width, E edges.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,11 @@ def build_graph(
             graph = rewired(graph, seed=seed, progress=progress)
     else:
         measured = Measured.of(features, metric)
-        about = {"kind": kind, "metric": measured.distance.name, "weighting": weighting}
+        about: dict[str, Any] = {
+            "kind": kind,
+            "metric": measured.distance.name,
+            "weighting": weighting,
+        }
         distances = None
         if kind == "threshold":
             sources, targets = _similar_pairs(features, threshold, progress)

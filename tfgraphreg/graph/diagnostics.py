@@ -36,7 +36,7 @@ def diagnose(graph: SimilarityGraph, labels: np.ndarray | None = None) -> dict[s
     degrees, hubs = graph.degrees(), graph.in_degrees()
     sizes = _component_sizes(graph)
     has_edges = graph.num_edges > 0
-    found = {
+    found: dict[str, Any] = {
         "nodes": graph.num_nodes,
         "edges": graph.num_edges,
         "degree_min": int(degrees.min()) if len(degrees) else 0,
@@ -92,7 +92,7 @@ def edge_agreement(graph: SimilarityGraph, labels: np.ndarray) -> tuple[np.ndarr
         known = labels >= 0
         same = labels[sources] == labels[targets]
     else:
-        known = (labels >= 0).all(axis=1)
+        known = np.all(labels >= 0, axis=1)
         same = np.zeros(graph.num_edges, bool)
         for column in (labels > 0).T:
             same |= column[sources] & column[targets]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
 from tfgraphreg.errors import GraphError, did_you_mean, first_line
-from tfgraphreg.graph.convert import numbers_of
+from tfgraphreg.graph.convert import Ids, numbers_of
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint
 
@@ -17,7 +18,7 @@ _ARRAYS = ("indptr", "indices", "weights", "ids", "about")
 
 
 def write_npz(
-    graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str] | str, *, key: str = ""
+    graph: SimilarityGraph, ids: Ids, path: os.PathLike[str] | str, *, key: str = ""
 ) -> None:
     """Writes the arrays of `graph`, its ids, its `about` and a digest of all of them.
 
@@ -35,7 +36,7 @@ def write_npz(
             "There must be one id for every node.",
             received=f"{len(ids)} ids, {graph.num_nodes} nodes",
         )
-    arrays = {
+    arrays: dict[str, Any] = {
         "indptr": graph.indptr,
         "indices": graph.indices,
         "weights": graph.weights,
@@ -48,7 +49,7 @@ def write_npz(
 
 def read_npz(
     path: os.PathLike[str] | str,
-    ids: Sequence[str] | None = None,
+    ids: Ids | None = None,
     *,
     others: Collection[str] | None = None,
     key: str | None = None,
@@ -96,7 +97,7 @@ def read_npz(
 def _between(
     graph: SimilarityGraph,
     names: list[str],
-    ids: Sequence[str],
+    ids: Ids,
     others: Collection[str],
     path: os.PathLike[str] | str,
 ) -> SimilarityGraph:
@@ -127,7 +128,9 @@ def _digest(arrays: Mapping[str, np.ndarray], key: str) -> str:
     return fingerprint([key, {name: arrays[name] for name in _ARRAYS}])
 
 
-def _check_kinds(indptr, indices, weights, names, about) -> None:
+def _check_kinds(
+    indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray, names: np.ndarray, about: object
+) -> None:
     kinds = (indptr.dtype.kind, indices.dtype.kind, weights.dtype.kind, names.dtype.kind)
     if kinds != ("i", "i", "f", "U") or names.ndim != 1 or not isinstance(about, dict):
         raise ValueError("its arrays are not those of a graph")

@@ -62,7 +62,8 @@ def pairs_within(
             received=f"radius={radius}",
             cure="Use a larger radius or a knn graph.",
         )
-    return tuple(np.concatenate(part) for part in zip(*found))
+    sources, targets, distances = (np.concatenate(part) for part in zip(*found))
+    return sources, targets, distances
 
 
 def _proposals(measured: Measured, radius: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -95,5 +96,6 @@ def _euclidean(measured: Measured, radius: float) -> tuple[np.ndarray, float] | 
     if distance.name in ("euclidean", "sqeuclidean"):
         return centered.astype(np.float32), radius**2 if distance.name == "euclidean" else radius
     if distance.name == "cosine":
-        return exact_space(measured).base, 2 * radius
+        units = exact_space(measured)
+        return None if units is None else (units.base, 2 * radius)
     return None

@@ -10,7 +10,7 @@ import html
 import io
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from tfgraphreg.errors import GraphError
 from tfgraphreg.graph.diagnostics import diagnose, edge_agreement
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.storage import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PAIRS = 12
 _PAIRS_A_ROW = 4
@@ -141,7 +144,7 @@ def _section(title: str, picture: str) -> str:
     return f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{picture}">'
 
 
-def _png(figure) -> str:
+def _png(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
     return base64.b64encode(buffer.getvalue()).decode()
@@ -178,8 +181,9 @@ def _bars(values: Sequence[float | None], names: Sequence[str]) -> str:
     axis.barh(range(len(names)), [v or 0 for v in values], color=_COLOR)
     for place, value in enumerate(values):
         text = "no edges" if value is None else f"{value:.1%}"
-        inside = value is not None and value > 0.5
-        where, align = (value - 0.01, "right") if inside else ((value or 0) + 0.01, "left")
+        share = value or 0.0
+        inside = share > 0.5
+        where, align = (share - 0.01, "right") if inside else (share + 0.01, "left")
         color = "white" if inside else "#222"
         axis.text(where, place, text, va="center", ha=align, color=color, fontsize=9)
     axis.set(xlim=(0, 1), xlabel="share of edges within the class")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
@@ -58,7 +58,7 @@ class GraphSettings(Settings):
     )
 
     # Features and metric also serve the comparison of the embedding with what the graph compares.
-    EFFECTS = (
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
             ("graph_neighbors",),
             lambda all: bool(kinds(all) & {"knn", "mutual", "random", "class"}),

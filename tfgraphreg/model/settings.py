@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
@@ -52,7 +53,7 @@ class BackboneSettings(Settings):
         0, "epochs at the start in which the head alone is trained and the backbone stays as it is"
     )
 
-    EFFECTS = (
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
             ("backbone_learning_rate", "stage_decay", "warmup_epochs"),
             lambda all: all.freeze != "backbone",
@@ -78,7 +79,7 @@ class BackboneSettings(Settings):
             refuse("backbone_learning_rate", "must be a finite number > 0", rate, "Try 0.1.")
         if not 0 < self.stage_decay <= 1:
             refuse("stage_decay", "must be in (0, 1]", self.stage_decay, "Try 0.7.")
-        if self.freeze not in ("none", "backbone") and not self.freeze.isdecimal():
+        if self.freeze not in ("none", "backbone") and not str(self.freeze).isdecimal():
             refuse("freeze", "must be none, backbone or a number of stages", self.freeze, "Try 2.")
 
 
@@ -95,7 +96,9 @@ class GraphTermSettings(Settings):
     regularize: str = setting("embedding", "what the graph term compares", choices=REGULARIZED)
 
     # The distance is also that of the retrieval metrics.
-    EFFECTS = (Effect(("regularize",), lambda all: all.alpha > 0, "`alpha` above 0"),)
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
+        Effect(("regularize",), lambda all: all.alpha > 0, "`alpha` above 0"),
+    )
 
     def check(self) -> None:
         """Checks the weight.

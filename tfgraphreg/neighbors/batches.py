@@ -265,7 +265,14 @@ def _by_groups(examples: Examples) -> Callable[[np.ndarray, np.ndarray, int], np
 
 
 def _with_neighbors(
-    examples: Examples, graph, max_neighbors, sample, seed, arrange, labeled, window
+    examples: Examples,
+    graph: Any,
+    max_neighbors: int,
+    sample: str,
+    seed: int,
+    arrange: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+    labeled: LabeledRows | None,
+    window: Any,
 ) -> Any:
     """The dataset of `(index [B], neighbors [B, K], weights [B, K])`.
 

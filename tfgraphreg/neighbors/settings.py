@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from tfgraphreg.settings import Effect, Settings, at_least, setting
 
@@ -45,7 +46,7 @@ class NeighborSettings(Settings):
     )
 
     # The first rule also decides what the others see: without a graph term there is no mode.
-    EFFECTS = (
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
             ("neighbors", "neighbor_sampling", "pairing", "pair_correction", "packer"),
             lambda all: all.alpha > 0,

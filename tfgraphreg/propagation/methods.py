@@ -173,13 +173,14 @@ def poisson_mbo(problem: Problem, *, rounds: int, steps: int, fidelity: float) -
     step = 1.0 / system.degrees.max(initial=1e-300)
     heat = (sparse.identity(system.num_nodes) - step * system.laplacian()).tocsr()
     source = fidelity * step * _source(problem)
-    factors = np.ones(len(classes))
+    factors, shares = np.ones(len(classes)), problem.shares
+    assert shares is not None, "`propagate` sees to it: the method needs sizes"
     for done in range(rounds):
         for _ in range(steps):
             field = heat @ field + source
         evidence = field - field.min()
         evidence /= max(evidence.max(), 1e-300)
-        labels, factors = stepped(evidence, problem.shares, factors)
+        labels, factors = stepped(evidence, shares, factors)
         field = classes[labels]
         if problem.progress:
             problem.progress("rounds", done + 1, rounds)

@@ -272,7 +272,7 @@ def _reached(system: System, labeled: np.ndarray) -> tuple[System, np.ndarray]:
 
 def _one(problem: Problem, record: Method, settings: dict[str, Any]) -> tuple:
     """Scores, probabilities, labels, certainty, source and size error, one class an image."""
-    present = problem.targets.any(axis=0)
+    present = np.any(problem.targets, axis=0)
     scores = np.zeros((problem.system.num_nodes, len(present)))
     evidence = np.zeros_like(scores)
     inner = dataclasses.replace(problem, targets=problem.targets[:, present])
@@ -307,7 +307,7 @@ def _several(problem: Problem, record: Method, settings: dict[str, Any]) -> tupl
     labels = (chances[..., 0] > 0.5).astype(np.int8)
     certainty = 1 - entropy(chances).mean(axis=1) / np.log(2)
     source = origins(problem.system, problem.labeled, None)
-    error = None if sizes is None else max(errors)
+    error = max((e for e in errors if e is not None), default=None)
     return np.stack(scores, axis=1), chances[..., 0], labels, certainty, source, error
 
 

@@ -61,21 +61,22 @@ def build_index(
     import faiss
 
     (n, width), kind = rows.shape, getattr(faiss, metric)
-    if method == "exact":
-        index = faiss.IndexFlat(width, kind)
-    elif method == "hnsw":
-        index = faiss.IndexHNSWFlat(width, 32, kind)
-        index.hnsw.efConstruction = 80
-        index.hnsw.efSearch = max(96, 3 * depth)
-    else:
-        lists = 2 ** max(0, round(np.log2(2 * np.sqrt(max(n, 1)))))
-        index = faiss.IndexIVFFlat(faiss.IndexFlat(width, kind), width, lists, kind)
-        index.cp.niter = _TRAINING_ROUNDS
-        index.cp.max_points_per_centroid = _TRAINING_ROWS
-        index.cp.min_points_per_centroid = 1
-        index.cp.seed = seed + 1
+    index: faiss.Index = faiss.IndexFlat(width, kind)
+    if method == "hnsw":
+        links = faiss.IndexHNSWFlat(width, 32, kind)
+        links.hnsw.efConstruction = 80
+        links.hnsw.efSearch = max(96, 3 * depth)
+        index = links
+    elif method == "ivf":
+        count = 2 ** max(0, round(np.log2(2 * np.sqrt(max(n, 1)))))
+        lists = faiss.IndexIVFFlat(index, width, count, kind)
+        lists.cp.niter = _TRAINING_ROUNDS
+        lists.cp.max_points_per_centroid = _TRAINING_ROWS
+        lists.cp.min_points_per_centroid = 1
+        lists.cp.seed = seed + 1
         if n:
-            index.train(rows)
+            lists.train(rows)
+        index = lists
     for start in range(0, n, _ADDED):
         index.add(rows[start : start + _ADDED])
         if progress:
@@ -169,16 +170,17 @@ class Index:
 
     def add(self, vectors: np.ndarray) -> None:
         """Adds `[N, D]` float32 vectors, and measures the recall anew."""
+        import faiss
+
         rows = self._rows(vectors)
         if len(self) or self.method == "exact":
             self._index.add(rows)
-        else:
-            self._index = build_index(self.method, rows, self._metric)
-            if self.method == "ivf":
-                self._index.make_direct_map()
+        elif len(rows):
+            self._index = index = build_index(self.method, rows, self._metric)
+            if isinstance(index, faiss.IndexIVF):
+                index.make_direct_map()
+                widen(index, lambda: self._measured(seed=1))
         if self.method != "exact" and len(self):
-            if len(self) == len(rows) and self.method == "ivf":
-                widen(self._index, lambda: self._measured(seed=1))
             self.recall = self._measured(seed=0)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -229,7 +231,7 @@ class Index:
         fits = isinstance(index, getattr(faiss, kinds[self.method]))
         if not fits or (index.d, index.metric_type) != (self._index.d, self._index.metric_type):
             raise ValueError("it is another index")
-        if self.method == "ivf":
+        if isinstance(index, faiss.IndexIVF):
             index.make_direct_map()
         self._index = index
 

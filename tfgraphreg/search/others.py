@@ -156,6 +156,8 @@ def _built(
     progress: Progress,
 ) -> faiss.Index | None:
     """An index that reaches far enough, or None where exact search is the better choice."""
+    import faiss
+
     if method == "ivf" and space.metric not in LISTED:
         raise GraphError(
             f"There are no inverted lists for the distance {measured.distance.name}.",
@@ -169,7 +171,7 @@ def _built(
         seed=seed,
         progress=lambda done, total: progress("index", done, total),
     )
-    if method != "ivf":
+    if not isinstance(index, faiss.IndexIVF):
         return index
     # Another sample than that on which the recall is reported.
     sample, truth = _sample(measured, k, seed + 1)
@@ -206,7 +208,12 @@ def _approximate(
 
 
 def _search(
-    index, space: Space, measured: Measured, items: np.ndarray, k: int, progress: Progress
+    index: faiss.Index,
+    space: Space,
+    measured: Measured,
+    items: np.ndarray,
+    k: int,
+    progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
     wanted = min(k + 1 + _SPARE, len(space.base))
     indices = np.empty((len(items), k), np.int64)

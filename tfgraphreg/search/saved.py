@@ -30,7 +30,8 @@ def write_index(
     """
     with atomic_folder(folder) as part:
         (part / _VECTORS).write_bytes(index.to_bytes())
-        np.savez(part / _ITEMS, **dict(arrays))
+        rows: dict[str, Any] = dict(arrays)
+        np.savez(part / _ITEMS, **rows)
         meta = {
             **about,
             "format": _FORMATS[-1],

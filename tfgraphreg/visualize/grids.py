@@ -260,7 +260,7 @@ def _name(label: np.ndarray, class_names: Sequence[str]) -> str:
     if not _labeled(label):
         return "unlabeled"
     if np.ndim(label):
-        names = [class_names[i] for i in np.flatnonzero(np.asarray(label) > 0)]
+        names = [class_names[i] for i in np.flatnonzero(np.asarray(label) > 0).tolist()]
         return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "") if names else "-"
     return class_names[int(label)]
 

@@ -13,13 +13,17 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, MissingExtraError
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.search.measured import as_matrix
+
+if TYPE_CHECKING:
+    import torch
 
 VARIANTS = ("neighbors", "standardized", "quadratic")
 
@@ -156,7 +160,8 @@ def _told(function: Any, total: int, progress: Callable[[int, int], None] | None
     def count(*_: Any) -> None:
         nonlocal calls
         calls += 1
-        progress(min(calls, total), total)
+        if progress is not None:
+            progress(min(calls, total), total)
 
     if progress is None:
         yield
@@ -179,7 +184,13 @@ def _numpy_seed(seed: int) -> Iterator[None]:
         np.random.set_state(before)
 
 
-def _check(data, dim: int, variant: str, neighbors: int | None, anchors) -> None:
+def _check(
+    data: np.ndarray | SimilarityGraph,
+    dim: int,
+    variant: str,
+    neighbors: int | None,
+    anchors: np.ndarray | None,
+) -> None:
     if dim not in (2, 3):
         raise ConfigError("`dim` must be 2 or 3.", received=f"dim={dim}")
     if variant not in VARIANTS:
@@ -202,7 +213,9 @@ def _check(data, dim: int, variant: str, neighbors: int | None, anchors) -> None
         )
 
 
-def _edges(pymde, data, neighbors: int | None) -> tuple[int, Any, Any]:
+def _edges(
+    pymde: ModuleType, data: np.ndarray | SimilarityGraph, neighbors: int | None
+) -> tuple[int, Any, Any]:
     """N, `[P, 2]` pairs i < j, and their positive weights, as PyTorch tensors."""
     import torch
 
@@ -230,7 +243,14 @@ def _edges(pymde, data, neighbors: int | None) -> tuple[int, Any, Any]:
     return items, edges, weights.float()
 
 
-def _constraint(pymde, variant: str, items: int, dim: int, anchors, anchor_points):
+def _constraint(
+    pymde: ModuleType,
+    variant: str,
+    items: int,
+    dim: int,
+    anchors: np.ndarray | None,
+    anchor_points: np.ndarray | None,
+) -> Any:
     import torch
 
     if variant != "neighbors":
@@ -238,7 +258,7 @@ def _constraint(pymde, variant: str, items: int, dim: int, anchors, anchor_point
     if anchors is None:
         return pymde.Centered()
     anchors = np.asarray(anchors, np.int64)
-    points = as_matrix("anchor_points", anchor_points)
+    points = as_matrix("anchor_points", np.asarray(anchor_points))
     inside = not anchors.size or (anchors.min() >= 0 and anchors.max() < items)
     if points.shape != (len(anchors), dim) or not inside or len(set(anchors)) != len(anchors):
         raise DataError(
@@ -279,7 +299,7 @@ def _problem(pymde, variant, items, dim, edges, weights, constraint, device, see
     return pymde.MDE(items, dim, edges.to(device), function, constraint, device=device)
 
 
-def _free(edges, constraint, items: int):
+def _free(edges: torch.Tensor, constraint: Any, items: int) -> torch.Tensor:
     """`[P]` bool: which pairs have an item that is no anchor."""
     import torch
 
@@ -288,7 +308,9 @@ def _free(edges, constraint, items: int):
     return ~(fixed[edges[:, 0]] & fixed[edges[:, 1]])
 
 
-def _start(pymde, problem, variant: str, constraint, seed: int):
+def _start(
+    pymde: ModuleType, problem: Any, variant: str, constraint: Any, seed: int
+) -> torch.Tensor | None:
     """Random for `quadratic`, amid the neighbors for new items, else the spectral embedding."""
     import torch
 
@@ -310,7 +332,7 @@ def _start(pymde, problem, variant: str, constraint, seed: int):
     return start.to(problem.device)
 
 
-def _spectral(pairs: np.ndarray, weights: np.ndarray, shape: tuple[int, int], seed: int):
+def _spectral(pairs: np.ndarray, weights: np.ndarray, shape: tuple[int, int], seed: int) -> Any:
     """`[N, M]` first eigenvectors of the graph's Laplacian, of covariance one.
 
     PyMDE's own starts from a vector that no seed decides.

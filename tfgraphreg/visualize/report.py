@@ -221,7 +221,8 @@ def _embedding(item: Embedding, sprites: dict[str, str], seed: int) -> dict[str,
     half = max(float(np.abs(points - middle).max(initial=0.0)), 1e-30)
     flat = np.round((points[kept] - middle) / half * 32767).astype("<i2")
     in_picture = item.neighbors is None
-    found = _nearest(points[kept]) if in_picture else _renamed(item.neighbors, kept, count)
+    near = item.neighbors
+    found = _nearest(points[kept]) if near is None else _renamed(near, kept, count)
     made = {
         "name": item.name,
         "total": count,

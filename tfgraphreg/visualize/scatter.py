@@ -62,7 +62,13 @@ def scatter(
     return made
 
 
-def _draw(axes: Any, points, labels, class_names, new) -> dict[str, Any]:
+def _draw(
+    axes: Any,
+    points: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    new: np.ndarray | None,
+) -> dict[str, Any]:
     size = float(np.clip(6000 / max(len(points), 1), 1.5, 14))
     handles = {}
     for number in np.unique(labels):

@@ -127,13 +127,13 @@ class Searcher:
         """`[N]` labels in the order of `ids`, "" where there is none."""
         return np.array(self._labels, dtype=str)
 
-    def embeddings(self, positions: Sequence[int]) -> np.ndarray | None:
+    def embeddings(self, positions: Sequence[int] | np.ndarray) -> np.ndarray | None:
         """`[K, D]` float32 embeddings of the items at K places, up to rounding.
 
         None if they are not known: an index by cosine distance that was saved before it kept
         the lengths of embeddings has their directions only.
         """
-        rows = self._index.vectors(positions)
+        rows = self._index.vectors(np.asarray(positions))
         if self.distance != "cosine":
             return rows
         if self._lengths is None:
@@ -146,7 +146,7 @@ class Searcher:
         *,
         embeddings: np.ndarray | None = None,
         images: np.ndarray | None = None,
-        labels: Sequence[str] | None = None,
+        labels: Sequence[str] | np.ndarray | None = None,
     ) -> None:
         """Adds items to the index as it is, without building it again.
 

@@ -28,7 +28,7 @@ COLORS = (
 RIGHT, WRONG = "#0072B2", "#D55E00"
 MARKERS = "os^Dv<>P*X"
 PAGE_WIDTH = 7.0
-_STYLE = {
+_STYLE: Any = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
     "font.size": 9,

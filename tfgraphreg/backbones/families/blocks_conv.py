@@ -68,7 +68,7 @@ def _has_grouped_gradient(dtype: str) -> bool:
 
 
 @keras.utils.register_keras_serializable(package=_PACKAGE)
-class GroupedConv2D(_layers.Conv2D):
+class GroupedConv2D(keras.layers.Conv2D):
     """A grouped convolution that trains on every device.
 
     Keras compiles its own with XLA, which on a CPU is some hundred times slower than TensorFlow's
@@ -94,7 +94,7 @@ def block_diagonal(kernel: Any, groups: int) -> Any:
 
 
 @keras.utils.register_keras_serializable(package=_PACKAGE)
-class LowestPadding2D(_layers.Layer):
+class LowestPadding2D(keras.layers.Layer):
     """Pads height and width with the lowest number, which a maximum never picks."""
 
     def __init__(self, padding: int, **kwargs: Any):
@@ -112,7 +112,7 @@ class LowestPadding2D(_layers.Layer):
 
 
 @keras.utils.register_keras_serializable(package=_PACKAGE)
-class Channels(_layers.Layer):
+class Channels(keras.layers.Layer):
     """Keeps the channels from `start` up to `stop` (None: to the last)."""
 
     def __init__(self, start: int, stop: int | None = None, **kwargs: Any):

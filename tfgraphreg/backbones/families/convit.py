@@ -65,7 +65,7 @@ class PositionScores(keras.layers.Layer):
 
     def __init__(self, heads: int, grid: tuple[int, int], **kwargs: Any):
         super().__init__(**kwargs)
-        self.heads, self.grid = heads, tuple(grid)
+        self.heads, self.grid = heads, (grid[0], grid[1])
 
     def build(self, input_shape: Any) -> None:
         """Creates weights that make each head look at its own neighbor."""

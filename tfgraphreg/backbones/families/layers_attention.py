@@ -11,7 +11,6 @@ from typing import Any
 
 from tfgraphreg.compat import keras, tf
 
-_Layer = keras.layers.Layer
 _register = keras.utils.register_keras_serializable(package="tfgraphreg")
 
 
@@ -21,7 +20,7 @@ def initializer() -> Any:
 
 
 @_register
-class LearnedTokens(_Layer):
+class LearnedTokens(keras.layers.Layer):
     """Puts `count` learned tokens before the others: [B, N, D] to [B, count + N, D]."""
 
     def __init__(self, count: int = 1, **kwargs: Any):
@@ -45,7 +44,7 @@ class LearnedTokens(_Layer):
 
 
 @_register
-class PositionEmbedding(_Layer):
+class PositionEmbedding(keras.layers.Layer):
     """Adds one learned vector per token: [B, N, D] to [B, N, D]."""
 
     def build(self, input_shape: Any) -> None:
@@ -60,7 +59,7 @@ class PositionEmbedding(_Layer):
 
 
 @_register
-class MapPositionEmbedding(_Layer):
+class MapPositionEmbedding(keras.layers.Layer):
     """Adds one learned vector per place: [B, h, w, D] to [B, h, w, D]."""
 
     def build(self, input_shape: Any) -> None:
@@ -76,7 +75,7 @@ class MapPositionEmbedding(_Layer):
 
 
 @_register
-class LayerScale(_Layer):
+class LayerScale(keras.layers.Layer):
     """Scales each channel by a learned number that starts at `initial` (arXiv:2103.17239)."""
 
     def __init__(self, initial: float = 1e-5, **kwargs: Any):
@@ -99,7 +98,7 @@ class LayerScale(_Layer):
 
 
 @_register
-class TokenSlice(_Layer):
+class TokenSlice(keras.layers.Layer):
     """Tokens `start` to `stop` (None: to the end): [B, N, D] to [B, n, D]."""
 
     def __init__(self, start: int, stop: int | None = None, **kwargs: Any):
@@ -116,7 +115,7 @@ class TokenSlice(_Layer):
 
 
 @_register
-class SplitChannels(_Layer):
+class SplitChannels(keras.layers.Layer):
     """Cuts channels into `parts` of one size: [B, N, parts * D] to a list of [B, N, D]."""
 
     def __init__(self, parts: int, **kwargs: Any):
@@ -132,7 +131,7 @@ class SplitChannels(_Layer):
         return {**super().get_config(), "parts": self.parts}
 
 
-class _Heads(_Layer):
+class _Heads(keras.layers.Layer):
     """Base of the layers that see D as H heads of D / H channels each."""
 
     def __init__(self, heads: int, **kwargs: Any):
@@ -181,7 +180,7 @@ class HeadScores(_Heads):
 
 
 @_register
-class KeySoftmax(_Layer):
+class KeySoftmax(keras.layers.Layer):
     """Makes scores [B, N, M, H] weights that sum to one over the keys."""
 
     def call(self, inputs: Any) -> Any:

@@ -73,7 +73,10 @@ def _mnasnet(
     for number, stage in enumerate(stages):
         width = mobile.make_divisible(stage.width * multiplier)
         for repeat in range(stage.repeats):
-            settings = {"stride": stage.stride if repeat == 0 else 1, "skip": stage.skip}
+            settings: dict[str, Any] = {
+                "stride": stage.stride if repeat == 0 else 1,
+                "skip": stage.skip,
+            }
             arguments = (x, width, stage.kernel, f"blocks.{number}.{repeat}")
             # The squeeze is counted from the block's input, before the expansion.
             settings["se_width"] = round(x.shape[-1] * stage.se_ratio)

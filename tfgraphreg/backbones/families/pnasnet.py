@@ -149,7 +149,7 @@ def timm_names(model: Any) -> dict[str, str]:
 pnasnet5large = named_builder(_pnasnet, "pnasnet5large", width=216, cells=4, stem=96)
 pnasnet5mobile = named_builder(_pnasnet, "pnasnet5mobile", width=54, cells=3, stem=32)
 
-_SHARED = {
+_SHARED: dict[str, Any] = {
     "family": "PNASNet",
     "paper": "arXiv:1712.00559, Progressive Neural Architecture Search",
     "min_size": 32,

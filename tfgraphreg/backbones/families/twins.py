@@ -31,7 +31,7 @@ timm_names = blocks.token_names
 
 
 @keras.utils.register_keras_serializable(package="tfgraphreg")
-class ToWindows(_layers.Layer):
+class ToWindows(keras.layers.Layer):
     """Cuts a map into windows: [B, h, w, D] to [B * windows, side^2, D], zeros at the edge.
 
     Args:
@@ -57,7 +57,7 @@ class ToWindows(_layers.Layer):
 
 
 @keras.utils.register_keras_serializable(package="tfgraphreg")
-class FromWindows(_layers.Layer):
+class FromWindows(keras.layers.Layer):
     """Undoes `ToWindows`: [B * windows, side^2, D] to [B, h, w, D].
 
     Args:
