@@ -1,7 +1,6 @@
 """What was written and changed since is noticed: made again where it can be, else refused."""
 
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -85,45 +84,48 @@ def test_every_byte_of_stored_images_counts(tmp_path):
         StoredImages(tmp_path / "y.images.npy")[0]
 
 
-def test_a_folder_is_replaced_in_one_step(tmp_path):
-    target, rounds = tmp_path / "model", 300
-    missing, mixed, reads = [], [], []
-    stop = threading.Event()
+READER = """
+import os, sys
+target, reads, missing, mixed = sys.argv[1], 0, 0, 0
+print("ready", flush=True)
+while not os.path.exists(target + ".stop"):
+    try:
+        handle = os.open(target, os.O_RDONLY)
+    except FileNotFoundError:
+        missing += 1
+        continue
+    try:
+        found = [open(f"/proc/self/fd/{handle}/{name}").read() for name in "ab"]
+        reads, mixed = reads + 1, mixed + (found[0] != found[1])
+    except FileNotFoundError:
+        pass  # The folder was replaced while it was open, and is being removed.
+    finally:
+        os.close(handle)
+print(reads, missing, mixed)
+"""
+
+
+def test_a_reader_beside_300_replacements_never_finds_a_folder_missing_or_mixed(tmp_path):
+    target = tmp_path / "model"
 
     def write(number):
         with storage.atomic_folder(target) as part:
             for name in ("a", "b"):
                 (part / name).write_text(str(number))
 
-    def read():
-        while not stop.is_set():
-            try:
-                handle = os.open(target, os.O_RDONLY)
-            except FileNotFoundError:
-                missing.append(1)
-                continue
-            try:
-                inside = pathlib.Path(f"/proc/self/fd/{handle}")
-                found = [(inside / name).read_text() for name in ("a", "b")]
-                reads.append(1)
-                if found[0] != found[1]:
-                    mixed.append(found)
-            except FileNotFoundError:
-                pass  # The folder was replaced while it was open, and is being removed.
-            finally:
-                os.close(handle)
-
     write(0)
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        for number in range(rounds):
-            write(number)
-    finally:
-        stop.set()
-        reader.join()
-    assert not missing and not mixed and reads
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(target)], stdout=subprocess.PIPE, text=True
+    ) as reader:
+        reader.stdout.readline()
+        try:
+            for number in range(300):
+                write(number)
+        finally:
+            (tmp_path / "model.stop").touch()
+        reads, missing, mixed = map(int, reader.communicate()[0].split())
+    assert reads and (missing, mixed) == (0, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.stop"]
 
 
 def test_a_folder_is_replaced_where_names_cannot_be_exchanged(tmp_path, monkeypatch):
@@ -163,3 +165,55 @@ with storage.atomic_folder({str(tmp_path / "model")!r}) as part:
     assert len(list(tmp_path.iterdir())) == 2
     storage.remove_leftovers(tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_noted_file_that_was_changed_is_refused(tmp_path):
+    path = tmp_path / "metrics.json"
+    for value in (1, 2):
+        storage.write_json(path, {"accuracy": value}, noted=True)
+        storage.check_note(path)
+    path.write_text(path.read_text().replace("2", "3"))
+    with pytest.raises(ValueError, match=r"if it was changed on purpose, delete \.metrics"):
+        storage.check_note(path)
+    (tmp_path / ".metrics.json.sha256").unlink()
+    storage.check_note(path)
+
+
+def test_two_writers_at_once_leave_one_of_both(tmp_path):
+    wrong = []
+
+    def write(name):
+        for number in range(40):
+            storage.write_noted(tmp_path / "noted", f"{name} {number}")
+            with storage.atomic_folder(tmp_path / "folder") as part:
+                (part / "a").write_text(name)
+                (part / "b").write_text(name)
+
+    def work(name):
+        try:
+            write(name)
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    storage.check_note(tmp_path / "noted")
+    assert (tmp_path / "folder/a").read_text() == (tmp_path / "folder/b").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".noted.sha256", "folder", "noted"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_folder_may_take_the_place_of_a_file_or_a_link(tmp_path, kind):
+    (tmp_path / "elsewhere").mkdir()
+    if kind == "file":
+        (tmp_path / "model").write_text("file")
+    else:
+        (tmp_path / "model").symlink_to("elsewhere")
+    with storage.atomic_folder(tmp_path / "model") as part:
+        (part / "new").write_text("new")
+    assert (tmp_path / "model/new").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "model"]

@@ -18,7 +18,7 @@ import scipy.stats
 
 from tfgraphreg.commands import show
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.errors import ConfigError, RunError
+from tfgraphreg.errors import ConfigError, DataError, RunError
 from tfgraphreg.recipes import compare, sweep, tables
 
 
@@ -161,7 +161,8 @@ def test_different_datasets_have_tables_of_their_own(runs):
         (lambda p: (p / "metrics.json").unlink(), "is not finished"),
         (lambda p: (p / "config.json").unlink(), "has no config.json"),
         (lambda p: (p / "metrics.json").write_text("{"), "is broken"),
-        (lambda p: (p / "metrics.json").write_text("[]"), "no number as test_accuracy"),
+        (lambda p: (p / "metrics.json").write_text("[]"), "must hold one JSON object"),
+        (lambda p: (p / "metrics.json").write_text("{}"), "no number as test_accuracy"),
         (lambda p: (p / "metrics.json").write_text('{"test_accuracy": NaN}'), "no number"),
         (lambda p: (p / "config.json").write_text('{"alhpa": 1}'), "Did you mean alpha"),
         (lambda p: (p / "config.json").write_text('{"alpha": "x"}'), "must be a finite number"),
@@ -330,3 +331,14 @@ def test_a_sweep_that_was_killed_ends_with_the_complete_table(tmp_path):
     assert all(row["test_accuracy_pairs"] == "3" for row in regularized)
     assert all(row["test_accuracy_low"] for row in regularized)
     assert (tmp_path / "s" / "report.html").stat().st_size > 10_000
+
+
+def test_an_embedding_of_words_is_reported(tmp_path):
+    from tfgraphreg.recipes import page
+
+    make_run(tmp_path / "r", accuracy=0.5)
+    (run,), _ = compare.gather([tmp_path / "r"])
+    words = np.array([["a", "b"]] * 4)
+    np.savez(run.path / "embedding.npz", points=words, labels=np.zeros(4, int))
+    with pytest.raises(DataError, match="is no usable embedding"):
+        page.read_embedding(run)

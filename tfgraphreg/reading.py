@@ -44,11 +44,12 @@ def read_json(path: os.PathLike[str] | str) -> dict[str, Any]:
 
     Raises:
         ValueError: As `read_text` does, or if the file holds anything but one JSON object, is
-            nested too deeply, or holds a number that is not finite or has over 25 digits.
+            nested too deeply, or holds a number that no float holds or of over 25 digits. NaN
+            passes, as other programs write it.
     """
     text = read_text(path)
     try:
-        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant)
+        value = json.loads(text, parse_int=_whole, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
@@ -88,7 +89,3 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"it holds a number that is too large ({text[:20]})")
     return value
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"it holds {text}, which is no JSON")

@@ -191,20 +191,76 @@ def atomic_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
         )
         os.chmod(part, 0o777 & ~_umask())
         yield part
-        if path.exists() and not _exchange(part, path):
+        while not _put(part, path):
+            pass  # Another process made or removed the folder in between.
+    except OSError as error:
+        raise write_error(error, path) from error
+    finally:
+        if part is not None:
+            _remove(part)
+
+
+def _put(part: pathlib.Path, path: pathlib.Path) -> bool:
+    """Moves a folder to a name; False if another process was quicker and it must be tried again."""
+    try:
+        if not os.path.lexists(path):
+            os.replace(part, path)
+        elif not _exchange(part, path):
             old = pathlib.Path(
                 tempfile.mkdtemp(prefix=f".{_short(path.name)}.old.", dir=path.parent)
             )
             os.replace(path, old / "old")
             os.replace(part, path)
             shutil.rmtree(old, ignore_errors=True)
-        elif not path.exists():
-            os.replace(part, path)
+        return True
     except OSError as error:
-        raise write_error(error, path) from error
-    finally:
-        if part is not None and part.exists():
-            shutil.rmtree(part, ignore_errors=True)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+
+
+@contextlib.contextmanager
+def steady_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
+    """Gives a path to a folder that stays whole in the block, though `atomic_folder` replaces it.
+
+    The folder is held by its handle, and who replaced it waits for readers before removing it.
+
+    Raises:
+        OSError: If there is no such folder.
+    """
+    if not pathlib.Path("/proc/self/fd").is_dir():
+        yield pathlib.Path(path)
+        return
+    while True:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _lock_folder(handle, fcntl.LOCK_SH)
+            # Replaced and removed before it was locked: there is another by now.
+            if os.fstat(handle).st_nlink:
+                yield pathlib.Path(f"/proc/self/fd/{handle}")
+                return
+        finally:
+            os.close(handle)
+
+
+def _lock_folder(handle: int, how: int) -> None:
+    # Some network file systems have no locks. There a reader may find files gone.
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, how)
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Removes a file or a folder; a folder once nobody is in `steady_folder` with it."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            _lock_folder(handle, fcntl.LOCK_EX)
+            shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(handle)
 
 
 def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
@@ -244,10 +300,7 @@ def remove_leftovers(path: os.PathLike[str] | str) -> None:
     for left in path.parent.iterdir():
         if not pattern.fullmatch(left.name):
             continue
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+        _remove(left)
 
 
 @contextlib.contextmanager
@@ -337,13 +390,23 @@ def write_json(path: os.PathLike[str] | str, value: Any, *, noted: bool = False)
 
 def write_noted(path: os.PathLike[str] | str, text: str) -> None:
     """As `write_text`; a hidden file beside it notes the digest, for `check_note`."""
-    beside = _note_of(path)
+    path, beside = pathlib.Path(path), _note_of(path)
     accepted = [hashlib.sha256(text.encode()).hexdigest()]
-    # Killed between the two writes, the earlier content stays valid.
-    if beside.exists() and pathlib.Path(path).exists():
-        accepted.append(file_digest(path))
-    write_text(beside, "\n".join(accepted) + "\n")
-    write_text(path, text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise write_error(error, path) from error
+    try:
+        # Of two writers at once, note and file must be of the same one.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        # Killed between the two writes, the earlier content stays valid.
+        if beside.exists() and path.exists():
+            accepted.append(file_digest(path))
+        write_text(beside, "\n".join(accepted) + "\n")
+        write_text(path, text)
+    finally:
+        os.close(folder)
 
 
 def check_note(path: os.PathLike[str] | str) -> None:

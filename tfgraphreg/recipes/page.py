@@ -115,8 +115,11 @@ def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding | No
         return None
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        points = arrays["points"]
+            arrays = {key: file[key] for key in file.files}
+        points = arrays["points"].astype(np.float64)
+        for key in ("indices", "neighbors"):
+            if key in arrays:
+                arrays[key] = arrays[key].astype(np.int64)
         if points.size > _MAX_POINTS * 3:
             raise ValueError(f"more than {_MAX_POINTS} points")
         labels = arrays["labels"].astype(np.int64)

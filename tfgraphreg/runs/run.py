@@ -107,7 +107,6 @@ def read_finished(path: os.PathLike[str] | str) -> Run:
     try:
         config = configs.read(path / CONFIG)
         metrics = read_json(path / METRICS)
-        check_note(path / METRICS)
         history = read_history(path / HISTORY)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"The run folder {path} is broken ({error}).") from error
@@ -116,8 +115,9 @@ def read_finished(path: os.PathLike[str] | str) -> Run:
             f"The run folder {path} is broken: {METRICS} has no number as test_accuracy."
         )
     try:
+        check_note(path / METRICS)
         metrics = {**_reported(path, config, metrics), **metrics}
-    except (TypeError, AttributeError, TFGraphRegError) as error:
+    except (TypeError, ValueError, AttributeError, TFGraphRegError) as error:
         raise RunError(f"The run folder {path} is broken ({error}).") from error
     return Run(path, config, metrics, history)
 
