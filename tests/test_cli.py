@@ -337,3 +337,12 @@ def test_hostile_values_end_in_one_line(hostile, words, capsys, monkeypatch):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and len(lines[0]) < 6000
     assert sorted(path for path in hostile.rglob("*") if not path.is_dir()) == before
+
+
+def test_a_long_text_is_one_bounded_line(capsys):
+    def work():
+        raise config.ConfigError("no such id", received="x" * 10_000_000)
+
+    assert cli.exit_status(work) == 2
+    assert len(capsys.readouterr().err) < 3000
+    assert len(printable("y" * 10_000_000)) == 10_003

@@ -4,11 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tfgraphreg import storage
 from tfgraphreg.backbones.build import build_backbone
 from tfgraphreg.compat import keras
 from tfgraphreg.data.decoding import MAX_PIXELS
@@ -20,6 +22,7 @@ NAMES = ("ant", "bee", "cat")
 
 ALONE = """
 import sys
+import threading
 import numpy as np, tensorflow as tf
 model = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 answer = model(image=tf.constant(np.load(sys.argv[2])))
@@ -156,3 +159,60 @@ def test_a_failed_export_leaves_the_old_one(model, folder, monkeypatch):
         export(model, folder, class_names=NAMES)
     assert sorted(p.name for p in folder.parent.iterdir()) == before
     Predictor(folder)
+
+
+def test_a_model_that_is_replaced_while_it_is_loaded_is_the_old_or_the_new(folder, tmp_path):
+    other = tmp_path / "other"
+    keras.utils.set_random_seed(2)
+    backbone = build_backbone("cnn", input_shape=(12, 10, 1))
+    model = build_classifier(backbone, embedding_dim=4, num_classes=2)
+    export(model, other, class_names=NAMES[:2])
+    stop, target = threading.Event(), tmp_path / "model"
+    shutil.copytree(folder, target)
+
+    def replace():
+        while not stop.is_set():
+            for source in (other, folder):
+                with storage.atomic_folder(target) as part:
+                    shutil.copytree(source, part, dirs_exist_ok=True)
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        loaded = [Predictor(target) for _ in range(4)]
+    finally:
+        stop.set()
+        writer.join()
+    for predictor in loaded:
+        assert predictor(images(1))["probabilities"].shape == (1, len(predictor.class_names))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "other"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"class_names": [f"c{i}" for i in range(20)]}, "tells of 20 classes"),
+        ({"image_shape": [8, 8, 1]}, r"images of shape \[8, 8, 1\]"),
+        ({"class_names": ["bee", "ant", "cat"], "digest": "0"}, "is not as it was written"),
+    ],
+)
+def test_what_is_said_of_a_model_is_held_against_it(folder, tmp_path, change, words):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    meta = json.loads((copy / "tfgraphreg.json").read_text())
+    if "digest" not in change:
+        del meta["digest"]
+    (copy / "tfgraphreg.json").write_text(json.dumps({**meta, **change}))
+    with pytest.raises(ModelError, match=words):
+        Predictor(copy)
+
+
+def test_a_flipped_bit_in_a_model_is_refused(folder, tmp_path):
+    for name in ("saved_model.pb", "variables/variables.index", "tfgraphreg.json"):
+        copy = tmp_path / name.replace("/", "-")
+        shutil.copytree(folder, copy)
+        content = bytearray((copy / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (copy / name).write_bytes(content)
+        with pytest.raises(ModelError, match="cannot be loaded"):
+            Predictor(copy)

@@ -132,6 +132,44 @@ def page(browser, file):
     opened.close()
 
 
+@pytest.mark.parametrize("width", [390, 1000, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_does_not_scroll_sideways_and_shows_a_number_at_once(browser, file, width, scheme):
+    opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    opened.goto(file.as_uri())
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    first = opened.locator("#results td.number", has_text="0.9100").first.bounding_box()
+    assert first["y"] + first["height"] < 900 and first["x"] + first["width"] < width
+    opened.close()
+
+
+def test_text_of_a_chart_is_as_large_as_that_of_the_page(page):
+    size = """() => {
+      const text = document.querySelector("#curves svg text");
+      const body = parseFloat(getComputedStyle(document.body).fontSize);
+      return text.getBoundingClientRect().height / body;
+    }"""
+    assert page.evaluate(size) < 1.3
+
+
+def test_an_item_is_named_by_its_file_and_unlabeled_ones_have_a_place_in_the_legend(
+    browser, tmp_path
+):
+    ids = np.array([f"class/{HOSTILE}{i}" for i in range(300)])
+    labels = np.array([-1, *[i % 3 for i in range(299)]])
+    file = write(tmp_path / "r.html", embeddings=[an_embedding(ids=ids, labels=labels)])
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.goto(file.as_uri())
+    view = opened.locator("canvas.view").first
+    view.scroll_into_view_if_needed()
+    view.focus()
+    view.press("ArrowRight")
+    assert "class/" in opened.locator(".hint").inner_text()
+    assert "unlabeled" in opened.locator(".legend button").all_inner_texts()
+    assert opened.evaluate("window.hacked") is None
+    opened.close()
+
+
 def column(page, number, table="#results .table >> nth=0"):
     return page.locator(f"{table} >> tbody td:nth-child({number})").all_inner_texts()
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 import types
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -105,7 +106,11 @@ def exit_status(
         130 after Ctrl-C.
     """
     try:
-        return work()
+        with warnings.catch_warnings():
+            # What NumPy warns of beside an error is not the user's to mend.
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore", RuntimeWarning)
+            return work()
     except (TFGraphRegError, ArgumentError) as error:
         return _fail(error, flags)
     except OSError as error:

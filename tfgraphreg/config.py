@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfgraphreg.data.settings import DataSettings
-from tfgraphreg.errors import ConfigError
+from tfgraphreg.errors import ConfigError, did_you_mean
 from tfgraphreg.graph.settings import GraphSettings
 from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings
 from tfgraphreg.neighbors.settings import NeighborSettings
@@ -22,7 +22,6 @@ from tfgraphreg.settings import (
     Effect,
     Settings,
     check_choices,
-    did_you_mean,
     plain_values,
     refuse,
     setting,

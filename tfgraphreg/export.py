@@ -18,7 +18,14 @@ from tfgraphreg.errors import DataError, ModelError, first_line
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS, probabilities
 from tfgraphreg.reading import read_json
 from tfgraphreg.storage import EXPORT_META as META
-from tfgraphreg.storage import atomic_folder, file_digest, fingerprint, plain, write_json
+from tfgraphreg.storage import (
+    atomic_folder,
+    file_digest,
+    fingerprint,
+    plain,
+    steady_folder,
+    write_json,
+)
 
 _SEAL = "digest"
 
@@ -133,30 +140,25 @@ class Predictor:
                 received=str(folder),
                 cure="Name a folder under saved_models/ that a training run made.",
             )
-        while True:
-            before = _stamp(self.folder)
-            try:
-                self._load()
-            # TensorFlow reports a truncated data file by an IndexError, other damage by other
-            # errors of its own and of protobuf's.
-            except Exception as error:
-                if before == _stamp(self.folder):
-                    raise ModelError(
-                        f"The SavedModel in {folder} cannot be loaded ({first_line(error)}).",
-                        cure="Export it again train its run once more with `resume=True`.",
-                    ) from error
-            else:
-                if before == _stamp(self.folder):
-                    break
-            # It was replaced meanwhile: what was read may be of two models.
+        try:
+            with steady_folder(self.folder) as steady:
+                self._load(steady)
+        # TensorFlow reports a truncated data file by an IndexError, other damage by other errors of
+        # its own and of protobuf's.
+        except Exception as error:
+            raise ModelError(
+                f"The SavedModel in {folder} cannot be loaded ({first_line(error)}).",
+                cure="Export it again: train its run once more with `resume=True`.",
+            ) from error
 
-    def _load(self) -> None:
-        self.meta = _read_meta(self.folder / META)
+    def _load(self, folder: pathlib.Path) -> None:
+        self.meta = _read_meta(folder / META)
         self.class_names = tuple(self.meta["class_names"])
         self.image_shape = tuple(self.meta["image_shape"])
-        if self.meta.get("files", _digests(self.folder)) != _digests(self.folder):
+        digests = _digests(folder)
+        if self.meta.get("files", digests) != digests:
             raise ValueError("its files are not as they were written")
-        self._loaded = tf.saved_model.load(str(self.folder))
+        self._loaded = tf.saved_model.load(str(folder))
         self._raw = self._loaded.signatures["serving_default"]
         self._encoded = self._loaded.signatures["serving_encoded"]
         takes = tuple(self._raw.structured_input_signature[1]["image"].shape[1:])
@@ -254,12 +256,6 @@ class Predictor:
             return Prediction(str(path), error=str(error))
         best = np.argsort(-scores, kind="stable")[:top]
         return Prediction(str(path), tuple((self.class_names[i], float(scores[i])) for i in best))
-
-
-def _stamp(folder: pathlib.Path) -> tuple[int, int, int]:
-    """Changes when the folder is replaced by another of its name."""
-    facts = folder.stat()
-    return facts.st_ino, facts.st_ctime_ns, facts.st_mtime_ns
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ composes them into `TrainConfig`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import os
 import sys
@@ -16,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from tfgraphreg.errors import ConfigError
+from tfgraphreg.errors import ConfigError, did_you_mean
 
 GIVEN = "given:"
 """Begins a setting whose value is an object that was passed to `train`, named by its content."""
@@ -65,12 +64,6 @@ class Settings:
         Raises:
             ConfigError: If a value, or a combination of values, cannot work.
         """
-
-
-def did_you_mean(value: Any, choices: Iterable[str]) -> str | None:
-    """A question that offers the choices spelled like `value`, or None if there are none."""
-    near = difflib.get_close_matches(str(value), list(choices), n=2)
-    return f"Did you mean {' or '.join(near)}?" if near else None
 
 
 def refuse(name: str, rule: str, value: Any, cure: str) -> typing.NoReturn:

@@ -219,11 +219,48 @@ def _put(part: pathlib.Path, path: pathlib.Path) -> bool:
         raise
 
 
+@contextlib.contextmanager
+def steady_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
+    """Gives a path to a folder that stays whole in the block, though `atomic_folder` replaces it.
+
+    The folder is held by its handle, and who replaced it waits for readers before removing it.
+
+    Raises:
+        OSError: If there is no such folder.
+    """
+    if not pathlib.Path("/proc/self/fd").is_dir():
+        yield pathlib.Path(path)
+        return
+    while True:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _lock_folder(handle, fcntl.LOCK_SH)
+            # Replaced and removed before it was locked: there is another by now.
+            if os.fstat(handle).st_nlink:
+                yield pathlib.Path(f"/proc/self/fd/{handle}")
+                return
+        finally:
+            os.close(handle)
+
+
+def _lock_folder(handle: int, how: int) -> None:
+    # Some network file systems have no locks. There a reader may find files gone.
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, how)
+
+
 def _remove(path: pathlib.Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    """Removes a file or a folder; a folder once nobody is in `steady_folder` with it."""
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            _lock_folder(handle, fcntl.LOCK_EX)
+            shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(handle)
 
 
 def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:

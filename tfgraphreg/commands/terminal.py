@@ -15,10 +15,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _QUIET_SECONDS = 2.0
+_LONGEST_LINE = 10_000
 
 
 def printable(text: str) -> str:
-    """One line of text without control characters, which a file's name may hold."""
+    """One line of at most 10,000 characters without control characters.
+
+    A file's name may hold them, and an id in a file may have megabytes.
+    """
+    if len(text) > _LONGEST_LINE:
+        text = f"{text[:_LONGEST_LINE]}..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

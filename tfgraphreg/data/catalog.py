@@ -7,8 +7,10 @@ divides train, validation and test.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -245,7 +247,7 @@ def _resized(images: np.ndarray, options: LoadOptions) -> np.ndarray:
     return resize_array(images, options.size)
 
 
-def _tfds_loader(name: str, tfds_name: str, **choices) -> Callable[[LoadOptions], Dataset]:
+def _tfds_loader(name: str, tfds_name: str, **choices: Any) -> Callable[[LoadOptions], Dataset]:
     def loader(options: LoadOptions) -> Dataset:
         from tfgraphreg.data.tfds_images import TfdsSet, load_tfds_images
 
@@ -314,7 +316,7 @@ def _register_known() -> None:
             description=descriptions[name],
             num_classes=len(known.class_names),
             image_shape=known.image_shape,
-            loader=lambda options, known=known: _load_known(known, options),
+            loader=functools.partial(_load_known, known),
         )
         DATASETS.register(name, record)
     DATASETS.register(
@@ -339,8 +341,8 @@ def _register_tfds() -> None:
     tfds_names = {"imagenette": "imagenette/160px-v2"}
     for name, description, classes, shape, loader in table:
         # The public test split of ImageNet has no labels.
-        loader = loader or _tfds_loader(name, tfds_names.get(name, name), test="validation")
-        DATASETS.register(name, DatasetRecord(name, description, classes, shape, loader))
+        load_it = loader or _tfds_loader(name, tfds_names.get(name, name), test="validation")
+        DATASETS.register(name, DatasetRecord(name, description, classes, shape, load_it))
 
 
 _register_known()

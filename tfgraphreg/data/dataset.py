@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Split:
             item counts neither for nor against that class) and ``"boxes"`` of VOC.
     """
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
     ids: np.ndarray
     extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)

@@ -13,11 +13,14 @@ import os
 import pathlib
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from tfgraphreg.errors import first_line
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 # An image with more pixels is refused before it is decoded: a file of a few kilobytes can
 # otherwise ask for all the memory there is.
@@ -114,7 +117,7 @@ def is_image(path: os.PathLike[str] | str) -> bool:
         return not isinstance(error, _NoImage)
 
 
-def resize_pillow(image, size: tuple[int, int], channels: int) -> np.ndarray:
+def resize_pillow(image: PIL.Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
     """A Pillow image as `[height, width, channels]` uint8."""
     from PIL import Image
 

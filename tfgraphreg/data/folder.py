@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def load_folder(path: str, options: LoadOptions) -> Dataset:
     _refuse_empty_classes(layout, root)
     class_names = _class_names(layout.parts, root)
     size, channels = _image_shape(checked, options, notes)
-    images = FileImages([str(root / name) for name in checked.names], size, channels)
+    images: LazyImages = FileImages([str(root / name) for name in checked.names], size, channels)
     if options.cache_images:
         name = fingerprint([checked.checksum, list(images.shape), checked.names])
         images = images.cache_to(
@@ -182,7 +183,9 @@ def _named(numbers: set[int], class_names: tuple[str, ...]) -> str:
     return ", ".join(names[:10]) + more
 
 
-def _class_names(parts, root: pathlib.Path) -> tuple[str, ...]:
+def _class_names(
+    parts: dict[str, tuple[list[int], list[str]]], root: pathlib.Path
+) -> tuple[str, ...]:
     classes = {s: set(labels) - {UNLABELED_FOLDER} for s, (_, labels) in parts.items()}
     names = tuple(sorted(classes["train"]))
     if len(names) < 2:
@@ -206,7 +209,13 @@ def _class_names(parts, root: pathlib.Path) -> tuple[str, ...]:
     return names
 
 
-def _make_split(rows, labels, names, images, class_names) -> Split:
+def _make_split(
+    rows: Sequence[int],
+    labels: Sequence[str],
+    names: Sequence[str],
+    images: LazyImages,
+    class_names: Sequence[str],
+) -> Split:
     number = {name: i for i, name in enumerate(class_names)}
     number[UNLABELED_FOLDER] = UNLABELED
     return Split(

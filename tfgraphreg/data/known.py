@@ -167,7 +167,9 @@ def _unparse_cifar(splits: dict) -> dict[str, bytes]:
     return files
 
 
-def _idx_files(train_images: str, train_labels: str, test_images: str, test_labels: str):
+def _idx_files(
+    train_images: str, train_labels: str, test_images: str, test_labels: str
+) -> tuple[RawFile, ...]:
     return (
         RawFile("train-images-idx3-ubyte", 47_040_016, "sha256:" + train_images),
         RawFile("train-labels-idx1-ubyte", 60_008, "sha256:" + train_labels),

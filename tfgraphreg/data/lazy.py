@@ -10,8 +10,10 @@ import pathlib
 import shutil
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tfgraphreg.data.decoding import BadImage, decode_image
 from tfgraphreg.errors import DataError, first_line
@@ -54,16 +56,16 @@ class LazyImages(abc.ABC):
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index) -> np.ndarray:
+    def __getitem__(self, index: Any) -> np.ndarray:
         if isinstance(index, (int, np.integer)):
-            return self._read(self.rows[[index]])[0]
+            return self._read(self.rows[[int(index)]])[0]
         if not isinstance(index, slice):
             index = np.asarray(index)
             if index.size == 0:
                 index = index.astype(np.int64)
         return self._read(self.rows[index])
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("Lazy images cannot become an array without being read.")
         out = np.empty(self.shape, np.uint8)
@@ -192,7 +194,7 @@ class StoredImages(LazyImages):
         # Neighboring rows are read together.
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
         ends = np.append(starts[1:], len(rows))
-        flat = memoryview(out).cast("B")
+        flat = out.data.cast("B")
         for start, end in zip(starts.tolist(), ends.tolist()):
             part = flat[start * size : end * size]
             if self._pread_into(part, self._start + int(rows[start]) * size) != len(part):

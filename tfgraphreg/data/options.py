@@ -48,13 +48,12 @@ class LoadOptions:
             raise ConfigError(
                 "`on_bad_image` must be 'error' or 'skip'.", received=f"{self.on_bad_image!r}"
             )
-        if self.image_size is not None:
-            sides = self.size
-            if not all(1 <= side <= _LARGEST_SIDE for side in sides):
-                raise ConfigError(
-                    f"`image_size` must be between 1 and {_LARGEST_SIDE} pixels a side.",
-                    received=f"{self.image_size}",
-                )
+        sides = self.size
+        if sides is not None and not all(1 <= side <= _LARGEST_SIDE for side in sides):
+            raise ConfigError(
+                f"`image_size` must be between 1 and {_LARGEST_SIDE} pixels a side.",
+                received=f"{self.image_size}",
+            )
 
     @property
     def size(self) -> tuple[int, int] | None:

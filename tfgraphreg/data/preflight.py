@@ -69,7 +69,8 @@ def check_folder(
     kept = cache / f"{checksum}.npz" if cache else None
     if kept is not None and is_sealed(kept):
         try:
-            return Checked(*_restore(kept, names), ignored, checksum)
+            usable, found, bad = _restore(kept, names)
+            return Checked(usable, found, bad, ignored, checksum)
         except UNREADABLE_NPZ:
             kept.unlink(missing_ok=True)
     facts = np.zeros((len(names), 3), np.int64)
@@ -98,10 +99,12 @@ def check_folder(
     return Checked(usable, facts[good], bad, ignored, checksum)
 
 
-def _restore(path: pathlib.Path, names: list[str]):
+def _restore(
+    path: pathlib.Path, names: list[str]
+) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
     with np.load(path, allow_pickle=False) as kept:
         good, facts = kept["good"], kept["facts"]
-        bad = [tuple(pair) for pair in json.loads(str(kept["bad"]))]
+        bad = [(str(name), str(why)) for name, why in json.loads(str(kept["bad"]))]
     if len(good) != len(names):
         raise ValueError("not of this folder")
     return [name for name, ok in zip(names, good) if ok], facts[good], bad

@@ -17,6 +17,7 @@ import os
 import pathlib
 import tarfile
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,9 @@ def _origin(prepared: pathlib.Path) -> str:
         return "of unknown origin"
 
 
-def _in_user_folder(known, root: pathlib.Path, tried, progress):
+def _in_user_folder(
+    known: KnownSet, root: pathlib.Path, tried: list[str], progress: Progress
+) -> tuple[dict[str, bytes], str] | None:
     if not root.is_dir():
         raise DataError(
             "The data folder does not exist.",
@@ -114,12 +117,16 @@ def _in_user_folder(known, root: pathlib.Path, tried, progress):
     return None
 
 
-def _from_tfds(known, folder: pathlib.Path, progress):
+def _from_tfds(
+    known: KnownSet, folder: pathlib.Path, progress: Progress
+) -> tuple[dict[str, bytes], str]:
     progress(f"reading {known.name}, prepared by tensorflow-datasets in {folder}", 0, 0)
     return tfds_files.read(known, folder), f"tensorflow-datasets, prepared in {folder}"
 
 
-def _download(known, data_dir, offline: bool, tried, progress):
+def _download(
+    known: KnownSet, data_dir: Any, offline: bool, tried: list[str], progress: Progress
+) -> tuple[dict[str, bytes], str] | None:
     if offline:
         tried.append("no download, because none was asked for")
         return None
@@ -142,7 +149,7 @@ def _cure(known: KnownSet) -> str:
     return cure
 
 
-def _installed_package(known: KnownSet):
+def _installed_package(known: KnownSet) -> tuple[dict[str, bytes], str] | None:
     if known.debian_package is None:
         return None
     package, inside = known.debian_package
@@ -152,7 +159,9 @@ def _installed_package(known: KnownSet):
     return (files, f"Debian package {package}, installed in {folder}") if files else None
 
 
-def _fetch_package(known: KnownSet, cache: pathlib.Path, offline: bool, tried, progress):
+def _fetch_package(
+    known: KnownSet, cache: pathlib.Path, offline: bool, tried: list[str], progress: Progress
+) -> tuple[dict[str, bytes], str] | None:
     if known.debian_package is None:
         return None
     package, inside = known.debian_package
@@ -188,10 +197,11 @@ def _user_files(known: KnownSet, root: pathlib.Path) -> dict[str, bytes] | None:
 
 def _read_folder(known: KnownSet, folder: pathlib.Path, cure: str) -> dict[str, bytes] | None:
     """The files in one folder, raw or .gz; None if there is none at all."""
-    paths = {raw: _locate(raw, folder) for raw in known.files}
-    if not any(paths.values()):
+    found = {raw: _locate(raw, folder) for raw in known.files}
+    paths = {raw: path for raw, path in found.items() if path is not None}
+    if not paths:
         return None
-    missing = [raw.name for raw, path in paths.items() if path is None]
+    missing = [raw.name for raw in known.files if raw not in paths]
     if missing:
         raise DataError(
             f"Some files of {known.name} are missing in {folder}.",
@@ -220,7 +230,7 @@ def _locate(raw: RawFile, folder: pathlib.Path) -> pathlib.Path | None:
     return None
 
 
-def _inflate(content: bytes, raw: RawFile, where, cure: str) -> bytes:
+def _inflate(content: bytes, raw: RawFile, where: Any, cure: str) -> bytes:
     """Decompresses, reading at most one byte more than the file may have."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
@@ -242,7 +252,8 @@ def _read_archive(known: KnownSet, folder: pathlib.Path, cure: str) -> dict[str,
             for member in archive:
                 raw = by_name.get(pathlib.PurePosixPath(member.name).name)
                 if raw is not None and member.isfile() and member.size == raw.size:
-                    files[raw.name] = archive.extractfile(member).read()
+                    content = archive.extractfile(member)
+                    files[raw.name] = content.read() if content else b""
                     raw.check(files[raw.name], f"{path}:{member.name}", cure)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(

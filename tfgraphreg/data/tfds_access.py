@@ -10,7 +10,8 @@ import pathlib
 import types
 import urllib.parse
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tfgraphreg.data import network
 from tfgraphreg.errors import DataError, StackError, UnknownNameError, first_line
@@ -52,7 +53,7 @@ def load_tfds() -> types.ModuleType:
 
 
 @contextlib.contextmanager
-def reading(builder) -> Iterator[None]:
+def reading(builder: Any) -> Iterator[None]:
     """Turns what reading prepared files can raise into a DataError that names the folder."""
     from tfgraphreg.compat import tf
 
@@ -74,7 +75,7 @@ def prepared_builder(
     data_dir: str | os.PathLike[str] | None = None,
     offline: bool = False,
     progress: Progress = silent,
-):
+) -> tuple[Any, str]:
     """A builder whose data is ready to be read, and in words where it came from.
 
     Args:
@@ -117,7 +118,7 @@ def prepared_builder(
     return builder, f"tensorflow-datasets, {how} {folders[0]}"
 
 
-def _builder(tfds, name: str, folder: pathlib.Path):
+def _builder(tfds: Any, name: str, folder: pathlib.Path) -> Any:
     base = name.split("/")[0].split(":")[0]
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
@@ -136,7 +137,7 @@ def _builder(tfds, name: str, folder: pathlib.Path):
         ) from error
 
 
-def _require_network(builder, name: str, folders, offline: bool) -> None:
+def _require_network(builder: Any, name: str, folders: Sequence[Any], offline: bool) -> None:
     tried = [f"not prepared in {' or '.join(map(str, dict.fromkeys(folders)))}"]
     if offline:
         tried.append("no download, because none was asked for")
@@ -153,7 +154,7 @@ def _require_network(builder, name: str, folders, offline: bool) -> None:
     )
 
 
-def prepare(builder, *, manual_dir: str | None = None) -> None:
+def prepare(builder: Any, *, manual_dir: str | None = None) -> None:
     """Downloads and prepares.
 
     Raises:

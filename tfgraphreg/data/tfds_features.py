@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class LabelReader:
         self.class_names = class_names
         self._key = key
 
-    def label(self, example: dict):
+    def label(self, example: dict) -> Any:
         """The label of an example."""
         return example[self._key]
 
@@ -56,7 +57,7 @@ def multi_hot(classes: np.ndarray, num_classes: int) -> np.ndarray:
     return row
 
 
-def find_labels(features) -> LabelReader:
+def find_labels(features: Any) -> LabelReader:
     """The reader for a dataset's class labels: a `ClassLabel`, or a sequence of them.
 
     The feature named `label` or `labels` comes first, then any other.
@@ -79,7 +80,7 @@ def find_labels(features) -> LabelReader:
     )
 
 
-def _names(label) -> tuple[str, ...]:
+def _names(label: Any) -> tuple[str, ...]:
     return tuple(label.int2str(i) for i in range(label.num_classes))
 
 

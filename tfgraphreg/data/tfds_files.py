@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def read(known: KnownSet, folder: pathlib.Path) -> dict[str, bytes]:
     return known.files_of(splits, str(where), f"Delete the folder {where} and run again.")
 
 
-def _original_order(tfds, builder, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _original_order(tfds: Any, builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     config = tfds.ReadConfig(interleave_cycle_length=1)
     data = builder.as_dataset(split=split, read_config=config, shuffle_files=False, batch_size=1024)
     batches = [(b["image"], b["label"]) for b in tfds.as_numpy(data)]
@@ -59,7 +60,7 @@ def _original_order(tfds, builder, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def download(name: str, data_dir, progress: Progress) -> pathlib.Path:
+def download(name: str, data_dir: Any, progress: Progress) -> pathlib.Path:
     """Downloads and prepares `name`; returns the folder in which it is prepared.
 
     Raises:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def load_tfds_images(known: TfdsSet, options: LoadOptions) -> Dataset:
         test = _read(known, builder, test_name, "test", shape, reader, options)
     else:
         train, test = divide(train, TEST_FRACTION, seed=options.seed)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if shape[:2] != tuple(features["image"].shape[:2]) and options.image_size is None:
         notes = (f"Images are resized to {shape[0]} x {shape[1]}.",)
     return Dataset(
@@ -96,7 +97,7 @@ def load_tfds_images(known: TfdsSet, options: LoadOptions) -> Dataset:
     )
 
 
-def _image_shape(features, options: LoadOptions) -> tuple[int, int, int]:
+def _image_shape(features: Any, options: LoadOptions) -> tuple[int, int, int]:
     feature = features["image"] if "image" in features.keys() else None  # noqa: SIM118
     if feature is None or len(feature.shape) != 3 or feature.np_dtype != np.uint8:
         raise DataError(
@@ -110,19 +111,27 @@ def _image_shape(features, options: LoadOptions) -> tuple[int, int, int]:
     return (height or DEFAULT_SIZE, width or DEFAULT_SIZE, channels)
 
 
-def _test_split(builder) -> str | None:
+def _test_split(builder: Any) -> str | None:
     names = list(builder.info.splits) or ["train", "test"]
     return next((n for n in ("test", "validation", "valid", "val") if n in names), None)
 
 
-def _read(known, builder, tfds_split, split, shape, reader, options) -> Split:
+def _read(
+    known: TfdsSet,
+    builder: Any,
+    tfds_split: str,
+    split: str,
+    shape: tuple[int, int, int],
+    reader: Any,
+    options: LoadOptions,
+) -> Split:
     """One split, with its images in memory or, if they are large, in a file in the cache."""
     rows = _Rows(reader, f"{known.name}/{split}")
     count = _count(builder, tfds_split)
     batches = _batches(builder, tfds_split, shape, rows, options, count)
     if count is None or (count * int(np.prod(shape)) <= IN_MEMORY_BYTES):
         parts = list(batches)
-        images = np.concatenate(parts) if parts else np.empty((0, *shape), np.uint8)
+        images: Any = np.concatenate(parts) if parts else np.empty((0, *shape), np.uint8)
     else:
         images = _stored(builder, tfds_split, shape, rows, batches, count, options)
     if len(images) == 0:
@@ -130,7 +139,15 @@ def _read(known, builder, tfds_split, split, shape, reader, options) -> Split:
     return rows.split(images)
 
 
-def _stored(builder, tfds_split, shape, rows, batches, count, options) -> StoredImages:
+def _stored(
+    builder: Any,
+    tfds_split: str,
+    shape: tuple[int, int, int],
+    rows: _Rows,
+    batches: Iterator[np.ndarray],
+    count: int,
+    options: LoadOptions,
+) -> StoredImages:
     """Images in a file that is written once; labels and ids beside it."""
     key = fingerprint([str(builder.info.full_name), tfds_split, shape, count, rows.prefix])
     path = options.cache / "tfds" / f"{key}.npy"
@@ -142,11 +159,12 @@ def _stored(builder, tfds_split, shape, rows, batches, count, options) -> Stored
         return stored
     store_images(path, (count, *shape), batches, progress=options.progress)
     with sealed_path(beside) as part, open(part, "wb") as file:
-        np.savez(file, **rows.arrays())
+        arrays: dict[str, Any] = rows.arrays()
+        np.savez(file, **arrays)
     return StoredImages(path)
 
 
-def _count(builder, tfds_split: str) -> int | None:
+def _count(builder: Any, tfds_split: str) -> int | None:
     known = builder.info.splits
     names = tfds_split.split("+")
     if not all(name in known for name in names):
@@ -155,7 +173,14 @@ def _count(builder, tfds_split: str) -> int | None:
     return sum(counts) if all(isinstance(c, int) for c in counts) else None
 
 
-def _batches(builder, tfds_split, shape, rows, options, count) -> Iterator[np.ndarray]:
+def _batches(
+    builder: Any,
+    tfds_split: str,
+    shape: tuple[int, int, int],
+    rows: _Rows,
+    options: LoadOptions,
+    count: int | None,
+) -> Iterator[np.ndarray]:
     """Resized images in the stored order; everything else goes to `rows`."""
     tfds = tfds_access.load_tfds()
     from tfgraphreg.compat import tf
@@ -219,7 +244,7 @@ class _Rows:
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         self._restored = arrays
 
-    def split(self, images) -> Split:
+    def split(self, images: Any) -> Split:
         arrays = self.arrays()
         extras = {k[6:]: v for k, v in arrays.items() if k.startswith("extra_")}
         return Split(images, arrays["labels"], arrays["ids"], extras)

@@ -6,6 +6,8 @@ not difficult, and leaves an image out of that class's evaluation if all of them
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tfgraphreg.data.tfds_features import MultiHotReader, multi_hot
@@ -58,7 +60,7 @@ class VocReader(MultiHotReader):
         }
 
 
-def voc_labels(features) -> VocReader:
+def voc_labels(features: Any) -> VocReader:
     """The reader for the features of tensorflow-datasets' `voc`."""
     names = features["labels_no_difficult"].feature
     return VocReader(

@@ -159,17 +159,19 @@ def _rows(
     progress: Progress | None,
     workers: int | None,
 ) -> np.ndarray:
-    workers = workers or os.cpu_count() or 1
+    workers, compute = workers or os.cpu_count() or 1, feature.compute
+    assert compute is not None, "`extract` sees to it: this feature is computed"
     if feature.heavy and workers > 1 and len(images) >= _SHARED_FROM:
         import joblib
 
-        jobs = (joblib.delayed(feature.compute)(part, state) for part in _small_blocks(images))
+        jobs = (joblib.delayed(compute)(part, state) for part in _small_blocks(images))
         results = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs")(
             jobs
         )
     else:
-        results = (feature.compute(part, state) for part in blocks(images))
-    rows, done = None, 0
+        results = (compute(part, state) for part in blocks(images))
+    rows: np.ndarray | None = None
+    done = 0
     for result in results:
         if rows is None:
             rows = np.empty((len(images), result.shape[1]), np.float32)
@@ -177,6 +179,7 @@ def _rows(
         done += len(result)
         if progress:
             progress(f"features {feature.name}", done, len(images))
+    assert rows is not None, "there is an image"
     return rows
 
 

@@ -22,7 +22,7 @@ _CURE = "Write vectors [N, D] and ids [N], for example np.savez(FILE, vectors=..
 
 
 def read_vectors(
-    path: os.PathLike[str] | str, ids: Sequence[str], *, others: Collection[str] = ()
+    path: os.PathLike[str] | str, ids: Sequence[str] | np.ndarray, *, others: Collection[str] = ()
 ) -> np.ndarray:
     """The vectors of the images called `ids`.
 
@@ -150,7 +150,7 @@ def _rows_in_order(
     path: pathlib.Path,
     count: int,
     names: np.ndarray | None,
-    ids: Sequence[str],
+    ids: Sequence[str] | np.ndarray,
     others: Collection[str],
 ) -> np.ndarray | None:
     """`[N]` the row of each id, or None where the rows are in that order already."""

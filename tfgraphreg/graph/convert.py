@@ -6,7 +6,7 @@ Shapes: N nodes, E directed edges.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import networkx
     from scipy import sparse
 
+
+Ids: TypeAlias = "Sequence[str] | np.ndarray"
+"""`[N]` strings, each once."""
 
 _MOST_GUESSED = 10_000_000  # nodes, unless edges speak for more
 
@@ -133,7 +136,7 @@ def from_matrix(matrix: sparse.spmatrix | sparse.sparray | np.ndarray) -> Edges:
 
 def from_columns(
     table: Any,
-    ids: Sequence[str] | None,
+    ids: Ids | None,
     num_nodes: int | None,
     names: tuple[str, str, str | None],
 ) -> Edges:
@@ -178,7 +181,7 @@ def from_networkx_graph(
     return Edges(sources, targets, values, len(number))
 
 
-def numbers_of(ids: Sequence[Any]) -> dict[Any, int]:
+def numbers_of(ids: Sequence[Any] | np.ndarray) -> dict[Any, int]:
     """The node number of each id.
 
     Raises:
@@ -194,7 +197,7 @@ def numbers_of(ids: Sequence[Any]) -> dict[Any, int]:
     return number
 
 
-def names_of(ids: Sequence[str] | None, num_nodes: int) -> np.ndarray:
+def names_of(ids: Ids | None, num_nodes: int) -> np.ndarray:
     """`[N]` what each node is called: its id, or its number where `ids` is None.
 
     Raises:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from tfgraphreg.errors import GraphError, did_you_mean, first_line
-from tfgraphreg.graph.convert import numbers_of
+from tfgraphreg.graph.convert import Ids, numbers_of
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint
 
@@ -18,7 +18,7 @@ _ARRAYS = ("indptr", "indices", "weights", "ids", "about")
 
 
 def write_npz(
-    graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str] | str, *, key: str = ""
+    graph: SimilarityGraph, ids: Ids, path: os.PathLike[str] | str, *, key: str = ""
 ) -> None:
     """Writes the arrays of `graph`, its ids, its `about` and a digest of all of them.
 
@@ -49,7 +49,7 @@ def write_npz(
 
 def read_npz(
     path: os.PathLike[str] | str,
-    ids: Sequence[str] | None = None,
+    ids: Ids | None = None,
     *,
     others: Collection[str] | None = None,
     key: str | None = None,
@@ -97,7 +97,7 @@ def read_npz(
 def _between(
     graph: SimilarityGraph,
     names: list[str],
-    ids: Sequence[str],
+    ids: Ids,
     others: Collection[str],
     path: os.PathLike[str] | str,
 ) -> SimilarityGraph:

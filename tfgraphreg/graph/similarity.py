@@ -189,7 +189,7 @@ class SimilarityGraph:
         cls,
         table: Any,
         *,
-        ids: Sequence[str] | None = None,
+        ids: convert.Ids | None = None,
         num_nodes: int | None = None,
         source: str = "source",
         target: str = "target",
@@ -287,7 +287,7 @@ class SimilarityGraph:
         """`[E, 2]` int64 rows of (source, target), and `[E]` float32 weights."""
         return np.stack([self.sources(), self.indices.astype(np.int64)], axis=1), self.weights
 
-    def to_table(self, ids: Sequence[str] | None = None) -> pyarrow.Table:
+    def to_table(self, ids: convert.Ids | None = None) -> pyarrow.Table:
         """A pyarrow table with the columns source, target and weight; `.to_pandas()` is on it.
 
         Args:
@@ -302,7 +302,7 @@ class SimilarityGraph:
         columns = {"source": names[self.sources()], "target": names[self.indices]}
         return pyarrow.table({**columns, "weight": self.weights})
 
-    def to_networkx(self, ids: Sequence[str] | None = None) -> networkx.DiGraph:
+    def to_networkx(self, ids: convert.Ids | None = None) -> networkx.DiGraph:
         """A directed networkx graph with the edge attribute weight.
 
         Args:
@@ -321,7 +321,7 @@ class SimilarityGraph:
         made.add_weighted_edges_from((i, j, w) for (i, j), w in zip(ends, weights.tolist()))
         return made
 
-    def top(self, k: int, ids: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def top(self, k: int, ids: convert.Ids | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `k` heaviest out-neighbors of every node, as `nsl.tools.pack_nbrs` chooses them.
 
         Args:

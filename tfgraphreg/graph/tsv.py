@@ -11,13 +11,13 @@ import math
 import os
 import pathlib
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, GraphError, did_you_mean
-from tfgraphreg.graph.convert import numbers_of
+from tfgraphreg.graph.convert import Ids, numbers_of
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress
 from tfgraphreg.storage import atomic_path
@@ -30,7 +30,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 def read_tsv(
     path: os.PathLike[str] | str,
-    ids: Sequence[str],
+    ids: Ids,
     *,
     others: Collection[str] = (),
     on_unknown: str = "error",
@@ -167,7 +167,7 @@ def _refuse(
     )
 
 
-def write_tsv(graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str] | str) -> None:
+def write_tsv(graph: SimilarityGraph, ids: Ids, path: os.PathLike[str] | str) -> None:
     """Writes every edge as a line, by node and then by decreasing weight.
 
     Weights have nine digits, which bring back the same float32. `nsl.tools.pack_nbrs` reads it.
@@ -189,7 +189,7 @@ def write_tsv(graph: SimilarityGraph, ids: Sequence[str], path: os.PathLike[str]
             out.writelines(map("%s\t%s\t%.9g\n".__mod__, columns))
 
 
-def _names(graph: SimilarityGraph, ids: Sequence[str]) -> list[str]:
+def _names(graph: SimilarityGraph, ids: Ids) -> list[str]:
     names = [str(name) for name in ids]
     if len(names) != graph.num_nodes:
         raise GraphError(

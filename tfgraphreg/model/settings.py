@@ -79,7 +79,7 @@ class BackboneSettings(Settings):
             refuse("backbone_learning_rate", "must be a finite number > 0", rate, "Try 0.1.")
         if not 0 < self.stage_decay <= 1:
             refuse("stage_decay", "must be in (0, 1]", self.stage_decay, "Try 0.7.")
-        if self.freeze not in ("none", "backbone") and not self.freeze.isdecimal():
+        if self.freeze not in ("none", "backbone") and not str(self.freeze).isdecimal():
             refuse("freeze", "must be none, backbone or a number of stages", self.freeze, "Try 2.")
 
 

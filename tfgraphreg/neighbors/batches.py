@@ -239,7 +239,15 @@ def _by_groups(examples: Examples) -> Callable[[np.ndarray, np.ndarray, int], np
     return lambda order, near, number: grouped_order(near, order, classes, seed=number)
 
 
-def _with_neighbors(examples: Examples, graph, max_neighbors, sample, seed, arrange, window) -> Any:
+def _with_neighbors(
+    examples: Examples,
+    graph: Any,
+    max_neighbors: int,
+    sample: str,
+    seed: int,
+    arrange: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+    window: Any,
+) -> Any:
     """The dataset of `(index [B], neighbors [B, K], weights [B, K])`.
 
     `arrange(order, near, number)` changes the order of an epoch, by its neighbors `[N, K]`.

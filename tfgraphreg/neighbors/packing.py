@@ -14,7 +14,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -178,7 +178,7 @@ def _check(split: Split, graph: Any, max_neighbors: int, packer: str) -> None:
     check_nodes(split, graph)
 
 
-def check_nodes(split: Split, graph: Any) -> None:
+def check_nodes(split: Sized, graph: Any) -> None:
     """Raises GraphError unless the nodes of `graph` can be the items of `split`."""
     if graph.num_nodes != len(split):
         raise GraphError(

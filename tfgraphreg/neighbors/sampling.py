@@ -15,7 +15,7 @@ SAMPLES = ("top", "uniform", "weight")
 
 
 def chooser(
-    graph: Any, k: int, sample: str, ids: Sequence[str] | None = None
+    graph: Any, k: int, sample: str, ids: Sequence[str] | np.ndarray | None = None
 ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
     """A function from a random number to `[N, K]` neighbors (-1 where missing) and weights.
 
@@ -47,7 +47,7 @@ def check_sample(sample: str) -> None:
 
 
 def top_neighbors(
-    graph: Any, k: int, ids: Sequence[str] | None = None
+    graph: Any, k: int, ids: Sequence[str] | np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `SimilarityGraph.top` gives, in time O(E) and, beside the result, memory O(N)."""
     rank = np.arange(graph.num_nodes)

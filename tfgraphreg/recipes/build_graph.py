@@ -7,6 +7,7 @@ import os
 import pathlib
 
 from tfgraphreg.config import TrainConfig
+from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.npz import write_npz
 from tfgraphreg.graph.report import write_report
 from tfgraphreg.graph.tsv import write_tsv
@@ -27,6 +28,8 @@ def build_graph(
     folder = pathlib.Path(folder)
     material = prepare(config, progress)
     graph, train = material.graph, material.dataset.train
+    if graph is None:
+        raise ConfigError("There is no graph without a graph term.", cure="Leave out `alpha=0`.")
     write_tsv(graph, train.ids, folder / "graph.tsv")
     write_npz(graph, train.ids, folder / "graph.npz")
     write_report(

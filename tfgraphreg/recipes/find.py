@@ -236,7 +236,7 @@ def _how(searcher: Searcher) -> str:
 
 def _words(label: np.ndarray, names: Sequence[str]) -> str:
     if np.ndim(label):
-        return ", ".join(names[c] for c in np.flatnonzero(label > 0))
+        return ", ".join(names[c] for c in np.flatnonzero(label > 0).tolist())
     return names[int(label)] if label >= 0 else ""
 
 
@@ -267,12 +267,13 @@ def _answer(
         return answers
     found = searcher.search(np.stack(embeddings), k=k)
     for row, place in enumerate(good):
-        nearest = zip(found.distances[row].tolist(), found.ids[row], found.labels[row])
-        nearest = [(distance, str(name), str(label)) for distance, name, label in nearest if name]
+        rows = zip(found.distances[row].tolist(), found.ids[row], found.labels[row])
+        nearest = [(distance, str(name), str(label)) for distance, name, label in rows if name]
         answers[place] = dataclasses.replace(answers[place], nearest=nearest)
-    if searcher.thumbnails is not None:
+    small = searcher.thumbnails
+    if small is not None:
         guesses = [answers[place].guess for place in good]
-        picture = _picture(searcher, images, guesses, found)
+        picture = _picture(small, images, guesses, found)
         try:
             logger.info(f"Picture: {save(picture, run.path / FOLDER / 'search')[0]}")
         except DataError as error:
@@ -282,7 +283,7 @@ def _answer(
 
 
 def _picture(
-    searcher: Searcher,
+    small: np.ndarray,
     images: Sequence[np.ndarray],
     guesses: Sequence[str],
     found: Any,
@@ -299,7 +300,7 @@ def _picture(
     return retrieval_grid(
         drawn,
         np.array([number[guess] for guess in guesses[: len(drawn)]]),
-        searcher.thumbnails[used],
+        small[used],
         np.array([number[by_position[position]] for position in used.tolist()], np.int64),
         places.reshape(near.shape),
         names,

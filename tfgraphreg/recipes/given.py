@@ -82,7 +82,8 @@ class Given:
                 )
         if self.graph is not None or self.vectors is not None:
             _need_term(config, "graph" if self.graph is not None else "vectors")
-        return dataclasses.replace(config, **{_NAMED_BY[k]: mark for k, mark in marks.items()})
+        values: dict[str, Any] = {_NAMED_BY[k]: mark for k, mark in marks.items()}
+        return dataclasses.replace(config, **values)
 
     def _marks(self) -> dict[str, str]:
         found = {}

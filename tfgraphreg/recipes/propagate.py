@@ -108,7 +108,7 @@ def propagate_labels(
     class_sizes: Sizes = None,
     out: os.PathLike[str] | str | None = None,
     progress: Progress = silent,
-    **settings: float,
+    **settings: Any,
 ) -> Labeling:
     """Labels the unlabeled training images of the config's dataset along its graph.
 
@@ -143,7 +143,7 @@ def propagate_labels(
         **settings,
     )
     labeling = Labeling(dataset, true_labels, found)
-    if out is not None:
+    if out is not None and separator is not None:
         write_text(out, _table(labeling, separator))
         logger.info(f"Written: {out}, a row for each training image")
     return labeling

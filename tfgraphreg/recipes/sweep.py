@@ -97,9 +97,9 @@ def grid(settings: dict[Any, Any], out: pathlib.Path) -> dict[str, TrainConfig]:
     idle = set(choices)
     for combination in itertools.product(*choices.values()):
         # Where a setting changes nothing, all its values give one run: alpha 0 has no neighbors.
-        values = configs.effective(dict(zip(choices, combination)))
-        idle -= values.keys()
-        config = configs.from_mapping(values)
+        chosen = configs.effective(dict(zip(choices, combination)))
+        idle -= chosen.keys()
+        config = configs.from_mapping(chosen)
         check_names(config)
         name = run_name(config)
         runs[name] = dataclasses.replace(

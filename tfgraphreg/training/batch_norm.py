@@ -65,7 +65,7 @@ class BatchNormAverages:
             return
         one_pass = self._pass(layers)
         momenta = [layer.momentum for layer in layers]
-        sums = [[0.0, 0.0, 0.0] for _ in layers]
+        sums: list[list[Any]] = [[0.0, 0.0, 0.0] for _ in layers]
         try:
             for layer in layers:
                 # So a pass leaves the statistics of its own batch.

@@ -7,6 +7,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 from tfgraphreg.compat import keras
 from tfgraphreg.errors import TrainingError
@@ -31,7 +32,7 @@ class StopOnNaN(keras.callbacks.Callback):
         """Looks at the loss of the whole epoch."""
         self._check(logs, f"the end of epoch {epoch + 1}")
 
-    def _check(self, logs, when: str) -> None:
+    def _check(self, logs: dict[str, Any] | None, when: str) -> None:
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
             raise TrainingError(

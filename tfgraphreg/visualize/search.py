@@ -127,7 +127,7 @@ class Searcher:
         """`[N]` labels in the order of `ids`, "" where there is none."""
         return np.array(self._labels, dtype=str)
 
-    def embeddings(self, positions: Sequence[int]) -> np.ndarray | None:
+    def embeddings(self, positions: Sequence[int] | np.ndarray) -> np.ndarray | None:
         """`[K, D]` float32 embeddings of the items at K places, up to rounding.
 
         None if they are not known: an index by cosine distance that was saved before it kept
@@ -146,7 +146,7 @@ class Searcher:
         *,
         embeddings: np.ndarray | None = None,
         images: np.ndarray | None = None,
-        labels: Sequence[str] | None = None,
+        labels: Sequence[str] | np.ndarray | None = None,
     ) -> None:
         """Adds items to the index as it is, without building it again.
 
