@@ -27,7 +27,7 @@ class Checkpoints:
 
     Args:
         folder: `checkpoints/` of the run folder; `last` and `best` are made in it.
-        model: The compiled `GraphRegularization`.
+        model: The compiled `RegularizedClassifier`.
     """
 
     def __init__(self, folder: pathlib.Path, model: keras.Model):
