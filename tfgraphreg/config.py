@@ -152,13 +152,13 @@ def _check_together(config: TrainConfig) -> None:
             config.labeled_batch,
             "Use less.",
         )
-    alone = config.labeled_batch is not None and config.labeled_batch == config.batch_size
-    if config.uses_graph and alone:
+    alone = config.labeled_batch == config.batch_size
+    if config.uses_graph and alone and config.labeled_batch:
         refuse(
             "labeled_batch",
             "must be smaller than `batch_size` where unlabeled images are trained on too",
             config.labeled_batch,
-            f"Use {max(config.batch_size // 8, 1)}.",
+            f"Use {max(config.labeled_batch // 8, 1)}.",
         )
     if config.labeled_batch and not config.uses_graph and not alone:
         refuse(

@@ -71,7 +71,7 @@ def pseudo_labels(
         class_sizes=class_sizes,
         progress=progress,
     )
-    given = labels >= 0 if labels.ndim == 1 else (labels >= 0).all(axis=1)
+    given = np.asarray(labels >= 0 if labels.ndim == 1 else (labels >= 0).all(axis=1))
     chosen, certainty = found.labels, found.certainty
     if second is not None:
         power = _SHARP if given.sum() >= _FEW * num_classes else _SHARPER

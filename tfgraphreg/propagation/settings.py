@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from tfgraphreg.settings import Effect, Settings, at_least, refuse, setting
 
@@ -45,7 +46,7 @@ class PropagationSettings(Settings):
         "says, and labels are propagated again; the learning rate then starts over. 0: never",
     )
 
-    EFFECTS = (
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
             ("class_sizes", "feature_classifier", "pseudo_label_weights", "rebuild_graph_every"),
             lambda all: all.propagate != OFF,

@@ -97,6 +97,7 @@ def _rebuilt(run: RunFolder) -> tuple[Any, tuple[str, ...]]:
     from tfgraphreg.export import Predictor
     from tfgraphreg.model.classifier import build_classifier
     from tfgraphreg.training.checkpoints import restore_best
+    from tfgraphreg.training.history import HISTORY, best_epoch, read_history
 
     served = Predictor(run.export_path)
     backbone = build_backbone(
@@ -109,5 +110,6 @@ def _rebuilt(run: RunFolder) -> tuple[Any, tuple[str, ...]]:
         embedding_dim=run.config.embedding_dim,
         num_classes=len(served.class_names),
     )
-    restore_best(run.path / "checkpoints", model)
+    best = best_epoch(read_history(run.path / HISTORY)) + 1
+    restore_best(run.path / "checkpoints", model, best)
     return model, served.class_names

@@ -28,7 +28,7 @@ class Checkpoints:
 
     Args:
         folder: `checkpoints/` of the run folder; `last` and `best` are made in it.
-        model: The compiled `GraphRegularization`.
+        model: The compiled `RegularizedClassifier`.
         average: The average of its weights, if it is evaluated in their place.
     """
 
@@ -141,22 +141,20 @@ def _numbers(folder: pathlib.Path) -> list[int]:
     return [int(found[1]) for found in map(_INDEX.fullmatch, names) if found]
 
 
-def restore_best(folder: pathlib.Path, base: keras.Model) -> None:
+def restore_best(folder: pathlib.Path, base: keras.Model, best: int) -> None:
     """Loads the weights of a run's best epoch into its classifier.
 
     Args:
         folder: `checkpoints/` of the run folder.
         base: A classifier of the same shape as the one that was trained.
+        best: The number of epochs after which it was the best, by history.csv.
 
     Raises:
         RunError: If there are no such weights, or they are damaged or do not fit.
     """
-    path = tf.train.latest_checkpoint(str(folder / "best"))
-    if path is None:
-        raise RunError(f"{folder} holds no weights of a best epoch.", cure="Train that run again.")
-    with _readable(path):
-        status = tf.train.Checkpoint(base=base).restore(path)
-        status.assert_existing_objects_matched()
+    with _readable(path := folder / "best" / f"ckpt-{best}"):
+        status = tf.train.Checkpoint(base=base).read(str(path))
+        status.assert_existing_objects_matched().expect_partial()
 
 
 @contextlib.contextmanager
