@@ -93,7 +93,7 @@ class RegularizedClassifier(GraphRegularization):
         self.objective = objective
         self.label_mixer = label_mixer
 
-    def compile(self, optimizer, *, jit_compile=None):
+    def compile(self, optimizer, *, jit_compile=None, run_eagerly=None):
         """Configures training; loss and accuracy are the classifier's own."""
         with self.distribute_strategy.scope():
             keras.Model.compile(
@@ -102,6 +102,7 @@ class RegularizedClassifier(GraphRegularization):
                 loss=ClassLoss(multilabel=self.multilabel),
                 metrics=[ClassAccuracy(multilabel=self.multilabel)],
                 jit_compile=jit_compile,
+                run_eagerly=run_eagerly,
             )
 
     def call(self, inputs, training=False, **kwargs):
