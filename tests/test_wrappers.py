@@ -94,7 +94,7 @@ def test_the_flow_of_nsls_tutorial_gives_nsls_numbers(graph, kind, tmp_path):
         (Subclassed, None),
         (Subclassed, lambda outputs: outputs["embedding"]),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_any_model_and_embedding(graph, make, embedding):
     base = make()
