@@ -47,9 +47,13 @@ def test_a_run_leaves_everything_that_a_table_needs():
     assert 0 < found["mean_average_precision"] <= 1
     assert len(found["epoch_seconds"]) == 2 and found["replicas"] == 1 and found["seed"] == 0
     assert found["train_seconds"] == pytest.approx(sum(found["epoch_seconds"]))
+    assert 1 < found["effective_rank"] <= 64 and 0.1 < found["mean_pairwise_distance"] < 2
     assert found["source"] and found["versions"]["tensorflow"] and found["parameters"] > 1000
     history = pathlib.Path("runs/r/history.csv").read_text().splitlines()
     assert len(history) == 3 and "graph_loss" in history[0]
+    for name in ("effective_rank", "mean_pairwise_distance"):
+        column = history[0].split(",").index(name)
+        assert all(float(line.split(",")[column]) > 0 for line in history[1:])
     assert list(pathlib.Path("runs/r/tensorboard").iterdir())
     assert pathlib.Path("saved_models/r/saved_model.pb").exists()
 

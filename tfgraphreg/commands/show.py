@@ -25,7 +25,12 @@ _TRAINED = (
     "mean_average_precision",
 )
 _EVALUATED = {
-    None: ("test_accuracy", "test_mean_average_precision"),
+    None: (
+        "test_accuracy",
+        "test_mean_average_precision",
+        "effective_rank",
+        "mean_pairwise_distance",
+    ),
     "classification": (
         "top_5_accuracy",
         "balanced_accuracy",

@@ -13,6 +13,7 @@ from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.errors import ConfigError, TFGraphRegError
 from tfgraphreg.evaluation.classification import classification_report
 from tfgraphreg.evaluation.retrieval import full_retrieval_report, retrieval_report
+from tfgraphreg.evaluation.spread import embedding_spread, has_collapsed
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.runs.folder import EVALUATION, RunFolder
@@ -29,7 +30,9 @@ _PROBE_ITEMS = 10_000
 def measure(
     model: Any, dataset: Dataset, true_labels: np.ndarray, distance: str, progress: Any
 ) -> dict[str, Any]:
-    """Classification of the test images, and their retrieval among the training images.
+    """Classification of the test images, their retrieval among the training images, their spread.
+
+    Warns if the embedding has collapsed.
 
     Args:
         model: A classifier (see `tfgraphreg.model.classifier`) or a `Predictor`.
@@ -47,7 +50,7 @@ def measure(
     )
     found = _classification(dataset, test["probabilities"])
     retrieved = _retrieved(retrieval_report, dataset, true_labels, train, test, distance, progress)
-    return {**found, **_summary(retrieved)}
+    return {**found, **_summary(retrieved), **_spread(dataset, test["embedding"])}
 
 
 def evaluate_run(
@@ -93,6 +96,7 @@ def evaluate_run(
         progress,
     )
     found.update(_summary(retrieved), retrieval=retrieved)
+    found.update(_spread(dataset, seen.test["embedding"]))
     if within:
         found["retrieval_within"] = _within(seen, within, distance, progress)
     graph = _graph(seen, progress)
@@ -155,6 +159,19 @@ def _retrieved(
 def _summary(retrieved: dict[str, Any]) -> dict[str, Any]:
     found = {name: retrieved[name] for name in _SHOWN}
     return {**found, "retrieval_distance": retrieved["distance"]}
+
+
+def _spread(dataset: Dataset, embedding: np.ndarray) -> dict[str, float]:
+    """How far the test images spread; warns if the embedding has collapsed."""
+    spread = embedding_spread(embedding)
+    if has_collapsed(spread, width=embedding.shape[1], num_classes=dataset.num_classes):
+        logger.warning(
+            "The embedding has collapsed: images of different classes lie almost in one place or "
+            f"on one line (effective rank {spread['effective_rank']:.2f} of {embedding.shape[1]}, "
+            f"mean pairwise distance {spread['mean_pairwise_distance']:.3f}); try a smaller "
+            "`alpha` or more labels."
+        )
+    return spread
 
 
 def _within(seen: RunOutputs, which: str, distance: str, progress: Any) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from tfgraphreg.compat import keras
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.errors import ModelError, TrainingError
+from tfgraphreg.evaluation.spread import embedding_spread, evenly_spaced
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.model.classifier import build_classifier, infer, parameters
+from tfgraphreg.model.classifier import EMBEDDING, build_classifier, infer, parameters
 from tfgraphreg.model.classifier_training import RegularizedClassifier
 from tfgraphreg.model.objectives import check_objective
 from tfgraphreg.neighbors.batches import as_examples, plain_batches
@@ -53,6 +54,9 @@ _FEW = 1 / 8
 
 # Matchings drawn to measure how often each edge is: the error of a chance of 0.1 is then 0.02.
 _MATCHINGS = 200
+
+# Training images by which the spread of the embedding is measured after an epoch.
+_SPREAD_IMAGES = 500
 
 # Of a network that was passed: Adam's own default.
 _LEARNING_RATE = 1e-3
@@ -403,14 +407,21 @@ def _validation(base: keras.Model, dataset: Dataset):
     return validate
 
 
-def _measured(
-    base: keras.Model, dataset: Dataset, rounds: LabelRounds | None
-) -> Callable[[], Row] | None:
+def _measured(base: keras.Model, dataset: Dataset, rounds: LabelRounds | None) -> Callable[[], Row]:
     """What each epoch's row holds besides losses."""
     validate = _validation(base, dataset)
-    if rounds is None:
-        return validate
-    return lambda: {**(validate() if validate else {}), **rounds.row()}
+    train = dataset.train
+    chosen = evenly_spaced(len(train), _SPREAD_IMAGES)
+
+    def measure() -> Row:
+        some = infer(base, train.images[chosen], multilabel=dataset.multilabel)
+        return {
+            **(validate() if validate else {}),
+            **embedding_spread(some[EMBEDDING]),
+            **(rounds.row() if rounds else {}),
+        }
+
+    return measure
 
 
 def _tensorboard(config: TrainConfig, run: RunFolder, dataset: Dataset, graph) -> TensorBoardLog:

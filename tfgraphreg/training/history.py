@@ -54,9 +54,13 @@ def _parse(text: str) -> list[Row]:
 
 
 def write_history(path: pathlib.Path, rows: list[Row]) -> None:
-    """Writes all rows at once, atomically. The columns are those of the first row."""
+    """Writes all rows at once, atomically.
+
+    Rows of a run that an older version began may lack columns, which are then NaN.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(out, fieldnames=columns, restval="nan", lineterminator="\n")
     writer.writeheader()
     for row in rows:
         # In full: a resumed run takes its numbers from here.

@@ -16,10 +16,18 @@ SCALARS = (
     "accuracy",
     "val_accuracy",
     "val_loss",
+    "effective_rank",
+    "mean_pairwise_distance",
     "learning_rate",
     "images_per_second",
 )
-_GROUPS = {"loss": "loss/total", "supervised_loss": "loss/supervised", "graph_loss": "loss/graph"}
+_GROUPS = {
+    "loss": "loss/total",
+    "supervised_loss": "loss/supervised",
+    "graph_loss": "loss/graph",
+    "effective_rank": "embedding/effective_rank",
+    "mean_pairwise_distance": "embedding/mean_pairwise_distance",
+}
 
 
 class TensorBoardLog:
