@@ -196,6 +196,7 @@ FLAGS = [
     {"data_dir": "mnist"},
     {"packer": "stream"},
     {"neighbors": "paired", "pairing": "weight", "pair_correction": True},
+    {"neighbors": "paired", "graph_loss": "contrast", "contrast_temperature": 0.2},
 ]
 
 
@@ -205,7 +206,7 @@ def words_of(settings):
 
 
 def test_the_list_of_flags_is_whole():
-    assert len({name for settings in FLAGS for name in settings}) == 47
+    assert len({name for settings in FLAGS for name in settings}) == 49
 
 
 @pytest.mark.parametrize("settings", FLAGS)

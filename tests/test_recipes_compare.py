@@ -76,6 +76,7 @@ def test_mean_spread_and_paired_interval_equal_scipy(runs):
         {"graph": "radius", "graph_radius": 2.0},
         {"neighbors": "gathered", "neighbor_sampling": "weight"},
         {"neighbors": "paired", "pairing": "weight", "pair_correction": True},
+        {"neighbors": "paired", "graph_loss": "contrast", "contrast_temperature": 0.2},
     ],
     ids=lambda settings: list(settings)[-1],
 )

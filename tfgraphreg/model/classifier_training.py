@@ -65,6 +65,7 @@ class RegularizedClassifier(GraphRegularization):
             be reported.
         augmenter: See `GraphRegularization`.
         label_mixer: KerasCV layer that mixes images and one-hot labels; for alpha = 0 only.
+        contrast: See `GraphRegularization`.
 
     Raises:
         ConfigError: If alpha, or the objective with these labels, cannot work.
@@ -82,13 +83,16 @@ class RegularizedClassifier(GraphRegularization):
         objective: str = "auto",
         augmenter: Any = None,
         label_mixer: Any = None,
+        contrast: float | None = None,
     ):
         check_objective(objective, multilabel=multilabel)
         if label_mixer is not None and alpha > 0:
             raise ConfigError(
                 "Mixed labels have no meaning beside a graph term.", received=f"alpha={alpha}"
             )
-        super().__init__(base_model, alpha, distance, regularize, mode, augmenter=augmenter)
+        super().__init__(
+            base_model, alpha, distance, regularize, mode, augmenter=augmenter, contrast=contrast
+        )
         self.multilabel = multilabel
         self.objective = objective
         self.label_mixer = label_mixer

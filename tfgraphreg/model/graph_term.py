@@ -1,11 +1,14 @@
-"""The graph term in plain TensorFlow: the mean over edges of `w_uv * d(h_u, h_v)`."""
+"""The graph term in plain TensorFlow: the mean over edges of `w_uv * d(h_u, h_v)`, or of
+`w_uv` times a contrast of v with the other targets of the batch.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tfgraphreg.compat import tf
-from tfgraphreg.distances import Distance
+from tfgraphreg.distances import DISTANCES, Distance
+from tfgraphreg.errors import DataError
 from tfgraphreg.neighbors.modes import Edges
 
 
@@ -28,6 +31,11 @@ class GraphTerm:
 
     def sums(self, edges: Edges) -> tuple[tf.Tensor, tf.Tensor]:
         """The sum of `w * d` over the edges, and the number of edges with w > 0."""
+        if edges.known is not None:
+            raise DataError(
+                "The batch carries known neighbors, which only a contrast leaves out.",
+                cure="Use mode=Paired(), or pass contrast=0.1 to GraphRegularization.",
+            )
         sources, targets = edges.sources, edges.targets
         if self.distance.distributions:
             sources, targets = tf.nn.softmax(sources), tf.nn.softmax(targets)
@@ -46,6 +54,43 @@ class GraphTerm:
         """Moves a distance that learns toward the `[B, D]` rows of all replicas."""
         if self.running is not None:
             self.running.update(_of_all_replicas(rows))
+
+
+class ContrastTerm(GraphTerm):
+    """InfoNCE over the edges of a batch (van den Oord et al., 1807.03748), with cosines.
+
+    Of an edge (u, v), v is told from the targets of the batch's other edges by
+    `-log softmax(cos(u, .) / temperature)` at v, and u from their sources likewise; the mean of
+    both stands where a distance stands in `GraphTerm`. What is u or v again, or a graph neighbor
+    of it in either direction, is not among those that it is told from. Edges of weight 0 only
+    offer their ends to the others.
+
+    Args:
+        temperature: Above 0.
+    """
+
+    def __init__(self, temperature: float):
+        super().__init__(DISTANCES.get("cosine"))
+        self.temperature = temperature
+
+    def sums(self, edges: Edges) -> tuple[tf.Tensor, tf.Tensor]:
+        """The sum of `w * loss` over the edges, and the number of edges with w > 0."""
+        if edges.known is None:
+            raise DataError(
+                "A contrast needs to know the graph neighbors among the rows of a batch.",
+                cure="Make batches with mode=Paired(known=True).",
+            )
+        sources = tf.math.l2_normalize(tf.cast(edges.sources, tf.float32), -1)
+        targets = tf.math.l2_normalize(tf.cast(edges.targets, tf.float32), -1)
+        logits = tf.matmul(sources, targets, transpose_b=True) / self.temperature
+        own = tf.linalg.diag_part(logits)
+        # The partner itself is a known neighbor, and stays.
+        partners = tf.eye(tf.shape(own)[0], dtype=tf.bool)
+        out = tf.logical_and(edges.known, tf.logical_not(partners))
+        logits = tf.where(out, logits.dtype.min, logits)
+        losses = (tf.reduce_logsumexp(logits, 1) + tf.reduce_logsumexp(logits, 0)) / 2 - own
+        weights = tf.cast(edges.weights, losses.dtype)
+        return tf.reduce_sum(weights * losses), tf.reduce_sum(tf.cast(weights > 0, losses.dtype))
 
 
 def global_sum(value: tf.Tensor) -> tf.Tensor:

@@ -59,6 +59,9 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         graph_reg_config: A `GraphRegConfig`, by NSL's name.
         augmenter: Layer that changes the inputs at random in training. Each row gets a draw of
             its own; what goes through the model once is changed once.
+        contrast: Temperature above 0 of a term that also pushes apart, see `ContrastTerm`; it
+            compares by cosine and needs batches of `Paired(known=True)`. None: the graph term is
+            the mean of weight times distance.
 
     Raises:
         ConfigError: If an argument cannot work with this model.
@@ -82,6 +85,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         *,
         graph_reg_config: Any = None,
         augmenter: Any = None,
+        contrast: float | None = None,
     ):
         if not isinstance(base_model, keras.Model):
             raise ConfigError(
@@ -96,7 +100,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         if self_config is None:
             self_config = nsl.configs.make_graph_reg_config(multiplier=alpha)
         else:
-            _check_nsl(self_config, distance, embedding, mode, augmenter)
+            _check_nsl(self_config, distance, embedding, mode, augmenter, contrast)
         super().__init__(base_model, self_config)
         self._autocast = False  # The weights of edges stay float32 under any precision policy.
         self._refusals = Refusals()
@@ -109,6 +113,7 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             distance=distance,
             mode=mode,
             augmenter=augmenter,
+            contrast=contrast,
         )
         self._adopt()
         # Held in a function, or Keras would count them among the model's weights.
@@ -280,9 +285,9 @@ def _is_keras_3(model: Any) -> bool:
     return version.startswith("3") and isinstance(model, loaded.Model)
 
 
-def _check_nsl(config: Any, distance: Any, embedding: Any, mode: Any, augmenter: Any) -> None:
+def _check_nsl(config: Any, distance: Any, *others: Any) -> None:
     """Refuses what NSL's computation would not use, and a graph term without neighbors."""
-    if (distance, embedding, mode, augmenter) != ("cosine", None, None, None):
+    if distance != "cosine" or any(other is not None for other in others):
         raise ConfigError(
             "With a GraphRegConfig the computation is NSL's, which takes no further arguments.",
             cure="Pass alpha, distance, embedding and mode instead of the GraphRegConfig.",

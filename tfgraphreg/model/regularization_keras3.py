@@ -34,6 +34,7 @@ class GraphRegularization3(keras.Model):
         mode: NeighborMode | None = None,
         *,
         augmenter: Any = None,
+        contrast: float | None = None,
     ):
         if keras.backend.backend() != "tensorflow":
             raise ConfigError(
@@ -59,6 +60,7 @@ class GraphRegularization3(keras.Model):
             distance=distance,
             mode=mode,
             augmenter=augmenter,
+            contrast=contrast,
         )
         self._supervised, self._graph = (keras.metrics.Mean(name=name) for name in _PARTS)
         self.built = base_model.built

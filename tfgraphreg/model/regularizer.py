@@ -10,9 +10,9 @@ from typing import Any
 from tfgraphreg.compat import tf
 from tfgraphreg.distances import find_distance
 from tfgraphreg.errors import ConfigError, TFGraphRegError
-from tfgraphreg.model.graph_term import GraphTerm
+from tfgraphreg.model.graph_term import ContrastTerm, GraphTerm
 from tfgraphreg.model.readout import Readout
-from tfgraphreg.neighbors.modes import NeighborMode, find_mode, own_inputs
+from tfgraphreg.neighbors.modes import NeighborMode, Paired, find_mode, own_inputs
 
 
 class Regularizer:
@@ -25,6 +25,7 @@ class Regularizer:
         mode: How batches carry neighbors; None: each batch's keys tell.
         augmenter: Called as `augmenter(inputs, training=True)` on what goes through the model in
             training, or None.
+        contrast: Temperature of a `ContrastTerm`, above 0; None: distances are compared.
 
     Raises:
         ConfigError: If an argument cannot be.
@@ -38,6 +39,7 @@ class Regularizer:
         distance: Any,
         mode: NeighborMode | None,
         augmenter: Callable[..., Any] | None,
+        contrast: float | None = None,
     ):
         number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
         if not (number and math.isfinite(alpha) and alpha >= 0):
@@ -53,7 +55,11 @@ class Regularizer:
         self.alpha = float(alpha)
         self.mode = mode
         self.augmenter = augmenter
+        self.contrast = contrast
         self.term = GraphTerm(find_distance(distance))
+        if contrast is not None:
+            _check_contrast(contrast, self.alpha, self.term.distance.name, mode)
+            self.term = ContrastTerm(float(contrast))
         self.memory: Any = None
         if self.alpha > 0 and readout.width is not None:
             self._start(mode, readout.width)
@@ -117,6 +123,27 @@ class Regularizer:
             if remembers:
                 self.memory = mode.make_memory(width)
             self.term.start(width)
+
+
+def _check_contrast(contrast: Any, alpha: float, distance: str, mode: NeighborMode | None) -> None:
+    number = isinstance(contrast, (int, float)) and not isinstance(contrast, bool)
+    if not (number and math.isfinite(contrast) and contrast > 0):
+        raise ConfigError(
+            "`contrast` must be a temperature, a finite number above 0, or None.",
+            received=f"contrast={contrast!r}",
+            cure="Try 0.1.",
+        )
+    if alpha == 0 or distance != "cosine":
+        raise ConfigError(
+            "`contrast` compares by cosine, and only where `alpha` is above 0.",
+            received=f"alpha={alpha:g}, distance={distance}",
+        )
+    if mode is not None and not (isinstance(mode, Paired) and mode.known):
+        raise ConfigError(
+            "`contrast` needs pairs whose batches name the known neighbors.",
+            received=f"mode={mode!r}",
+            cure="Use mode=Paired(known=True).",
+        )
 
 
 def _may_create() -> bool:

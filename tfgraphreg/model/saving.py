@@ -24,6 +24,7 @@ def wrapper_config(regularizer: Regularizer, keras: Any) -> dict[str, Any]:
         "embedding": _saved(regularizer.readout.embedding, keras),
         "mode": None if mode is None else modes.to_config(mode),
         "augmenter": _saved(regularizer.augmenter, keras),
+        "contrast": regularizer.contrast,
     }
 
 

@@ -11,6 +11,7 @@ from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setti
 # A backbone that the size of the training set decides.
 AUTO_BACKBONE = "auto"
 REGULARIZED = ("embedding", "logits")
+GRAPH_LOSSES = ("pull", "contrast")
 OBJECTIVES = (
     "auto",
     "softmax",
@@ -85,7 +86,7 @@ class BackboneSettings(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GraphTermSettings(Settings):
-    """What pulls an image towards its neighbors, and how strongly."""
+    """What the graph asks of an image and its neighbors, and how strongly."""
 
     alpha: float = setting(0.1, "weight of the graph term; 0 is plain training")
     distance: str = setting(
@@ -95,16 +96,42 @@ class GraphTermSettings(Settings):
     )
     regularize: str = setting("embedding", "what the graph term compares", choices=REGULARIZED)
 
+    graph_loss: str = setting(
+        "pull",
+        "pull neighbors together, or contrast them with the rest of the batch, known neighbors "
+        "left out",
+        choices=GRAPH_LOSSES,
+    )
+    contrast_temperature: float = setting(0.1, "with contrast: divides the cosines, above 0")
+
     # The distance is also that of the retrieval metrics.
     EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(("regularize",), lambda all: all.alpha > 0, "`alpha` above 0"),
+        Effect(
+            ("graph_loss",),
+            lambda all: all.alpha > 0 and all.neighbors == "paired" and all.distance == "cosine",
+            "`alpha` above 0, `neighbors=paired` and `distance=cosine`",
+        ),
+        Effect(
+            ("contrast_temperature",),
+            lambda all: all.graph_loss == "contrast",
+            "`graph_loss=contrast`",
+        ),
     )
 
+    @property
+    def contrast(self) -> float | None:
+        """The temperature of the contrast; None if neighbors are pulled."""
+        return self.contrast_temperature if self.graph_loss == "contrast" else None
+
     def check(self) -> None:
-        """Checks the weight.
+        """Checks the weight and the temperature.
 
         Raises:
-            ConfigError: If it is negative or no number.
+            ConfigError: If one is out of range or no number.
         """
+        heat = self.contrast_temperature
+        if not (math.isfinite(heat) and heat > 0):
+            refuse("contrast_temperature", "must be a finite number > 0", heat, "Try 0.1.")
         if not math.isfinite(self.alpha) or self.alpha < 0:
             refuse("alpha", "must be a finite number >= 0", self.alpha, "Use 0 for plain training.")

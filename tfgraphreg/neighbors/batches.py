@@ -166,6 +166,7 @@ def paired_batches(
     correction: np.ndarray | None = None,
     replicas: int = 1,
     labeled_batch: int = 0,
+    known: bool = False,
 ) -> Any:
     """Batches in which neighbors sit side by side: feature `pair_weight`.
 
@@ -192,9 +193,12 @@ def paired_batches(
         replicas: R, the number of replicas that share a batch.
         labeled_batch: Rows at the head of every batch that are drawn from the labeled examples,
             a multiple of 2 R; they have weight 0.
+        known: Whether there is also `known_neighbors` bool `[B, B]`: whether rows i and j are one
+            example, or joined by an edge in either direction.
 
     Raises:
-        ConfigError: If `batch_size` is no multiple of 2 R or a number is out of range.
+        ConfigError: If `batch_size` is no multiple of 2 R, a number is out of range, or `known` is
+            asked for with several replicas.
         GraphError: If the graph is not one of N nodes.
     """
     from tfgraphreg.neighbors import matching  # Numba takes a while to import.
@@ -212,6 +216,12 @@ def paired_batches(
             "`labeled_batch` must be an even number for each replica, to leave pairs side by side.",
             received=f"labeled_batch={labeled_batch}, replicas={replicas}",
             cure=f"Use {max(labeled_batch // whole, 1) * whole}.",
+        )
+    if known and replicas > 1:
+        raise ConfigError(
+            "Known neighbors are marked, for a contrast, on one replica only.",
+            received=f"replicas={replicas}",
+            cure="Use the graph term that pulls, or the strategy none.",
         )
     examples = as_examples(data)
     check_nodes(examples, graph)
@@ -245,11 +255,35 @@ def paired_batches(
         epochs=epochs,
     )
     inputs = _inputs(examples)
+    marks = _known_lookup(graph) if known else None
 
     def features(index, weight):
-        return {**inputs(index), "pair_weight": weight}
+        named = {**inputs(index), "pair_weight": weight}
+        return {**named, "known_neighbors": marks(index)} if marks else named
 
     return _finish(rows, examples, features)
+
+
+def _known_lookup(graph: Any) -> Callable[[Any], Any]:
+    """A function from indices `[B]` to `[B, B]` bool, see `paired_batches`."""
+    from scipy import sparse
+
+    from tfgraphreg.compat import tf
+
+    n = graph.num_nodes
+    ones = np.ones(len(graph.indices), bool)
+    edges = sparse.csr_matrix((ones, graph.indices, graph.indptr), shape=(n, n))
+    joined = (edges + edges.T + sparse.identity(n, bool, format="csr")).tocsr()
+
+    def read(index: np.ndarray) -> np.ndarray:
+        # Rows that are drawn twice are found twice.
+        return joined[index][:, index].toarray()
+
+    def lookup(index):
+        rows = index.shape[0]
+        return tf.ensure_shape(tf.numpy_function(read, [index], tf.bool), [rows, rows])
+
+    return lookup
 
 
 def _as_it_is(order: np.ndarray, near: np.ndarray, number: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from tfgraphreg.neighbors.bank import EmbeddingBank
 
 INDEX = "index"
 PAIR_WEIGHT = "pair_weight"
+KNOWN = "known_neighbors"
 NEIGHBOR_INDEX = "neighbor_index"
 NEIGHBOR_WEIGHT = "neighbor_weight"
 _PREFIX = "NL_"
@@ -35,11 +36,16 @@ Features = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Edges:
-    """E edges of a batch: `sources` and `targets` `[E, D]`, `weights` `[E]`."""
+    """E edges of a batch: `sources` and `targets` `[E, D]`, `weights` `[E]`.
+
+    `known` `[E, E]` bool, if the batch tells: whether target j is source i again, or a graph
+    neighbor of it in either direction.
+    """
 
     sources: Any
     targets: Any
     weights: Any
+    known: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,34 +255,45 @@ class Gathered(_Beside):
 class Paired(NeighborMode):
     """Neighbors side by side in one batch: no further rows, one edge for each two rows.
 
-    Keys: `pair_weight` `[B]`, the weight of the edge between rows 2i and 2i + 1, in both rows.
+    Keys: `pair_weight` `[B]`, the weight of the edge between rows 2i and 2i + 1, in both rows;
+    with `known` also `known_neighbors` `[B, B]` bool: whether two rows are one example, or joined
+    by an edge of the graph in either direction.
 
     Args:
         by_weight: Whether an example prefers its heavier edges, in proportion to weight.
         correction: `[E]` factors on the weights of the graph's edges, or None.
+        known: Whether batches name all graph neighbors among their rows, which a contrast needs.
+            On one replica only.
     """
 
     by_weight: bool = False
     correction: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    known: bool = False
 
     def owns(self, key: str) -> bool:
         """See `NeighborMode`."""
-        return key == PAIR_WEIGHT
+        return key in (PAIR_WEIGHT, KNOWN)
 
     def needs(self, inputs: Iterable[str]) -> list[str]:
         """See `NeighborMode`."""
-        return [PAIR_WEIGHT]
+        return [PAIR_WEIGHT, KNOWN] if self.known else [PAIR_WEIGHT]
 
     def edges(self, compared: Any, features: Features, memory: Any) -> Edges:
         """See `NeighborMode`."""
         weights = tf.reshape(features[PAIR_WEIGHT], [-1])
         pairs = tf.shape(weights)[0] // 2 * 2
-        return Edges(compared[0:pairs:2], compared[1:pairs:2], weights[0:pairs:2])
+        known = features[KNOWN][0:pairs:2, 1:pairs:2] if self.known else None
+        return Edges(compared[0:pairs:2], compared[1:pairs:2], weights[0:pairs:2], known)
 
     def batches(self, data: Any, graph: Any, **window: Any) -> Any:
         """See `NeighborMode`."""
         return batching.paired_batches(
-            data, graph, by_weight=self.by_weight, correction=self.correction, **window
+            data,
+            graph,
+            by_weight=self.by_weight,
+            correction=self.correction,
+            known=self.known,
+            **window,
         )
 
 
@@ -374,7 +391,7 @@ def find_mode(features: Any) -> NeighborMode:
     if _count(keys):
         found.append(Packed(_count(keys)))
     if PAIR_WEIGHT in keys:
-        found.append(Paired())
+        found.append(Paired(known=KNOWN in keys))
     if NEIGHBOR_INDEX in keys:
         found.append(Bank(int(features[NEIGHBOR_INDEX].shape[-1])))
     if len(found) == 1:

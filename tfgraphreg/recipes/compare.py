@@ -39,7 +39,13 @@ _MORE = tuple(
 ALWAYS_SHOWN = ("dataset", "backbone", "distance", "alpha", "neighbors")
 _CONFIDENCE = 0.95
 # What alpha=0 leaves without any effect on training. `distance` still decides the retrieval.
-_GRAPH_ONLY = {*names_of(GraphSettings), *names_of(NeighborSettings), "regularize"}
+_GRAPH_ONLY = {
+    *names_of(GraphSettings),
+    *names_of(NeighborSettings),
+    "regularize",
+    "graph_loss",
+    "contrast_temperature",
+}
 _FREE_OF_DISTANCE = ("test_accuracy", "test_mean_average_precision")
 
 

@@ -234,6 +234,7 @@ def build_model(
         mode=neighbor_mode(config, size=len(dataset.train)) if config.regularized else None,
         multilabel=dataset.multilabel,
         objective=config.objective,
+        contrast=config.contrast,
         augmenter=build_augmenter(config.augment, seed=config.seed),
         label_mixer=build_label_mixer(config.augment, seed=config.seed),
     )
@@ -248,7 +249,9 @@ def neighbor_mode(
         "packed": lambda: Packed(k),
         "gathered": lambda: Gathered(k, sample),
         "bank": lambda: Bank(k, size, sample),
-        "paired": lambda: Paired(config.pairing == "weight", correction),
+        "paired": lambda: Paired(
+            config.pairing == "weight", correction, known=config.graph_loss == "contrast"
+        ),
     }
     return modes[config.neighbors]()
 
