@@ -205,11 +205,11 @@ def test_huge_gradients_of_dead_features_do_no_harm():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"stage_decay": 0.0}, r"`--stage-decay` must be in \(0, 1\]"),
-        ({"stage_decay": 1.5}, r"`--stage-decay` must be in \(0, 1\]"),
+        ({"stage_decay": 0.0}, r"`stage_decay` must be in \(0, 1\]"),
+        ({"stage_decay": 1.5}, r"`stage_decay` must be in \(0, 1\]"),
         ({"backbone_learning_rate": 0.0}, "must be a finite number > 0"),
-        ({"warmup_epochs": 5, "epochs": 5}, "must be smaller than epochs"),
-        ({"warmup_epochs": 1, "freeze": "backbone"}, "`--freeze backbone` to the end"),
+        ({"warmup_epochs": 5, "epochs": 5}, "must be smaller than `epochs`"),
+        ({"warmup_epochs": 1, "freeze": "backbone"}, "not with `freeze=backbone`"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, text):

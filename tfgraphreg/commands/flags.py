@@ -98,9 +98,10 @@ def _split(text: str) -> list[str]:
     return text.split("=", 1) if text.startswith(f"{RECIPE}=") else [text]
 
 
-def to_config(args: Any) -> TrainConfig:
-    """The config of parsed flags."""
-    return TrainConfig(**{k: v for k, v in vars(args).items() if k in _names()})
+def to_config(args: Any, names: Sequence[str] | None = None) -> TrainConfig:
+    """The config of parsed flags: of all settings, or of those named as in `add_config`."""
+    names = _names() if names is None else names
+    return TrainConfig(**{k: v for k, v in vars(args).items() if k in names})
 
 
 def flags_of(parser: ArgumentParser) -> dict[str, str]:

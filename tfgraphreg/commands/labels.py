@@ -72,7 +72,7 @@ def propagate(args: Any, progress: Progress) -> int:
     if not kinds(args) and args.graph_weights == _WEIGHTS:
         # This command's own default; a file of edges has its weights.
         args.graph_weights = GraphSettings.graph_weights
-    config = to_config(args)
+    config = to_config(args, GRAPH_FIELDS)
     sizes, settings = _sizes(args.class_sizes), _settings(args.method_settings)
     from tfgraphreg.propagation import METHODS
     from tfgraphreg.recipes.propagate import propagate_labels
