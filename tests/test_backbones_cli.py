@@ -62,7 +62,7 @@ def test_timm_weights_are_trained_from_and_exported(capsys):
         (["--backbone", "dla34", "--weights", "timm:weights.pth"], "safetensors files only"),
         (["--backbone", "dla34", "--weights", "timm:bad.safetensors"], "cannot be read as"),
         (["--backbone", "vit", "--image-size", "40"], "Use image_size=48"),
-        (["--backbone", "cnn", "--freeze", "9"], "`freeze` must be none, backbone or a number"),
+        (["--backbone", "cnn", "--freeze", "9"], "`--freeze` must be none, backbone or a number"),
         (["--augment", "mixup", "--alpha", "0.1"], "an edge between mixtures has no meaning"),
         (["--augment", "cutmix"], "an edge between mixtures has no meaning"),
     ],

@@ -119,8 +119,9 @@ class Checkpoints:
 
 def _save(checkpoint: tf.train.Checkpoint, folder: pathlib.Path, number: int) -> None:
     name = f"ckpt-{number}"
-    checkpoint.write(str(folder / name))
-    tf.compat.v1.train.update_checkpoint_state(str(folder), name, [name])
+    path = str(folder / name)
+    checkpoint.write(path)
+    tf.compat.v1.train.update_checkpoint_state(str(folder), path, [path])
 
 
 def _keep_only(folder: pathlib.Path, number: int) -> None:
