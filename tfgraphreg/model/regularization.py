@@ -13,8 +13,7 @@ from tfgraphreg.compat import keras, nsl, tf
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.model.graph_term import global_sum
-from tfgraphreg.model.readout import Readout
-from tfgraphreg.model.regularizer import Refusals, Regularizer
+from tfgraphreg.model.regularizer import Wrapper
 from tfgraphreg.model.saving import wrapper_arguments, wrapper_config
 from tfgraphreg.neighbors import modes
 from tfgraphreg.neighbors.modes import NeighborMode, own_inputs
@@ -22,7 +21,7 @@ from tfgraphreg.neighbors.modes import NeighborMode, own_inputs
 _TRACKED = ("supervised_loss", "graph_loss")
 
 
-class GraphRegularization(nsl.keras.GraphRegularization):
+class GraphRegularization(Wrapper, nsl.keras.GraphRegularization):
     """Trains a Keras model with `its loss + alpha * mean over edges of w_uv * d(h_u, h_v)`.
 
     The edges are those of the batch: see `with_neighbors`. The mean is over edges of weight above
@@ -67,6 +66,8 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         ConfigError: If an argument cannot work with this model.
     """
 
+    _library = keras
+
     def __new__(cls, base_model: Any = None, *args: Any, **kwargs: Any):
         """A wrapper of the Keras that the model belongs to."""
         if _is_keras_3(base_model):
@@ -103,12 +104,10 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             _check_nsl(self_config, distance, embedding, mode, augmenter, contrast)
         super().__init__(base_model, self_config)
         self._autocast = False  # The weights of edges stay float32 under any precision policy.
-        self._refusals = Refusals()
         self.as_nsl = graph_reg_config is not None
-        self.embedding = embedding
-        self.augmenter = augmenter
-        self._regularizer = Regularizer(
-            Readout(base_model, embedding, keras),
+        self._regularized(
+            base_model,
+            embedding,
             alpha=alpha,
             distance=distance,
             mode=mode,
@@ -120,21 +119,6 @@ class GraphRegularization(nsl.keras.GraphRegularization):
         parts = [] if self.as_nsl else [keras.metrics.Mean(name=name) for name in _TRACKED]
         self._parts = lambda: parts
         self.built = base_model.built
-
-    @property
-    def alpha(self) -> float:
-        """The weight of the graph term."""
-        return self._regularizer.alpha
-
-    @property
-    def distance(self) -> Distance:
-        """The distance between embeddings."""
-        return self._regularizer.term.distance
-
-    @property
-    def mode(self) -> NeighborMode | None:
-        """How batches carry neighbors, if it was given."""
-        return self._regularizer.mode
 
     @property
     def bank(self) -> Any:
@@ -222,26 +206,6 @@ class GraphRegularization(nsl.keras.GraphRegularization):
             metric.update_state(value, sample_weight=weight)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
-    def fit(self, *args, **kwargs):
-        """Trains on batches of `with_neighbors`; see `keras.Model.fit`."""
-        with self._refusals.shown():
-            return super().fit(*args, **kwargs)
-
-    def train_on_batch(self, *args, **kwargs):
-        """One step on one batch; see `keras.Model.train_on_batch`."""
-        with self._refusals.shown():
-            return super().train_on_batch(*args, **kwargs)
-
-    def evaluate(self, *args, **kwargs):
-        """Loss and metrics without the graph term; see `keras.Model.evaluate`."""
-        with self._refusals.shown():
-            return keras.Model.evaluate(self, *args, **kwargs)
-
-    def predict(self, *args, **kwargs):
-        """The base model's outputs; see `keras.Model.predict`."""
-        with self._refusals.shown():
-            return keras.Model.predict(self, *args, **kwargs)
-
     def test_step(self, data):
         """Loss and metrics of a batch in inference mode, without the graph term."""
         logs = super().test_step(data)
@@ -308,7 +272,7 @@ def _check_nsl_batch(inputs: Any, mode: NeighborMode) -> None:
             received=type(inputs).__name__,
             cure="Pack neighbors with pack_neighbors or nsl.tools.pack_nbrs.",
         )
-    missing = sorted(set(mode.needs(mode.inputs(inputs))) - set(inputs))
+    missing = mode.missing(inputs)
     if missing:
         raise DataError(
             "A batch lacks neighbors.",

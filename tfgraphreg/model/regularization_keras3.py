@@ -10,20 +10,21 @@ import keras
 from tfgraphreg.compat import tf
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError
-from tfgraphreg.model.readout import Readout
-from tfgraphreg.model.regularizer import Refusals, Regularizer
+from tfgraphreg.model.regularizer import Wrapper
 from tfgraphreg.model.saving import wrapper_arguments, wrapper_config
 from tfgraphreg.neighbors.modes import NeighborMode
 
 _PARTS = ("supervised_loss", "graph_loss")
 
 
-class GraphRegularization3(keras.Model):
+class GraphRegularization3(Wrapper, keras.Model):
     """Trains a Keras 3 model with `its loss + alpha * mean over edges of w_uv * d(h_u, h_v)`.
 
     What `tfgraphreg.GraphRegularization` gives for a model of Keras 3; see there for the loss, the
     arguments and what Keras' methods do. On one replica only.
     """
+
+    _library = keras
 
     def __init__(
         self,
@@ -51,11 +52,9 @@ class GraphRegularization3(keras.Model):
         # The weights of edges stay float32 under any precision policy.
         super().__init__(name="graph_regularization", autocast=False)
         self.base_model = base_model
-        self.embedding = embedding
-        self.augmenter = augmenter
-        self._refusals = Refusals()
-        self._regularizer = Regularizer(
-            Readout(base_model, embedding, keras),
+        self._regularized(
+            base_model,
+            embedding,
             alpha=alpha,
             distance=distance,
             mode=mode,
@@ -64,21 +63,6 @@ class GraphRegularization3(keras.Model):
         )
         self._supervised, self._graph = (keras.metrics.Mean(name=name) for name in _PARTS)
         self.built = base_model.built
-
-    @property
-    def alpha(self) -> float:
-        """The weight of the graph term."""
-        return self._regularizer.alpha
-
-    @property
-    def distance(self) -> Distance:
-        """The distance between embeddings."""
-        return self._regularizer.term.distance
-
-    @property
-    def mode(self) -> NeighborMode | None:
-        """How batches carry neighbors, if it was given."""
-        return self._regularizer.mode
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         """Configures training as `keras.Model.compile` does, and the base model alike."""
@@ -111,26 +95,6 @@ class GraphRegularization3(keras.Model):
         """Loss and metrics of a batch in inference mode, without the graph term."""
         logs = super().test_step(data)
         return {name: value for name, value in logs.items() if name not in _PARTS}
-
-    def fit(self, *args, **kwargs):
-        """Trains on batches of `with_neighbors`; see `keras.Model.fit`."""
-        with self._refusals.shown():
-            return super().fit(*args, **kwargs)
-
-    def train_on_batch(self, *args, **kwargs):
-        """One step on one batch; see `keras.Model.train_on_batch`."""
-        with self._refusals.shown():
-            return super().train_on_batch(*args, **kwargs)
-
-    def evaluate(self, *args, **kwargs):
-        """Loss and metrics without the graph term; see `keras.Model.evaluate`."""
-        with self._refusals.shown():
-            return super().evaluate(*args, **kwargs)
-
-    def predict(self, *args, **kwargs):
-        """The base model's outputs; see `keras.Model.predict`."""
-        with self._refusals.shown():
-            return super().predict(*args, **kwargs)
 
     def save(self, *args, **kwargs):
         """Saves the base model, which needs neither neighbors nor this package."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfgraphreg.compat import tf
-from tfgraphreg.distances import find_distance
+from tfgraphreg.distances import Distance, find_distance
 from tfgraphreg.errors import ConfigError, TFGraphRegError
 from tfgraphreg.model.graph_term import ContrastTerm, GraphTerm
 from tfgraphreg.model.readout import Readout
@@ -123,6 +123,57 @@ class Regularizer:
             if remembers:
                 self.memory = mode.make_memory(width)
             self.term.start(width)
+
+
+class Wrapper:
+    """What the wrapper of either Keras does alike, in front of its `Model` among the bases."""
+
+    _library: Any  # the Keras module
+
+    def _regularized(
+        self, base_model: Any, embedding: Any, *, augmenter: Any, **settings: Any
+    ) -> None:
+        """Keeps the arguments, and makes the `Regularizer` of them."""
+        self._refusals = Refusals()
+        self.embedding = embedding
+        self.augmenter = augmenter
+        readout = Readout(base_model, embedding, self._library)
+        self._regularizer = Regularizer(readout, augmenter=augmenter, **settings)
+
+    @property
+    def alpha(self) -> float:
+        """The weight of the graph term."""
+        return self._regularizer.alpha
+
+    @property
+    def distance(self) -> Distance:
+        """The distance between embeddings."""
+        return self._regularizer.term.distance
+
+    @property
+    def mode(self) -> NeighborMode | None:
+        """How batches carry neighbors, if it was given."""
+        return self._regularizer.mode
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains on batches of `with_neighbors`; see `keras.Model.fit`."""
+        with self._refusals.shown():
+            return self._library.Model.fit(self, *args, **kwargs)
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """One step on one batch; see `keras.Model.train_on_batch`."""
+        with self._refusals.shown():
+            return self._library.Model.train_on_batch(self, *args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Loss and metrics without the graph term; see `keras.Model.evaluate`."""
+        with self._refusals.shown():
+            return self._library.Model.evaluate(self, *args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """The base model's outputs; see `keras.Model.predict`."""
+        with self._refusals.shown():
+            return self._library.Model.predict(self, *args, **kwargs)
 
 
 def _check_contrast(contrast: Any, alpha: float, distance: str, mode: NeighborMode | None) -> None:

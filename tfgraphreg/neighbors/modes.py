@@ -103,6 +103,10 @@ class NeighborMode(abc.ABC):
         """The model's inputs among the features."""
         return {key: value for key, value in features.items() if not self.owns(key)}
 
+    def missing(self, features: Features) -> list[str]:
+        """The keys that the mode needs and the batch lacks."""
+        return sorted(set(self.needs(self.inputs(features))) - set(features))
+
     def check(self, features: Features) -> None:
         """Raises DataError unless the batch holds the keys that the mode needs, and no others."""
         if not isinstance(features, Mapping):
@@ -111,7 +115,7 @@ class NeighborMode(abc.ABC):
                 received=type(features).__name__,
                 cure="Make batches with tfgraphreg.with_neighbors, or use alpha=0.",
             )
-        missing = sorted(set(self.needs(self.inputs(features))) - set(features))
+        missing = self.missing(features)
         if missing:
             raise DataError(
                 f"A batch for {self!r} lacks keys.",
