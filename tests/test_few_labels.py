@@ -12,11 +12,12 @@ import tfgraphreg
 from tfgraphreg import cli
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.data.dataset import UNLABELED
-from tfgraphreg.errors import ConfigError, GraphError, TrainingError
+from tfgraphreg.errors import ConfigError, GraphError, RunError, TrainingError
 from tfgraphreg.neighbors.batches import as_examples, plain_batches
 from tfgraphreg.neighbors.modes import Bank, Gathered, Packed, Paired
 from tfgraphreg.neighbors.order import LabeledRows, epoch_order, steps_per_epoch
-from tfgraphreg.propagation import kernel_ridge, propagate, pseudo_labels
+from tfgraphreg.propagation import METHODS, kernel_ridge, propagate, pseudo_labels
+from tfgraphreg.propagation.settings import METHOD_NAMES
 from tfgraphreg.training.average import WeightAverage
 
 N, B, ROWS = 101, 16, 4
@@ -285,6 +286,36 @@ def test_a_run_that_was_cut_off_in_any_round_ends_as_if_it_never_was(whole, epoc
         tfgraphreg.train(settings("run"), progress=stop)
     again = tfgraphreg.train(settings("run", resume=True))
     assert comparable(again) == comparable(whole)
+
+
+@pytest.mark.parametrize("name", ["rounds/network_1.npy", "rounds.json"])
+def test_a_damaged_file_of_a_round_is_refused(name, workplace):
+    def stop(what, done, total):
+        if what == "epoch 4" and done:
+            raise TrainingError("stopped by the test")
+
+    with pytest.raises(TrainingError, match="stopped"):
+        tfgraphreg.train(settings("run"), progress=stop)
+    path = pathlib.Path("run", name)
+    content = bytearray(path.read_bytes())
+    # A digit, which is another one then: the file can still be read.
+    place = next(i for i in range(len(content) // 2, len(content)) if 48 <= content[i] < 57)
+    content[place] += 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=f"{name} is (missing or )?damaged"):
+        tfgraphreg.train(settings("run", resume=True))
+
+
+def test_edges_are_weighed_once_also_with_a_warmup(workplace, caplog):
+    words = {"neighbors": "paired", "pair_correction": True, "warmup_epochs": 1, "epochs": 2}
+    common = {"dataset": "digits", "backbone": "fcnn", "limit": 200, "batch_size": 64}
+    with caplog.at_level("INFO", logger="tfgraphreg"):
+        tfgraphreg.train(tfgraphreg.TrainConfig(**common, **words, run_dir="run"))
+    assert sum("matchings drawn" in line for line in caplog.messages) == 1
+
+
+def test_the_settings_name_every_method():
+    assert set(METHOD_NAMES) == set(METHODS)
 
 
 def test_labels_that_must_not_be_known_change_nothing(whole, workplace):

@@ -29,7 +29,8 @@ from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.propagation import kernel_ridge, propagate, pseudo_labels
-from tfgraphreg.recipes.features import graph_features
+from tfgraphreg.propagation.kernel import unit_length
+from tfgraphreg.recipes.features import FEATURE_SEED, graph_features
 from tfgraphreg.recipes.learn import labeled_batch_size
 from tfgraphreg.recipes.material import prepare
 from tfgraphreg.recipes.train import versions
@@ -110,8 +111,12 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING)
     dataset = "digits" if args.quick else "fashion_mnist"
     if not args.page:
+        done = {
+            (line["dataset"], line["row"], line["labels_per_class"], line["seed"])
+            for line in lines()
+        }
         for row, budget, seed in wanted(args):
-            if known(dataset, row, budget, seed) is None:
+            if (dataset, row, budget, seed) not in done:
                 measure(dataset, row, budget, seed)
     write_text(PAGE, page(lines()))
     print(f"Written: {PAGE}")
@@ -130,8 +135,7 @@ def wanted(args) -> list[tuple[str, int, int]]:
                 continue
             seeds = args.seeds or (3 if args.quick else SEEDS[budget])
             found += [(row, budget, seed) for seed in range(seeds)]
-    order = {row: row in TRAINED for row in [*GRAPH_ROWS, *TRAINED]}
-    return sorted(found, key=lambda run: (order[run[0]], run[2], run[1]))
+    return sorted(found, key=lambda run: (run[0] in TRAINED, run[2], run[1]))
 
 
 def lines() -> list[dict]:
@@ -139,13 +143,6 @@ def lines() -> list[dict]:
     if not LINES.exists():
         return []
     return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
-
-
-def known(dataset: str, row: str, budget: int, seed: int) -> dict | None:
-    """The line of a run, if there is one."""
-    asked = (dataset, row, budget, seed)
-    names = ("dataset", "row", "labels_per_class", "seed")
-    return next((line for line in lines() if tuple(line[n] for n in names) == asked), None)
 
 
 def measure(dataset: str, row: str, budget: int, seed: int) -> None:
@@ -233,7 +230,7 @@ def asked(dataset: str, row: str, budget: int, seed: int) -> dict:
     data, labels = material.dataset, material.dataset.train.labels
     if GRAPH_ROWS[row] == "test":
         features = graph_features(config, data, lambda *_: None)
-        predicted = by_features(row, features, labels, test_features(data, seed), data.num_classes)
+        predicted = by_features(row, features, labels, test_features(data), data.num_classes)
         right = predicted == data.test.labels
     else:
         right = over_graph(row, material, config)[~data.train.labeled]
@@ -264,12 +261,12 @@ def over_graph(row: str, material, config) -> np.ndarray:
 _CACHE: dict = {}
 
 
-def test_features(data, seed: int) -> np.ndarray:
+def test_features(data) -> np.ndarray:
     """Patch features of the test images, by what was learned from the training images."""
     from tfgraphreg.features.patches import fit_patches
 
     if data.checksum not in _CACHE:
-        _CACHE[data.checksum] = fit_patches(data.train.images, seed=0)(data.test.images)
+        _CACHE[data.checksum] = fit_patches(data.train.images, seed=FEATURE_SEED)(data.test.images)
     return _CACHE[data.checksum]
 
 
@@ -278,20 +275,18 @@ def by_features(row: str, train, labels, test, num_classes: int) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
 
-    scaled = [
-        v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (train, test)
-    ]
     lab = labels >= 0
+    train, labels = train[lab], labels[lab]
     if row == "kernel_ridge":
-        both = np.concatenate([scaled[0][lab], scaled[1]])
-        given = np.concatenate([labels[lab], np.full(len(test), -1)])
-        return kernel_ridge(both, given, num_classes)[lab.sum() :].argmax(axis=1)
+        both = np.concatenate([train, test])
+        given = np.concatenate([labels, np.full(len(test), -1)])
+        return kernel_ridge(both, given, num_classes)[len(train) :].argmax(axis=1)
     model = (
         KNeighborsClassifier(1)
         if row == "nearest_neighbor"
         else LogisticRegression(C=100, max_iter=1000)
     )
-    return model.fit(scaled[0][lab], labels[lab]).predict(scaled[1])
+    return model.fit(unit_length(train), labels).predict(unit_length(test))
 
 
 def page(found: list[dict]) -> str:

@@ -13,6 +13,11 @@ from tfgraphreg.errors import DataError
 UNLABELED = -1
 
 
+def has_label(labels: np.ndarray) -> np.ndarray:
+    """`[N]` bool: which of `[N]` class numbers, or `[N, C]` multi-hot rows, are not -1."""
+    return (labels if labels.ndim == 1 else labels[:, 0]) != UNLABELED
+
+
 def class_numbers(labels: np.ndarray) -> np.ndarray:
     """`[N]` int64 class numbers of `[N, C]` one-hot rows; -1 where a row is unlabeled.
 
@@ -89,8 +94,7 @@ class Split:
     @property
     def labeled(self) -> np.ndarray:
         """`[N]` bool: which items have a label."""
-        first = self.labels[:, 0] if self.multilabel else self.labels
-        return first != UNLABELED
+        return has_label(self.labels)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Split:
         """The items at `indices`, in that order. A lazy split's images stay unread."""

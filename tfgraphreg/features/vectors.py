@@ -44,7 +44,7 @@ def read_vectors(
     check_vectors_file(path)
     try:
         vectors, names = _READERS[path.suffix](path)
-    except (*UNREADABLE_NPZ, OverflowError, AttributeError, SyntaxError) as error:
+    except UNREADABLE_NPZ as error:
         raise DataError(f"{path} cannot be read ({first_line(error)}).", cure=_CURE) from error
     _check_form(path, vectors, names)
     rows = _rows_in_order(path, len(vectors), names, ids, others)

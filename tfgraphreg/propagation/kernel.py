@@ -55,8 +55,7 @@ def kernel_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> 
         raise GraphError("No image is labeled: there is nothing to learn from.")
     if len(known) > _MOST:
         known = known[np.linspace(0, len(known) - 1, _MOST).astype(int)]
-    rows = np.asarray(features, np.float32)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows = unit_length(np.asarray(features, np.float32))
     anchors = rows[known]
     gram = _kernel(anchors, anchors)
     gram[np.diag_indices_from(gram)] += _RIDGE
@@ -68,6 +67,11 @@ def kernel_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> 
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         found[start : start + _BLOCK] = scores / scores.sum(axis=1, keepdims=True)
     return found
+
+
+def unit_length(rows: np.ndarray) -> np.ndarray:
+    """`[N, D]` rows scaled to length 1; a row of zeros stays one."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _kernel(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:

@@ -18,9 +18,8 @@ from tfgraphreg.progress import Progress
 from tfgraphreg.propagation.classsizes import size_factors
 from tfgraphreg.propagation.methods import METHODS, Method, Problem
 from tfgraphreg.propagation.origins import origins
+from tfgraphreg.propagation.settings import KNOWN_SIZES
 from tfgraphreg.propagation.system import System
-
-CLASS_SIZES = ("equal", "labeled")
 
 Sizes = str | np.ndarray | list | tuple | None
 
@@ -225,8 +224,8 @@ def _shares(sizes: Sizes, targets: np.ndarray, *, several: bool) -> np.ndarray |
         return None
     count = targets.shape[1]
     if isinstance(sizes, str):
-        if sizes not in CLASS_SIZES or (several and sizes == "equal"):
-            names = [repr(name) for name in CLASS_SIZES if not several or name != "equal"]
+        if sizes not in KNOWN_SIZES or (several and sizes == "equal"):
+            names = [repr(name) for name in KNOWN_SIZES if not several or name != "equal"]
             raise ConfigError(
                 f"`class_sizes` must be None, {' or '.join(names)}, or one number a class.",
                 received=repr(sizes),

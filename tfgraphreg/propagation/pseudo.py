@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfgraphreg.data.dataset import has_label
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.propagation.classsizes import size_factors
 from tfgraphreg.propagation.propagate import Propagation, entropy, propagate
@@ -71,7 +72,7 @@ def pseudo_labels(
         class_sizes=class_sizes,
         progress=progress,
     )
-    given = np.asarray(labels >= 0 if labels.ndim == 1 else (labels >= 0).all(axis=1))
+    given = has_label(labels)
     chosen, certainty = found.labels, found.certainty
     if second is not None:
         power = _SHARP if given.sum() >= _FEW * num_classes else _SHARPER
@@ -105,7 +106,7 @@ def _together(
 
 
 def _by_certainty(labels: np.ndarray, certainty: np.ndarray) -> np.ndarray:
-    known = labels >= 0 if labels.ndim == 1 else (labels >= 0).all(axis=1)
+    known = has_label(labels)
     weights = np.where(known, certainty, 0.0)
     if labels.ndim == 1:
         sums = np.bincount(labels[known], weights=weights[known], minlength=labels.max() + 1)

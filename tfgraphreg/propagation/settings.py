@@ -9,7 +9,8 @@ from tfgraphreg.settings import Effect, Settings, at_least, refuse, setting
 
 OFF = "none"
 METHOD_NAMES = ("laplace", "spreading", "poisson", "poisson-reweighted", "poisson-mbo")
-CLASS_SIZES = ("unknown", "equal", "labeled")
+KNOWN_SIZES = ("equal", "labeled")
+CLASS_SIZES = ("unknown", *KNOWN_SIZES)
 FEATURE_CLASSIFIERS = (OFF, "kernel_ridge")
 PSEUDO_LABEL_WEIGHTS = ("equal", "certainty")
 

@@ -122,7 +122,7 @@ def learn(
     if config.propagate != "none":
         rounds = LabelRounds(config, run.path, material, base, progress)
 
-    def batches(first: int) -> Any:
+    def source() -> Callable[[int], Any]:
         return batch_source(
             config,
             dataset,
@@ -132,7 +132,13 @@ def learn(
             replicas=replicas,
             passes=passes,
             progress=progress,
-        )(first * passes)
+        )
+
+    # Only rounds change what batches are made of; else neighbors are packed and edges weighed once.
+    fixed = None if rounds else source()
+
+    def batches(first: int) -> Any:
+        return (fixed or source())(first * passes)
 
     rows = fit(
         model,
@@ -288,7 +294,7 @@ def batch_source(
     replicas: int = 1,
     passes: int = 1,
     progress: Progress = silent,
-):
+) -> Callable[[int], Any]:
     """A function of the first pass over the images that gives the batches from there to the last.
 
     An epoch has so many `passes`. `examples` are the training images with other labels than the

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.data.dataset import Dataset, has_label
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.propagation import Propagation, propagate
@@ -48,9 +48,7 @@ class Labeling:
         Measured by are images whose label is known and was not given. Of several classes an
         image, all must be right. An image that no label reached is wrong.
         """
-        known = _labeled(self.true_labels) & ~self.dataset.train.labeled
-        same = self.found.labels == self.true_labels
-        return known, known & (same if same.ndim == 1 else same.all(axis=1))
+        return labeled_right(self.found.labels, self.true_labels, self.dataset.train.labeled)
 
     def summary(self) -> dict[str, Any]:
         """Numbers in words that a table or JSON takes.
@@ -80,7 +78,7 @@ class Labeling:
         not known is empty.
         """
         train, found = self.dataset.train, self.found
-        given, known = train.labeled, _labeled(self.true_labels)
+        given, known = train.labeled, has_label(self.true_labels)
         chances = _chances(found)
         for i, name in enumerate(train.ids):
             reached = found.source[i] >= 0
@@ -164,8 +162,19 @@ def _table(labeling: Labeling, separator: str) -> str:
     return text.getvalue()
 
 
-def _labeled(labels: np.ndarray) -> np.ndarray:
-    return (labels if labels.ndim == 1 else labels[:, 0]) != -1
+def labeled_right(
+    found: np.ndarray, true_labels: np.ndarray, given: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`[N]` bool each: images whose label is known and was not given; those labeled right of them.
+
+    Args:
+        found: `[N]` or `[N, C]` labels; of several classes an image, all must be right.
+        true_labels: The same as they were loaded, -1 where unknown.
+        given: `[N]` bool: whose label was given.
+    """
+    known = has_label(true_labels) & ~given
+    same = found == true_labels
+    return known, known & (same if same.ndim == 1 else same.all(axis=1))
 
 
 def _chances(found: Propagation) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import pathlib
 from typing import Any
@@ -13,8 +12,9 @@ import numpy as np
 from tfgraphreg import storage
 from tfgraphreg.compat import keras
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.dataset import Split
+from tfgraphreg.data.dataset import Split, has_label
 from tfgraphreg.errors import RunError, first_line
+from tfgraphreg.features.registry import cached_rows
 from tfgraphreg.graph.diagnostics import edge_agreement
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.model.classifier import infer
@@ -22,15 +22,19 @@ from tfgraphreg.neighbors.batches import as_examples
 from tfgraphreg.neighbors.examples import Examples
 from tfgraphreg.progress import Progress
 from tfgraphreg.propagation.classsizes import size_factors
-from tfgraphreg.propagation.kernel import kernel_ridge
+from tfgraphreg.propagation.kernel import kernel_ridge, unit_length
 from tfgraphreg.propagation.pseudo import PseudoLabels, pseudo_labels
+from tfgraphreg.reading import read_json
 from tfgraphreg.recipes.features import graph_features
 from tfgraphreg.recipes.graphs import graph_of
+from tfgraphreg.recipes.propagate import labeled_right
 from tfgraphreg.training.history import Row
 
 logger = logging.getLogger(__name__)
 
 ROUNDS = "rounds.json"
+
+_CURE = "Put the file back as it was, or start a new run in another folder."
 
 # Length of what the network says beside features of length 1, in the features of a new graph.
 # Chosen on training images of Fashion-MNIST held out for it; see docs/propagation.md.
@@ -93,7 +97,7 @@ class LabelRounds:
             progress=self.progress,
         )
         self._rows[number:] = [self._summary(number)]
-        storage.write_json(self.folder / ROUNDS, self._rows)
+        storage.write_json(self.folder / ROUNDS, {"rounds": self._rows}, noted=True)
         self._say(self._rows[-1])
 
     def examples(self) -> Examples:
@@ -119,7 +123,7 @@ class LabelRounds:
             rows = self._vectors
             if rows is None:
                 rows = graph_features(self.config, self.dataset, self.progress)
-            self._features = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            self._features = unit_length(rows)
         return self._features
 
     def _second_opinion(self) -> np.ndarray | None:
@@ -135,33 +139,20 @@ class LabelRounds:
     def _network_said(self, number: int, *, begins: bool) -> np.ndarray:
         """`[N, C]` float32 probabilities that the network gave before round `number`."""
         path = self.folder / "rounds" / f"network_{number}.npy"
-        if path.exists():
-            try:
-                said = np.load(path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise RunError(
-                    f"{path} is damaged ({first_line(error)}).",
-                    cure="Put the file back as it was, or start a new run in another folder.",
-                ) from error
-            if said.shape != (len(self.dataset.train), self.dataset.num_classes):
-                raise RunError(f"{path} is not of this run.", received=f"shape={said.shape}")
-            return said
-        if not begins:
-            raise RunError(
-                f"{path} is missing.",
-                cure="Put the file back, or start a new run in another folder.",
-            )
+        # The network of that time is gone: only at the start of a round can it be asked again.
+        if not begins and not storage.is_sealed(path):
+            raise RunError(f"{path} is missing or damaged.", cure=_CURE)
         images = self.dataset.train.images
-        said = infer(
-            self.base,
-            images,
-            multilabel=self.dataset.multilabel,
-            progress=lambda done: self.progress("asking the network", done, len(images)),
-        )["probabilities"]
-        path.parent.mkdir(exist_ok=True)
-        with storage.atomic_path(path) as part, part.open("wb") as out:
-            np.save(out, said)
-        return said
+
+        def ask() -> np.ndarray:
+            return infer(
+                self.base,
+                images,
+                multilabel=self.dataset.multilabel,
+                progress=lambda done: self.progress("asking the network", done, len(images)),
+            )["probabilities"]
+
+        return cached_rows(path, len(images), ask)
 
     def _rebuilt(self, said: np.ndarray) -> SimilarityGraph:
         """The graph of the features beside the square roots of what the network says.
@@ -181,12 +172,9 @@ class LabelRounds:
     def _summary(self, number: int) -> dict[str, Any]:
         assert self._labels is not None
         given = self.dataset.train.labeled
-        found, true = self._labels.labels, self.true_labels
-        reached = (found if found.ndim == 1 else found[:, 0]) >= 0
-        known = ((true if true.ndim == 1 else true[:, 0]) >= 0) & ~given
-        right = found == true if true.ndim == 1 else (found == true).all(axis=1)
-        pseudo = reached & ~given
-        both, same = edge_agreement(self.graph, true)
+        known, right = labeled_right(self._labels.labels, self.true_labels, given)
+        pseudo = has_label(self._labels.labels) & ~given
+        both, same = edge_agreement(self.graph, self.true_labels)
         return {
             "round": number,
             "first_epoch": number * self.config.rebuild_graph_every,
@@ -213,12 +201,8 @@ def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError("it holds no list of rounds")
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} is damaged ({first_line(error)}).",
-            cure="Put the file back as it was, or start a new run in another folder.",
-        ) from error
+        rows = read_json(path)["rounds"]
+        storage.check_note(path)
+    except (ValueError, KeyError) as error:
+        raise RunError(f"{path} is damaged ({first_line(error)}).", cure=_CURE) from error
     return rows

@@ -57,3 +57,10 @@ class WeightAverage(keras.callbacks.Callback):
         momentum = tf.minimum(self._momentum, (1 + steps) / (10 + steps))
         for weight, average in zip(self._weights, self.averages):
             average.assign(momentum * average + (1 - momentum) * tf.cast(weight, average.dtype))
+
+
+@contextlib.contextmanager
+def evaluated_weights(average: WeightAverage | None) -> Iterator[None]:
+    """Gives the network the weights by which it is evaluated: the average, if there is one."""
+    with average.in_use() if average else contextlib.nullcontext():
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import pathlib
@@ -13,7 +12,7 @@ from typing import Any
 from tfgraphreg.compat import keras
 from tfgraphreg.errors import TrainingError
 from tfgraphreg.progress import Progress
-from tfgraphreg.training.average import WeightAverage
+from tfgraphreg.training.average import WeightAverage, evaluated_weights
 from tfgraphreg.training.checkpoints import Checkpoints
 from tfgraphreg.training.history import Row, best_epoch, write_history
 
@@ -115,7 +114,7 @@ class EpochRecorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Adds the row."""
         row = {"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}}
-        with self.average.in_use() if self.average else contextlib.nullcontext():
+        with evaluated_weights(self.average):
             if self.settle:
                 self.settle()
             seconds = time.perf_counter() - self._start

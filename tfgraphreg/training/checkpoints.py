@@ -12,7 +12,7 @@ from typing import Any
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import RunError, first_line
 from tfgraphreg.storage import write_error
-from tfgraphreg.training.average import WeightAverage
+from tfgraphreg.training.average import WeightAverage, evaluated_weights
 
 _INDEX = re.compile(r"ckpt-(\d{1,9})\.index")
 _CURE = "Put the files back as they were, or start a new run in another folder."
@@ -106,7 +106,7 @@ class Checkpoints:
         self.epoch.assign(epochs_done)
         try:
             if best == epochs_done:
-                with self._average.in_use() if self._average else contextlib.nullcontext():
+                with evaluated_weights(self._average):
                     _save(self._weights, self._best, epochs_done)
             _save(self._checkpoint, self._last, epochs_done)
             # Only now: a run that is killed in between needs the best before.

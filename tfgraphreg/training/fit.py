@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from tfgraphreg.compat import tf
 from tfgraphreg.errors import RunError, TrainingError
 from tfgraphreg.model.classifier_training import RegularizedClassifier
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.training.average import WeightAverage
+from tfgraphreg.training.average import WeightAverage, evaluated_weights
 from tfgraphreg.training.callbacks import EpochRecorder, StepReporter, StopOnNaN
 from tfgraphreg.training.checkpoints import Checkpoints
 from tfgraphreg.training.history import HISTORY, Row, best_epoch, read_history
@@ -97,7 +96,7 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
         for start, end in _segments(plan, done):
             turned = plan.rounds and start % plan.rounds == 0
             if plan.begin_round and (start == done or turned):
-                with average.in_use() if average else contextlib.nullcontext():
+                with evaluated_weights(average):
                     plan.begin_round(start)
             warming = start < plan.warmup_epochs
             if warming:
