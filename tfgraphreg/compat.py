@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import sys
 import tempfile
 import types
@@ -46,6 +47,10 @@ def prepare_environment() -> None:
     """
     # What goes wrong reaches the user as an exception; the log repeats it at length.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if platform.machine() in ("x86_64", "AMD64"):
+        # TensorFlow turns oneDNN on by itself only where it finds AVX512-VNNI. Elsewhere a
+        # convolution takes up to twice as long and a grouped one has no gradient.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if _keras_package_is_keras_2():
         # Beside TensorFlow 2.15. KerasCV and tensorflow-addons import the package `keras`, and
         # where tf-keras is loaded too, networks are rebuilt from the classes of the other one.

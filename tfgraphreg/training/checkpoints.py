@@ -11,7 +11,7 @@ from typing import Any
 
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import RunError, first_line
-from tfgraphreg.storage import write_error
+from tfgraphreg.storage import write_error, write_text
 from tfgraphreg.training.average import WeightAverage, evaluated_weights
 
 _INDEX = re.compile(r"ckpt-(\d{1,9})\.index")
@@ -119,9 +119,12 @@ class Checkpoints:
 
 def _save(checkpoint: tf.train.Checkpoint, folder: pathlib.Path, number: int) -> None:
     name = f"ckpt-{number}"
-    path = str(folder / name)
-    checkpoint.write(path)
-    tf.compat.v1.train.update_checkpoint_state(str(folder), path, [path])
+    checkpoint.write(str(folder / name))
+    # What TensorFlow's own readers of a folder look for, beside the files.
+    write_text(
+        folder / "checkpoint",
+        f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n',
+    )
 
 
 def _keep_only(folder: pathlib.Path, number: int) -> None:
