@@ -63,6 +63,7 @@ TRAINED = {
     "labels_only": {"alpha": 0.0},
     "recipe": {"alpha": 0.0, **RECIPE, **GRAPH},
     "pull": PAIRED,
+    "contrast": {**PAIRED, "graph_loss": "contrast"},
     "pull_random_graph": {**PAIRED, "graph": "random"},
     "pull_oracle_graph": PAIRED,
     "propagation_on_random_graph": {
