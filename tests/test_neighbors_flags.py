@@ -15,7 +15,7 @@ from tfgraphreg.data.splits import keep_labels
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.neighbors import matching
-from tfgraphreg.recipes.learn import batch_source
+from tfgraphreg.recipes.batches import batch_source
 
 N = 240
 

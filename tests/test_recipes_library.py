@@ -14,8 +14,8 @@ from tfgraphreg.errors import ConfigError, DataError, ModelError, RunError
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.model.classifier import build_classifier, infer
 from tfgraphreg.recipes.given import Given
-from tfgraphreg.recipes.learn import build_model
 from tfgraphreg.recipes.material import prepare
+from tfgraphreg.recipes.network import build_model
 from tfgraphreg.runs.run import read_finished
 
 pytestmark = pytest.mark.usefixtures("workplace")

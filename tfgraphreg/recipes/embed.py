@@ -185,16 +185,17 @@ def _part(split: Split, outputs: dict[str, np.ndarray], chosen: np.ndarray) -> _
 
 
 def _layouts(
-    seen: RunOutputs, items: _Items, options: EmbedOptions, progress: Any
+    seen: RunOutputs, items: _Items, options: EmbedOptions, progress: Progress
 ) -> dict[str, Layout]:
     """The pictures by title; the last is the one of the embedding or the graph."""
-    common = {"dim": options.dim, "variant": options.variant, "seed": options.seed}
 
     def place(title: str, data: Any, **more: Any) -> Layout:
         started = time.perf_counter()
         made = layout(
             data,
-            **common,
+            dim=options.dim,
+            variant=options.variant,
+            seed=options.seed,
             **more,
             progress=lambda done, total: progress(f"placing by {title}", done, total),
         )
@@ -210,7 +211,7 @@ def _layouts(
             seen.run.config, within_budget(seen.run.config, seen.dataset), progress
         )
         return {"training graph": place("training graph", graph)}
-    if options.onto_train:
+    if items.new is not None:
         old = ~items.new
         first = place("learned embedding", items.embedding[old])
         second = place(

@@ -98,8 +98,8 @@ def write_page(comparison: Comparison, path: os.PathLike[str] | str) -> pathlib.
     )
 
 
-def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding | None:
-    """The picture of a run's embedding, of embedding.npz in its folder; None if there is none.
+def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding:
+    """The picture of a run's embedding, of the file `name` in its folder.
 
     The file's arrays: `points [N, 2 or 3]`, `labels [N]` class numbers, and, if known,
     `indices [N]` positions in a split, `split` ("train" or "test", the default),
@@ -108,11 +108,9 @@ def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding | No
     loaded for them.
 
     Raises:
-        DataError: If the file is damaged.
+        DataError: If the file is missing or damaged.
     """
     path = run.path / name
-    if not path.exists():
-        return None
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
@@ -142,7 +140,8 @@ def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding | No
 
 
 def _embeddings(runs: Sequence[Run]) -> tuple[list[report.Embedding], list[str]]:
-    found, problems = [], []
+    found: list[report.Embedding] = []
+    problems: list[str] = []
     # The best first; the page would grow too heavy with all of them.
     order = sorted(runs, key=lambda run: (-run.metrics["test_accuracy"], run.name))
     having = [(run, name) for run in order for name in EMBEDDINGS if (run.path / name).exists()]
@@ -295,7 +294,7 @@ def _graphs(runs: Sequence[Run]) -> report.Table | None:
 
 def _pictures(runs: Sequence[Run]) -> list[report.Picture]:
     """The figures that other commands left in the run folders."""
-    found = []
+    found: list[report.Picture] = []
     for run in runs:
         for path in sorted([*run.path.glob("*.png"), *run.path.glob("figures/*.png")]):
             if len(found) < _MAX_PICTURES and path.stat().st_size <= _MAX_PICTURE_BYTES:
