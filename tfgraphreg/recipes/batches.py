@@ -17,7 +17,7 @@ from tfgraphreg.neighbors.batches import as_examples, plain_batches
 from tfgraphreg.neighbors.examples import Examples
 from tfgraphreg.neighbors.modes import Bank, Gathered, NeighborMode, Packed, Paired
 from tfgraphreg.neighbors.packed import packed_batches
-from tfgraphreg.neighbors.packing import PackedExamples, pack
+from tfgraphreg.neighbors.packing import PackedExamples, pack_neighbors
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.defaults import settled_batch_size
 
@@ -142,9 +142,9 @@ def _pack(
         images = dataset.train.images
         size = int(np.prod(images.shape))
         packer = "nsl" if isinstance(images, np.ndarray) and size <= _NSL_BYTES else "stream"
-    # Labels, ids and edges are added to the key by `pack` itself.
+    # Labels, ids and edges are added to the key by `pack_neighbors` itself.
     key = {"data": dataset.checksum, "nsl": "1.4.0", "packer": __version__}
-    packed = pack(
+    packed = pack_neighbors(
         dataset.train,
         graph,
         max_neighbors=config.max_neighbors,

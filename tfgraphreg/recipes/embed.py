@@ -12,7 +12,7 @@ import numpy as np
 from tfgraphreg import storage
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.errors import ConfigError, DataError
-from tfgraphreg.features import extract
+from tfgraphreg.features import extract_features
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.figures import FOLDER
 from tfgraphreg.runs.folder import RunFolder, finished_metrics
@@ -221,7 +221,7 @@ def _layouts(
             anchor_points=first.points,
         )
         return {"learned embedding, test onto training": second}
-    pixels = extract("pixels", thumbnails(items.split.images, most=_THUMBNAIL))
+    pixels = extract_features("pixels", thumbnails(items.split.images, most=_THUMBNAIL))
     return {
         "raw pixels": place("raw pixels", pixels),
         "learned embedding": place("learned embedding", items.embedding),
