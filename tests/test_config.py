@@ -6,8 +6,10 @@ import pathlib
 
 import numpy as np
 import pytest
+from jsonargparse import ArgumentParser
 
 from tfgraphreg import config as configs
+from tfgraphreg.commands.flags import add_config, to_config
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError
 
@@ -67,7 +69,7 @@ def test_values_of_the_wrong_type_are_refused(values, words):
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
-        ({"freeze": 2}, "2"),
+        ({"freeze": "2"}, "2"),
         ({"freeze": np.int64(2)}, "2"),
         ({"alpha": 0}, 0.0),
         ({"alpha": np.float32(0.5)}, 0.5),
@@ -153,3 +155,84 @@ def test_an_object_in_place_of_a_setting_is_one_short_line():
 def test_a_setting_is_added_in_one_room():
     names = [name for section in configs.SECTIONS.values() for name in configs.names_of(section)]
     assert sorted(names) == sorted(configs.names_of(TrainConfig)) and len(set(names)) == len(names)
+
+
+# The flags of version 0.1.0, each in a command line where it has an effect; what they must mean.
+FOLDER = ["--dataset", "folder:photos"]
+COMMAND_LINES = [
+    (
+        ["--dataset", "cifar10", "--data-dir", "d", "--limit", "500", "--labels-per-class", "3"],
+        {"dataset": "cifar10", "data_dir": "d", "limit": 500, "labels_per_class": 3},
+    ),
+    (
+        ["--validation-fraction", "0.2", "--image-size", "32", "--backbone", "cnn", "--seed", "7"],
+        {"validation_fraction": 0.2, "image_size": 32, "backbone": "cnn", "seed": 7},
+    ),
+    (
+        [*FOLDER, "--on-bad-image", "skip", "--cache-images", "--embedding-dim", "32"],
+        {"dataset": "folder:photos", "on_bad_image": "skip", "cache_images": True}
+        | {"embedding_dim": 32},
+    ),
+    (
+        ["--backbone", "mobilenet_v2", "--weights", "imagenet", "--freeze", "2"],
+        {"backbone": "mobilenet_v2", "weights": "imagenet", "freeze": "2"},
+    ),
+    (
+        ["--backbone-learning-rate=0.1", "--stage-decay=0.8", "--warmup-epochs=2", "--epochs=9"],
+        {"backbone_learning_rate": 0.1, "stage_decay": 0.8, "warmup_epochs": 2, "epochs": 9},
+    ),
+    (
+        ["--alpha", "0.3", "--distance", "l2", "--regularize", "logits", "--packer", "stream"],
+        {"alpha": 0.3, "distance": "l2", "regularize": "logits", "packer": "stream"},
+    ),
+    (
+        ["--neighbors=gathered", "--max-neighbors=4", "--neighbor-sampling=top"],
+        {"neighbors": "gathered", "max_neighbors": 4, "neighbor_sampling": "top"},
+    ),
+    (
+        ["--neighbors", "paired", "--pairing", "weight", "--pair-correction"],
+        {"neighbors": "paired", "pairing": "weight", "pair_correction": True},
+    ),
+    (
+        ["--graph-features", "hog", "--graph-metric", "l2", "--graph-neighbors", "5"],
+        {"graph_features": "hog", "graph_metric": "l2", "graph_neighbors": 5},
+    ),
+    (
+        ["--graph=mutual", "--graph-search=exact", "--graph-weights=binary", "--edge-kinds=ll,lu"],
+        {"graph": "mutual", "graph_search": "exact", "graph_weights": "binary"}
+        | {"edge_kinds": "ll,lu"},
+    ),
+    (
+        ["--graph", "threshold", "--graph-threshold", "0.8", "--symmetrize"],
+        {"graph": "threshold", "graph_threshold": 0.8, "symmetrize": True},
+    ),
+    (
+        ["--graph", "radius", "--graph-metric", "l2", "--graph-radius", "0.5"],
+        {"graph": "radius", "graph_metric": "l2", "graph_radius": 0.5},
+    ),
+    (
+        ["--alpha=0", "--objective=npairs", "--augment=mixup", "--batch-size=64"],
+        {"alpha": 0.0, "objective": "npairs", "augment": "mixup", "batch_size": 64},
+    ),
+    (
+        ["--learning-rate=0.01", "--schedule=fixed", "--precision=mixed_bfloat16"],
+        {"learning_rate": 0.01, "schedule": "fixed", "precision": "mixed_bfloat16"},
+    ),
+    (
+        ["--strategy", "none", "--jit-compile", "--run-dir", "r", "--export-dir", "e", "--resume"],
+        {"strategy": "none", "jit_compile": True, "run_dir": "r", "export_dir": "e"}
+        | {"resume": True},
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "meant"), COMMAND_LINES, ids=lambda value: str(value)[:30])
+def test_flags_mean_what_they_meant(words, meant):
+    parser = ArgumentParser(exit_on_error=False)
+    add_config(parser)
+    given = to_config(parser.parse_args(words))
+    assert dataclasses.asdict(given) == {**dataclasses.asdict(TrainConfig()), **meant}
+
+
+def test_no_flag_of_the_first_version_is_gone():
+    assert len({name for _, meant in COMMAND_LINES for name in meant}) == 47
