@@ -291,16 +291,22 @@ def _short(name: str) -> str:
 
 
 def remove_leftovers(path: os.PathLike[str] | str) -> None:
-    """Removes what killed processes left of `path` beside it; nobody may be writing it now."""
+    """Removes what killed processes left of `path` and its note; nobody may be writing it now."""
     path = pathlib.Path(path)
-    if not path.parent.is_dir():
-        return
-    name = re.escape(_short(path.name))
-    pattern = re.compile(rf"\.{name}\.({_RANDOM}\.part|old\.{_RANDOM})")
-    for left in path.parent.iterdir():
-        if not pattern.fullmatch(left.name):
-            continue
-        _remove(left)
+    names = "|".join(re.escape(_short(each.name)) for each in (path, _note_of(path)))
+    _remove_parts(path.parent, names)
+
+
+def remove_leftovers_in(folder: os.PathLike[str] | str) -> None:
+    """Removes what killed processes left in a folder; nobody may be writing into it now."""
+    _remove_parts(pathlib.Path(folder), ".+")
+
+
+def _remove_parts(folder: pathlib.Path, names: str) -> None:
+    pattern = re.compile(rf"\.({names})\.({_RANDOM}\.part|old\.{_RANDOM})")
+    for left in folder.iterdir() if folder.is_dir() else ():
+        if pattern.fullmatch(left.name):
+            _remove(left)
 
 
 @contextlib.contextmanager
@@ -390,27 +396,33 @@ def write_json(path: os.PathLike[str] | str, value: Any, *, noted: bool = False)
 
 def write_noted(path: os.PathLike[str] | str, text: str) -> None:
     """As `write_text`; a hidden file beside it notes the digest, for `check_note`."""
+    with noted_path(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def noted_path(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
+    """As `atomic_path`; a hidden file beside it notes the digest, for `check_note`."""
     path, beside = pathlib.Path(path), _note_of(path)
-    accepted = [hashlib.sha256(text.encode()).hexdigest()]
+    folder = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-    except OSError as error:
-        raise write_error(error, path) from error
-    try:
-        # Of two writers at once, note and file must be of the same one.
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        # Killed between the two writes, the earlier content stays valid.
-        if beside.exists() and path.exists():
-            accepted.append(file_digest(path))
-        write_text(beside, "\n".join(accepted) + "\n")
-        write_text(path, text)
+        with atomic_path(path) as part:
+            yield part
+            folder = os.open(path.parent, os.O_RDONLY)
+            # Of two writers at once, note and file must be of the same one.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            accepted = [file_digest(part)]
+            # Killed between the two writes, the earlier content stays valid.
+            if beside.exists() and path.exists():
+                accepted.append(file_digest(path))
+            write_text(beside, "\n".join(accepted) + "\n")
     finally:
-        os.close(folder)
+        if folder is not None:
+            os.close(folder)
 
 
 def check_note(path: os.PathLike[str] | str) -> None:
-    """Refuses a file that has changed since `write_noted`; one without a note passes.
+    """Refuses a file that has changed since `noted_path` wrote it; one without a note passes.
 
     Raises:
         ValueError: If it has.
