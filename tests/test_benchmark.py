@@ -155,10 +155,10 @@ def test_random_neighbors_are_distinct():
 
 @pytest.fixture(scope="module")
 def digits():
-    from tfgraphreg.data.catalog import load
+    from tfgraphreg.data.catalog import load_dataset
     from tfgraphreg.graph.knn import knn_graph
 
-    data = load("digits", limit=256)
+    data = load_dataset("digits", limit=256)
     return data, knn_graph(data.train.images.reshape(256, -1).astype(np.float32), k=4)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfgraphreg.data.catalog import load
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.data.dataset import UNLABELED
 from tfgraphreg.data.decoding import BadImage, inspect_image
 from tfgraphreg.data.lazy import FileImages, StoredImages
@@ -26,7 +26,7 @@ def write_folder(root, *, layout, count=6, classes=("cat", "dog"), suffix=".jpg"
 
 
 def open_folder(root, tmp_path, **options):
-    return load(f"folder:{root}", cache_dir=tmp_path / "cache", **options)
+    return load_dataset(f"folder:{root}", cache_dir=tmp_path / "cache", **options)
 
 
 def test_train_and_test_folders_give_png_pixels_labels_and_ids(tmp_path):
@@ -215,8 +215,9 @@ def test_gray_images_have_one_channel_and_deep_ones_keep_their_upper_byte(tmp_pa
 _MEMORY = """
 import resource, sys
 import numpy as np
-from tfgraphreg.data.catalog import load
-dataset = load("folder:" + sys.argv[1], cache_dir=sys.argv[2], cache_images=sys.argv[3] == "1")
+from tfgraphreg.data.catalog import load_dataset
+root, cache, keep = sys.argv[1:4]
+dataset = load_dataset("folder:" + root, cache_dir=cache, cache_images=keep == "1")
 total = 0
 for start in range(0, len(dataset.train), 1000):
     total += int(dataset.train.images[start : start + 1000].sum())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfgraphreg.data.catalog import load
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.data.dataset import UNLABELED
 from tfgraphreg.data.layout import split_of
 from tfgraphreg.errors import DataError
@@ -25,7 +25,7 @@ def write(root, sizes, *, size=(10, 12), suffix=".png"):
 
 
 def open_folder(root, tmp_path, **options):
-    return load(f"folder:{root}", cache_dir=tmp_path / "cache", **options)
+    return load_dataset(f"folder:{root}", cache_dir=tmp_path / "cache", **options)
 
 
 def counts(split, classes):
@@ -181,7 +181,7 @@ def test_few_training_labels_beside_a_labeled_validation_split_are_told(tmp_path
 def test_unlabeled_images_of_a_loader_are_not_measured_by(monkeypatch):
     from tfgraphreg.data import catalog
 
-    whole = load("digits")
+    whole = load_dataset("digits")
     labels = whole.test.labels.copy()
     labels[:7] = UNLABELED
     loader = catalog.DATASETS.get("digits").loader
@@ -191,6 +191,6 @@ def test_unlabeled_images_of_a_loader_are_not_measured_by(monkeypatch):
         return dataclasses.replace(found, test=dataclasses.replace(found.test, labels=labels))
 
     monkeypatch.setattr(catalog, "find_loader", lambda name: partly_labeled)
-    dataset = load("digits")
+    dataset = load_dataset("digits")
     np.testing.assert_array_equal(dataset.test.ids, whole.test.ids[7:])
     assert "7 unlabeled image(s) of the test split are left out." in dataset.notes

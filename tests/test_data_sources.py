@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tfgraphreg.data import debian, network, sources, tfds_files
-from tfgraphreg.data.catalog import DATASETS, load
+from tfgraphreg.data.catalog import DATASETS, load_dataset
 from tfgraphreg.data.known import CIFAR10, FASHION_MNIST, MNIST, RawFile, parse_idx, write_idx
 from tfgraphreg.errors import ConfigError, DataError, UnknownNameError
 from tfgraphreg.storage import cache_folder
@@ -173,13 +173,13 @@ def test_no_source_says_what_was_tried_and_quickly(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_DEBIAN_ROOT", tmp_path)
     start = time.monotonic()
     with pytest.raises(DataError) as caught:
-        load("mnist", cache_dir=tmp_path / "cache")
+        load_dataset("mnist", cache_dir=tmp_path / "cache")
     assert time.monotonic() - start < 15
     for part in ("No source has the dataset mnist", "no prepared files", "no answer", "data_dir"):
         assert part in str(caught.value)
     assert not (tmp_path / "cache" / "mnist").exists()
     with pytest.raises(DataError, match=r"none was asked for.*not installed.*apt-get install"):
-        load("fashion_mnist", cache_dir=tmp_path / "cache", offline=True)
+        load_dataset("fashion_mnist", cache_dir=tmp_path / "cache", offline=True)
 
 
 def test_a_server_that_never_answers_does_not_hold_us_up():
@@ -212,7 +212,7 @@ def test_tfds_order_is_that_of_its_own_shuffler():
 @pytest.fixture(scope="module")
 def fashion():
     try:
-        return load("fashion_mnist", validation_fraction=0.1, seed=5)
+        return load_dataset("fashion_mnist", validation_fraction=0.1, seed=5)
     except DataError as error:
         pytest.skip(f"Fashion-MNIST is not to be had here: {error}")
 
@@ -226,24 +226,24 @@ def test_fashion_mnist_is_whole(fashion):
     assert fashion.test.ids[17] == "fashion_mnist/test/00017"
     assert not set(fashion.train.ids) & set(fashion.validation.ids)
     # The first training image is an ankle boot; known first labels of both files.
-    everything = load("fashion_mnist", limit=5)
+    everything = load_dataset("fashion_mnist", limit=5)
     assert everything.train.labels.tolist() == [9, 0, 0, 3, 0]
     assert fashion.test.labels[:5].tolist() == [9, 2, 1, 1, 6]
     assert fashion.class_names[9] == "Ankle boot"
     # The published mean and spread of the training pixels.
-    pixels = load("fashion_mnist").train.images / np.float32(255)
+    pixels = load_dataset("fashion_mnist").train.images / np.float32(255)
     assert pixels.mean() == pytest.approx(0.2860, abs=1e-4)
     assert pixels.std() == pytest.approx(0.3530, abs=1e-4)
 
 
 def test_checksum_follows_the_choices(fashion):
-    again = load("fashion_mnist", validation_fraction=0.1, seed=5)
+    again = load_dataset("fashion_mnist", validation_fraction=0.1, seed=5)
     assert again.checksum == fashion.checksum
     others = [dict(seed=6, validation_fraction=0.1), dict(limit=100), dict(validation_fraction=0)]
-    found = {load("fashion_mnist", **{"seed": 5, **other}).checksum for other in others}
+    found = {load_dataset("fashion_mnist", **{"seed": 5, **other}).checksum for other in others}
     assert len(found | {fashion.checksum}) == 4
     # It names the images and how they are divided; whatever depends on labels adds them.
-    assert load("fashion_mnist", seed=7, labels_per_class=3).checksum in found
+    assert load_dataset("fashion_mnist", seed=7, labels_per_class=3).checksum in found
 
 
 @pytest.mark.slow
@@ -297,7 +297,7 @@ def test_tfds_prepared_fashion_mnist_gives_the_original_files(fashion, tmp_path,
 
 
 def test_digits_need_nothing():
-    dataset = load("digits", offline=True)
+    dataset = load_dataset("digits", offline=True)
     assert dataset.train.images.dtype == np.uint8
     assert (dataset.train.images.min(), dataset.train.images.max()) == (0, 255)
     assert len(dataset.train) + len(dataset.test) == 1797
@@ -305,21 +305,23 @@ def test_digits_need_nothing():
         np.concatenate([dataset.train.labels, dataset.test.labels])
     )
     assert np.abs(shares - 0.2).max() < 0.01
-    assert load("digits", image_size=16).image_shape == (16, 16, 1)
+    assert load_dataset("digits", image_size=16).image_shape == (16, 16, 1)
 
 
 def test_names_and_settings():
     with pytest.raises(UnknownNameError, match="Did you mean fashion_mnist"):
-        load("fashion-mnist")
+        load_dataset("fashion-mnist")
     with pytest.raises(ConfigError, match="`limit` must be at least 1"):
-        load("digits", limit=0)
+        load_dataset("digits", limit=0)
     with pytest.raises(ConfigError, match="`validation_fraction`"):
-        load("digits", validation_fraction=1.0)
+        load_dataset("digits", validation_fraction=1.0)
     with pytest.raises(ConfigError, match="`labels_per_class` must not exceed"):
-        load("digits", labels_per_class=1000)
+        load_dataset("digits", labels_per_class=1000)
     # Every class keeps an image to train on.
-    assert sorted(load("digits", validation_fraction=0.999, limit=300).train.labels) == [*range(10)]
-    assert "limit is 5000" in load("digits", limit=5000).notes[0]
+    assert sorted(load_dataset("digits", validation_fraction=0.999, limit=300).train.labels) == [
+        *range(10)
+    ]
+    assert "limit is 5000" in load_dataset("digits", limit=5000).notes[0]
     for name in DATASETS:
         record = DATASETS.get(name)
         assert record.name == name and record.num_classes >= 10 and record.description

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfgraphreg.data.catalog import load
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.data.lazy import StoredImages
 from tfgraphreg.data.voc import VocReader
 from tfgraphreg.errors import DataError, UnknownNameError
@@ -30,7 +30,9 @@ def mocked(monkeypatch, tmp_path):
 )
 def test_any_image_dataset_with_class_labels(mocked, name, classes, shape):
     size = None if shape[0] == shape[1] else shape[:2]
-    dataset = load(name, image_size=size, data_dir=mocked, limit=5, cache_dir=mocked / "cache")
+    dataset = load_dataset(
+        name, image_size=size, data_dir=mocked, limit=5, cache_dir=mocked / "cache"
+    )
     assert dataset.name == name
     assert dataset.num_classes == classes
     assert dataset.image_shape == shape and dataset.train.images.dtype == np.uint8
@@ -42,7 +44,7 @@ def test_any_image_dataset_with_class_labels(mocked, name, classes, shape):
 
 
 def test_voc_has_several_classes_an_image_difficult_ones_and_boxes(mocked):
-    dataset = load("voc2007", image_size=32, cache_dir=mocked / "cache")
+    dataset = load_dataset("voc2007", image_size=32, cache_dir=mocked / "cache")
     train = dataset.train
     assert dataset.multilabel and dataset.num_classes == 20
     assert train.labels.shape == (9, 20) and set(np.unique(train.labels)) == {0, 1}
@@ -121,7 +123,7 @@ def test_real_records_come_back_with_their_names(tmp_path, monkeypatch, bound):
         "tfgraphreg.data.tfds_access.prepared_builder", lambda name, **_: (builder, "here")
     )
     for _ in range(2):  # the second time from the file, if there is one
-        dataset = load("tfds:little", cache_dir=tmp_path / "cache", seed=1)
+        dataset = load_dataset("tfds:little", cache_dir=tmp_path / "cache", seed=1)
         for split in (dataset.train, dataset.test):
             assert isinstance(split.images, np.ndarray) == (bound > 0)
             for i, image_id in enumerate(split.ids):
@@ -136,23 +138,23 @@ def test_real_records_come_back_with_their_names(tmp_path, monkeypatch, bound):
     record = next((tmp_path / "tfds").rglob("*.tfrecord*"))
     record.write_bytes(record.read_bytes()[:-20])
     with pytest.raises(DataError, match="truncated or altered"):
-        load("tfds:little", cache_dir=tmp_path / "new")
+        load_dataset("tfds:little", cache_dir=tmp_path / "new")
 
 
 def test_without_a_network_or_archives_it_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr("tfgraphreg.data.network.reachable", lambda url: False)
     with pytest.raises(DataError, match=r"No source has the dataset voc/2007.*no answer from"):
-        load("voc2007")
+        load_dataset("voc2007")
     with pytest.raises(DataError, match=r"not prepared in .*none was asked for.*data_dir"):
-        load("imagenette", offline=True)
+        load_dataset("imagenette", offline=True)
     with pytest.raises(DataError, match=r"fetched by hand.*ILSVRC2012_img_train\.tar"):
-        load("imagenet2012")
+        load_dataset("imagenet2012")
     with pytest.raises(DataError, match=r"could not prepare imagenet2012"):
-        load("imagenet2012", data_dir=tmp_path)
+        load_dataset("imagenet2012", data_dir=tmp_path)
     with pytest.raises(UnknownNameError, match="Did you mean tfds:cifar100"):
-        load("tfds:cifar1000")
+        load_dataset("tfds:cifar1000")
     with pytest.raises(DataError, match=r"cannot make the dataset mnist:9\.9\.9.*version 9\.9\.9"):
-        load("tfds:mnist:9.9.9")
+        load_dataset("tfds:mnist:9.9.9")
     with pytest.raises(DataError, match=r"cannot make the dataset mnist/foo=1"):
-        load("tfds:mnist/foo=1")
+        load_dataset("tfds:mnist/foo=1")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfgraphreg.errors import DataError, first_line
+from tfgraphreg.errors import DataError, did_you_mean, first_line
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,11 @@ def test_a_message_has_one_full_stop_where_it_ends(received, message):
 def test_the_first_line_of_an_error_is_never_empty():
     assert first_line(ValueError("\n  one\ntwo")) == "one"
     assert first_line(AssertionError()) == "AssertionError"
+
+
+def test_a_misspelled_name_is_compared_in_upper_and_lower_case():
+    assert did_you_mean("COSINE", ["euclidean", "cosine"]) == "Did you mean cosine?"
+    assert did_you_mean("resnet50", ["ResNet50", "vgg"]) == "Did you mean ResNet50?"
+    # What differs by case alone is told apart.
+    assert did_you_mean("cat", ["Cat", "cat"]) == "Did you mean cat or Cat?"
+    assert did_you_mean("zebra", ["cosine"]) is None

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage, stats
 
 from tfgraphreg.errors import DataError, UnknownNameError
-from tfgraphreg.features import FEATURES, Feature, extract
+from tfgraphreg.features import FEATURES, Feature, extract_features
 from tfgraphreg.features.color import color_histograms, histograms
 from tfgraphreg.features.pixels import fit_pca
 from tfgraphreg.features.sequence import sequence_graph_transform
@@ -24,17 +24,17 @@ def images(n=20, h=16, w=16, c=1, seed=0):
 @pytest.mark.parametrize("size", [(16, 16, 1), (28, 20, 3), (5, 4, 1)])
 def test_every_feature_is_finite_repeatable_and_treats_images_alone(name, size):
     x = np.concatenate([images(20, *size), np.zeros((2, *size), np.uint8)])
-    rows = extract(name, x)
+    rows = extract_features(name, x)
     assert rows.dtype == np.float32 and len(rows) == 22 and np.isfinite(rows).all()
-    np.testing.assert_array_equal(rows, extract(name, x))
-    np.testing.assert_allclose(rows[3:9], extract(name, x[3:9], fit=x), atol=1e-5)
+    np.testing.assert_array_equal(rows, extract_features(name, x))
+    np.testing.assert_allclose(rows[3:9], extract_features(name, x[3:9], fit=x), atol=1e-5)
 
 
 def test_pca_is_that_of_scikit_learn():
     from sklearn.decomposition import PCA
 
     x = images(50)
-    rows = extract("pca", x)
+    rows = extract_features("pca", x)
     reference = PCA(49).fit_transform(x.reshape(50, -1) / 255.0)
     assert rows.shape == (50, 49)
     # The last axes carry almost nothing; signs are free.
@@ -45,8 +45,8 @@ def test_pca_is_that_of_scikit_learn():
 
 def test_pca_of_wide_images_by_a_sample():
     x = images(40, 40, 40, 3)  # 4800 pixels
-    rows = extract("pca", x, seed=3)
-    np.testing.assert_array_equal(rows, extract("pca", x, seed=3))
+    rows = extract_features("pca", x, seed=3)
+    np.testing.assert_array_equal(rows, extract_features("pca", x, seed=3))
     centered = x.reshape(40, -1) / 255.0
     centered -= centered.mean(0)
     # All 39 components keep all distances.
@@ -190,7 +190,7 @@ def test_reads_in_blocks_with_progress_and_cache(tmp_path, monkeypatch):
     lazy = Sliced(x)
 
     def run(key):
-        return extract(
+        return extract_features(
             "counted",
             lazy,
             progress=lambda *a: calls.append(a),
@@ -208,12 +208,12 @@ def test_reads_in_blocks_with_progress_and_cache(tmp_path, monkeypatch):
     for path in tmp_path.iterdir():  # damaged results are made again
         path.write_bytes(path.read_bytes()[:50])
     np.testing.assert_array_equal(first, run("one"))
-    np.testing.assert_array_equal(extract("pca", Sliced(x)), extract("pca", x))
+    np.testing.assert_array_equal(extract_features("pca", Sliced(x)), extract_features("pca", x))
 
 
 def test_processes_give_the_same_rows():
     x = images(2100, 8, 8)
-    one, two = (extract("shape", x, workers=w) for w in (1, 2))
+    one, two = (extract_features("shape", x, workers=w) for w in (1, 2))
     np.testing.assert_array_equal(one, two)
 
 
@@ -226,25 +226,27 @@ def test_features_tell_classes_of_real_digits_apart():
     x = (data.images[:600, ..., None] * 15).astype(np.uint8)
     y = data.target[:600]
     for name, least in (("pixels", 0.9), ("pca", 0.85), ("shape", 0.8), ("global", 0.7)):
-        graph = knn_graph(extract(name, x, workers=1), k=5)
+        graph = knn_graph(extract_features(name, x, workers=1), k=5)
         assert (y[graph.sources()] == y[graph.indices]).mean() > least
     assert stats.entropy(np.bincount(y)) > 2
 
 
 def test_bad_input():
     with pytest.raises(UnknownNameError, match=r"Unknown graph feature\..*Did you mean texture"):
-        extract("textures", images())
+        extract_features("textures", images())
     with pytest.raises(DataError, match=r"uint8 of the shape \[N, height, width, 1 or 3\]"):
-        extract("pixels", images().astype(np.float32))
+        extract_features("pixels", images().astype(np.float32))
     with pytest.raises(DataError, match=r"shape=\(20, 16, 16\)"):
-        extract("pixels", images()[..., 0])
+        extract_features("pixels", images()[..., 0])
     with pytest.raises(DataError, match=r"no image"):
-        extract("pixels", images()[:0])
+        extract_features("pixels", images()[:0])
 
 
 def test_auto_is_patches_or_pca_of_tiny_images_and_shares_their_cache(tmp_path):
     for size, name in (((16, 16, 1), "patches"), ((6, 9, 3), "patches"), ((5, 9, 1), "pca")):
         x = images(20, *size)
         options = {"cache_dir": tmp_path, "fingerprint_key": name}
-        np.testing.assert_array_equal(extract("auto", x, **options), extract(name, x, **options))
+        np.testing.assert_array_equal(
+            extract_features("auto", x, **options), extract_features(name, x, **options)
+        )
     assert len(list(tmp_path.glob("features-p*.npy"))) == len(list(tmp_path.iterdir())) == 3

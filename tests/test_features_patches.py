@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tfgraphreg.errors import DataError
-from tfgraphreg.features import extract
+from tfgraphreg.features import extract_features
 from tfgraphreg.features import patches as room
 from tfgraphreg.features.patches import Patches, fit_patches
 
@@ -66,15 +66,15 @@ def test_whitened_patches_have_the_covariance_of_zca():
 
 def test_the_seed_decides_and_an_image_does_not_depend_on_its_block(monkeypatch):
     x = noise(60)
-    rows = extract("patches", x, seed=3)
+    rows = extract_features("patches", x, seed=3)
     assert rows.shape == (60, 59) and rows.dtype == np.float32
-    np.testing.assert_array_equal(rows, extract("patches", x, seed=3))
-    assert np.abs(rows - extract("patches", x, seed=4)).max() > 1e-3
+    np.testing.assert_array_equal(rows, extract_features("patches", x, seed=3))
+    assert np.abs(rows - extract_features("patches", x, seed=4)).max() > 1e-3
     fitted = fit_patches(x, seed=3)
     pooled = [room._pooled(x[i : i + 1], *_state(fitted))[0] for i in range(5)]
     np.testing.assert_array_equal(pooled, room._pooled(x, *_state(fitted))[:5])
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    np.testing.assert_array_equal(rows, extract("patches", x, seed=3))
+    np.testing.assert_array_equal(rows, extract_features("patches", x, seed=3))
 
 
 def _state(fitted):
@@ -118,7 +118,7 @@ def test_large_images_are_averaged_down():
     assert small.shape == (3, 34, 33, 3)
     np.testing.assert_allclose(small[1, 2, 5], x[1, 6:9, 15:18].mean((0, 1)) / 255, atol=1e-6)
     np.testing.assert_allclose(small[1, 33, 32], x[1, 99:, 96:].mean((0, 1)) / 255, atol=1e-6)
-    assert np.isfinite(extract("patches", x)).all()
+    assert np.isfinite(extract_features("patches", x)).all()
 
 
 def test_saved_and_read_again(tmp_path):
@@ -159,9 +159,9 @@ def test_refuses_files_and_images_that_do_not_fit(tmp_path):
 
 
 def test_constant_images_are_all_alike():
-    rows = extract("patches", np.full((5, 8, 8, 1), 7, np.uint8))
+    rows = extract_features("patches", np.full((5, 8, 8, 1), 7, np.uint8))
     assert rows.shape == (5, 1) and not rows.any()
-    assert np.isfinite(extract("patches", noise(1))).all()
+    assert np.isfinite(extract_features("patches", noise(1))).all()
 
 
 def test_neighbors_in_real_digits_are_of_one_class_no_less_often_than_by_pixels():
@@ -171,7 +171,7 @@ def test_neighbors_in_real_digits_are_of_one_class_no_less_often_than_by_pixels(
     x = (data.images[..., None] * 15).astype(np.uint8)
 
     def agreement(name):
-        graph = knn_graph(extract(name, x), k=10)
+        graph = knn_graph(extract_features(name, x), k=10)
         return (data.target[graph.sources()] == data.target[graph.indices]).mean()
 
     assert agreement("patches") > max(0.955, agreement("pca") - 0.005)

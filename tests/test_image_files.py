@@ -13,7 +13,7 @@ from skimage import data as photographs
 
 from tfgraphreg.backbones.build import build_backbone
 from tfgraphreg.compat import keras, tf
-from tfgraphreg.data.catalog import load
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.data.decoding import BadImage, decode_image, inspect_image
 from tfgraphreg.data.decoding_graph import decode_in_graph
 from tfgraphreg.export import Predictor, export
@@ -74,7 +74,9 @@ def classifier(shape, folder):
 
 def agree(tmp_path, count, *, largest, side):
     write_jpegs(tmp_path / "photos", count, largest=largest)
-    loaded = load(f"folder:{tmp_path}/photos", cache_dir=tmp_path / "cache", image_size=side)
+    loaded = load_dataset(
+        f"folder:{tmp_path}/photos", cache_dir=tmp_path / "cache", image_size=side
+    )
     images = np.concatenate([loaded.train.images, loaded.test.images])
     ids = [*loaded.train.ids, *loaded.test.ids]
     paths = [tmp_path / "photos" / f"{identity}.jpg" for identity in ids]
@@ -139,7 +141,7 @@ def test_every_format_of_training_is_read_by_its_content(tmp_path, suffix):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"x.{number}y{suffix}" if suffix else folder / f"x{number}"
         image.save(path, FORMAT.get(suffix))
-    loaded = load(f"folder:{tmp_path}/photos", cache_dir=tmp_path / "c", image_size=28)
+    loaded = load_dataset(f"folder:{tmp_path}/photos", cache_dir=tmp_path / "c", image_size=28)
     assert len(loaded.train) + len(loaded.test) == 4
     np.testing.assert_array_equal(loaded.train.images[0], decode_image(path, (28, 28), 3))
 
@@ -149,7 +151,7 @@ def test_a_suffix_that_is_ignored_is_named(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "photo.heic").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"no usable images.*suffix \('?\.heic"):
-        load(f"folder:{tmp_path}", cache_dir=tmp_path / "c")
+        load_dataset(f"folder:{tmp_path}", cache_dir=tmp_path / "c")
 
 
 @pytest.mark.parametrize(

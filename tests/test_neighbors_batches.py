@@ -21,7 +21,7 @@ from tfgraphreg.neighbors.batches import (
 )
 from tfgraphreg.neighbors.order import epoch_draw, epoch_order, steps_per_epoch
 from tfgraphreg.neighbors.packed import packed_batches
-from tfgraphreg.neighbors.packing import pack
+from tfgraphreg.neighbors.packing import pack_neighbors
 from tfgraphreg.neighbors.sampling import sample_neighbors
 
 N, B, K = 101, 16, 3
@@ -42,7 +42,7 @@ def graph():
 @pytest.fixture(scope="module")
 def packed(split, graph, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed")
-    return pack(split, graph, max_neighbors=K, folder=folder, key={}, packer="stream")
+    return pack_neighbors(split, graph, max_neighbors=K, folder=folder, key={}, packer="stream")
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +324,7 @@ def test_large_arrays_are_not_made_a_tensor(split):
 @pytest.mark.parametrize("memory_bytes", [0, 1 << 30])
 def test_multi_hot_labels(tmp_path, graph, memory_bytes):
     split = random_split(N, multilabel=True)
-    packed = pack(split, graph, max_neighbors=K, folder=tmp_path, key={}, packer="stream")
+    packed = pack_neighbors(split, graph, max_neighbors=K, folder=tmp_path, key={}, packer="stream")
     for dataset in (
         packed_batches(packed, memory_bytes=memory_bytes, **WINDOW),
         paired_batches(split, graph, **WINDOW),
@@ -336,7 +336,7 @@ def test_multi_hot_labels(tmp_path, graph, memory_bytes):
 
 
 def test_records_damaged_after_the_check(tmp_path, split, graph):
-    packed = pack(split, graph, max_neighbors=K, folder=tmp_path, key={}, packer="stream")
+    packed = pack_neighbors(split, graph, max_neighbors=K, folder=tmp_path, key={}, packer="stream")
     path = pathlib.Path(packed.files[0])
     content = bytearray(path.read_bytes())
     content[100] ^= 1

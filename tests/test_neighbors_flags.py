@@ -10,19 +10,19 @@ import pytest
 
 from tfgraphreg.cli import run_command
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.catalog import load
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.data.splits import keep_labels
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.neighbors import matching
-from tfgraphreg.recipes.learn import batch_source
+from tfgraphreg.recipes.batches import batch_source
 
 N = 240
 
 
 @pytest.fixture(scope="module")
 def digits():
-    data = load("digits", limit=N)
+    data = load_dataset("digits", limit=N)
     graph = knn_graph(data.train.images.reshape(N, -1).astype(np.float32), k=6)
     return data, graph
 

@@ -19,7 +19,7 @@ from tfgraphreg.errors import ConfigError, DataError, GraphError
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import write_tsv
 from tfgraphreg.neighbors import packing
-from tfgraphreg.neighbors.packing import load, pack
+from tfgraphreg.neighbors.packing import pack_neighbors, read_packed
 from tfgraphreg.neighbors.records import example_records
 
 PACKERS = ("nsl", "stream")
@@ -51,7 +51,7 @@ def hand_made():
 @pytest.mark.parametrize("packer", PACKERS)
 def test_the_definition_on_a_graph_made_by_hand(tmp_path, packer):
     split, graph = hand_made()
-    packed = pack(split, graph, max_neighbors=2, folder=tmp_path, key={}, packer=packer)
+    packed = pack_neighbors(split, graph, max_neighbors=2, folder=tmp_path, key={}, packer=packer)
     found = [values(example) for example in read(packed)]
     assert found[0] == {
         "id": [b"a"],
@@ -97,14 +97,16 @@ def packed_by_nsl(split, graph, k, folder, *, undirected=False):
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_equals_pack_nbrs_on_a_random_graph(tmp_path, packer, multilabel):
     split, graph = random_split(multilabel=multilabel), random_graph()
-    packed = pack(split, graph, max_neighbors=3, folder=tmp_path / "p", key={}, packer=packer)
+    packed = pack_neighbors(
+        split, graph, max_neighbors=3, folder=tmp_path / "p", key={}, packer=packer
+    )
     assert read(packed) == packed_by_nsl(split, graph, 3, tmp_path)
     assert packed.label_width == (4 if multilabel else 0)
 
 
 def test_undirected_edges_are_those_of_the_symmetrized_graph(tmp_path):
     split, graph = random_split(), random_graph()
-    packed = pack(
+    packed = pack_neighbors(
         split,
         graph.symmetrized(),
         max_neighbors=4,
@@ -144,7 +146,7 @@ def test_streams_images_in_blocks_and_cuts_shards(tmp_path, monkeypatch):
     lazy = Lazy(whole.images)
     split = dataclasses.replace(whole, images=lazy)
     calls = []
-    packed = pack(
+    packed = pack_neighbors(
         split,
         graph,
         max_neighbors=3,
@@ -168,14 +170,16 @@ def test_images_in_a_mapped_file_are_packed_without_keeping_its_pages(tmp_path, 
     np.save(tmp_path / "images.npy", whole.images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     split = dataclasses.replace(whole, images=mapped)
-    packed = pack(split, graph, max_neighbors=3, folder=tmp_path / "p", key={}, packer="stream")
+    packed = pack_neighbors(
+        split, graph, max_neighbors=3, folder=tmp_path / "p", key={}, packer="stream"
+    )
     assert read(packed) == packed_by_nsl(whole, graph, 3, tmp_path)
 
 
 def small(tmp_path, *, key=None, split=None, graph=None, **kwargs):
     own_split, own_graph = hand_made()
     kwargs = {"max_neighbors": 2, "packer": "stream", **kwargs}
-    return pack(
+    return pack_neighbors(
         split or own_split, graph or own_graph, folder=tmp_path / "c", key=key or {}, **kwargs
     )
 
@@ -233,7 +237,7 @@ def test_damaged_results_are_made_again_with_a_word(tmp_path, caplog, damage):
     folder = pathlib.Path(first.files[0]).parent
     damage(folder)
     with caplog.at_level("WARNING"):
-        assert load(folder) is None
+        assert read_packed(folder) is None
     caplog.clear()
     with caplog.at_level("WARNING"):
         second = small(tmp_path)
@@ -267,7 +271,7 @@ def test_killed_in_the_middle(tmp_path):
                 yield record
         if sys.argv[2] == "slow":
             packing.records.packed_records = slow
-        packed = packing.pack(random_split(), random_graph(), max_neighbors=3,
+        packed = packing.pack_neighbors(random_split(), random_graph(), max_neighbors=3,
                               folder=sys.argv[1], key={}, packer="stream")
         print(packed.files[0])
     """
@@ -279,7 +283,9 @@ def test_killed_in_the_middle(tmp_path):
     victim.wait()
     assert len(list((tmp_path / "c").glob(".*.part"))) == 1
     split, graph = random_split(), random_graph()
-    packed = pack(split, graph, max_neighbors=3, folder=tmp_path / "c", key={}, packer="stream")
+    packed = pack_neighbors(
+        split, graph, max_neighbors=3, folder=tmp_path / "c", key={}, packer="stream"
+    )
     assert read(packed) == packed_by_nsl(split, graph, 3, tmp_path)
     assert not list((tmp_path / "c").glob(".*.part"))
 
@@ -313,7 +319,9 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_record_writer", lambda path: real(pathlib.Path("/dev/full")))
     split, graph = random_split(n=101, shape=(64, 64, 3)), random_graph()
     with pytest.raises(DataError, match="The disk is full while writing"):
-        pack(split, graph, max_neighbors=3, folder=tmp_path / "c", key={}, packer="stream")
+        pack_neighbors(
+            split, graph, max_neighbors=3, folder=tmp_path / "c", key={}, packer="stream"
+        )
     assert [p.name for p in (tmp_path / "c").iterdir() if p.is_dir()] == []
 
 
@@ -331,4 +339,4 @@ def test_mistakes_are_told(tmp_path):
     assert [p.name for p in (tmp_path / "c").iterdir() if p.is_dir()] == []
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
-        pack(*hand_made(), max_neighbors=1, folder=tmp_path / "file", key={})
+        pack_neighbors(*hand_made(), max_neighbors=1, folder=tmp_path / "file", key={})

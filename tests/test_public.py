@@ -1,6 +1,8 @@
 """The public surface: every name is there, documented, and asks for options by name."""
 
 import inspect
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -42,3 +44,23 @@ def test_an_earlier_name_still_works_and_says_what_to_write(old):
     with pytest.warns(DeprecationWarning, match=rf"tfgraphreg\.{old} is now tfgraphreg\.{old}_"):
         found = getattr(tfgraphreg, old)
     assert found is getattr(tfgraphreg, found.__name__) and old not in dir(tfgraphreg)
+
+
+@pytest.mark.parametrize(
+    ("words", "home"),
+    [
+        (r"difflib\.", "errors.py"),  # did_you_mean
+        (r"json\.loads\(|yaml\.safe_load", "reading.py"),  # bounded readers
+        (r"pickle\.load|allow_pickle=True", None),
+    ],
+)
+def test_one_rule_stands_in_one_place(words, home):
+    root = pathlib.Path(tfgraphreg.__file__).parent
+    # A process that was started here hands over what this one wrote, and a manifest is copied.
+    own = {"benchmark/timing.py", "neighbors/packing.py"}
+    found = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if re.search(words, path.read_text(encoding="utf-8"))
+    }
+    assert found - own == ({home} if home else set())

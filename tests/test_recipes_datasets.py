@@ -168,6 +168,10 @@ def test_multi_hot_rows_in_a_loop_of_ones_own_are_refused_and_one_hot_ones_turne
         keras.Model(image, keras.layers.Flatten()(image)), embedding_dim=2, num_classes=3
     )
     model = RegularizedClassifier(base, alpha=0.0, distance=DISTANCES.get("cosine"))
+    with pytest.raises(ConfigError, match="has its own loss and accuracy"):
+        model.compile("sgd", "mse")
+    with pytest.raises(ConfigError, match=r"own loss and accuracy.*metrics"):
+        model.compile("sgd", metrics=["mse"])
     model.compile(optimizer=keras.optimizers.SGD(0.1), run_eagerly=True)
     batch = {"image": tf.zeros([2, 4, 4, 1], tf.uint8)}
     rows = np.array([[1, 0, 1], [0, 1, 0]])

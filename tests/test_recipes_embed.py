@@ -136,9 +136,9 @@ def last_error(capsys):
 
 @pytest.fixture
 def queries(tmp_path):
-    from tfgraphreg.data.catalog import load
+    from tfgraphreg.data.catalog import load_dataset
 
-    images = load("digits").test.images
+    images = load_dataset("digits").test.images
     paths = []
     for number in range(3):
         paths.append(tmp_path / f"query{number}.png")

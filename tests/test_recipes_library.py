@@ -9,13 +9,13 @@ import pytest
 import tfgraphreg
 from tfgraphreg import TrainConfig, train
 from tfgraphreg.compat import keras
-from tfgraphreg.data.catalog import load
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.errors import ConfigError, DataError, ModelError, RunError
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.model.classifier import build_classifier, infer
 from tfgraphreg.recipes.given import Given
-from tfgraphreg.recipes.learn import build_model
 from tfgraphreg.recipes.material import prepare
+from tfgraphreg.recipes.network import build_model
 from tfgraphreg.runs.run import read_finished
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -41,7 +41,7 @@ def small_model():
 
 
 def test_objects_in_a_run_out_twice_in_one_process(capfd):
-    data = load("digits", limit=200)
+    data = load_dataset("digits", limit=200)
     vectors = data.train.images.reshape(200, -1).astype(np.float64)
     own = small_model()
     before = [w.copy() for w in own.get_weights()]
@@ -102,7 +102,7 @@ def test_what_cannot_be_used_is_one_short_line(settings, arguments, error, words
 
 
 def test_a_dataset_in_place_of_the_config_or_of_a_setting_is_one_short_line():
-    data = load("digits", limit=20)
+    data = load_dataset("digits", limit=20)
     for call in (lambda: train(data), lambda: TrainConfig(dataset=data)):
         with pytest.raises(ConfigError, match="an object of type Dataset") as caught:
             call()
@@ -123,7 +123,7 @@ def test_a_finished_run_is_given_more_epochs_and_starts_another():
     again = train(TrainConfig(**{**fixed, "epochs": 3}, run_dir="r", resume=True))
     assert again.metrics == {**more.metrics, **again.metrics} and again.model is None
 
-    data = load("digits", limit=200)
+    data = load_dataset("digits", limit=200)
     wrapped = build_model(TrainConfig(**NAMED, weights="run:r"), data)
     live = infer(wrapped.base_model, data.test.images)
     for name, served in more.predictor(data.test.images).items():
@@ -145,7 +145,7 @@ def test_runs_that_differ_in_their_seed_share_features_and_graph():
     cache = pathlib.Path("cache")
 
     def kept(limit=None, **settings):
-        given = Given(dataset=load("digits", limit=limit))
+        given = Given(dataset=load_dataset("digits", limit=limit))
         prepare(given.in_config(TrainConfig(**settings)), quiet, given)
         return [len(list(cache.glob(kind))) for kind in ("graphs/*.npz", "features/*.npy")]
 

@@ -105,9 +105,9 @@ def test_two_replicas_give_the_metrics_of_one(two_replicas):
 
 
 def test_a_graph_of_ones_own():
-    from tfgraphreg.data.catalog import load
+    from tfgraphreg.data.catalog import load_dataset
 
-    ids = load("digits", limit=300).train.ids
+    ids = load_dataset("digits", limit=300).train.ids
     lines = [f"{a}\t{b}\t0.5" for a, b in zip(ids[::2], ids[1::2])]
     pathlib.Path("edges.tsv").write_text("\n".join(lines) + "\n")
     assert train("--graph", "edges.tsv") == 0
@@ -179,10 +179,10 @@ def test_evaluate_repeats_the_numbers(capsys):
 def test_predict_goes_on_past_a_bad_file_and_fails_in_the_end(capsys):
     from PIL import Image
 
-    from tfgraphreg.data.catalog import load
+    from tfgraphreg.data.catalog import load_dataset
 
     assert train() == 0
-    Image.fromarray(load("digits").test.images[0, ..., 0]).save("good.png")
+    Image.fromarray(load_dataset("digits").test.images[0, ..., 0]).save("good.png")
     pathlib.Path("bad.png").write_text("no image")
     assert cli.run_command("predict", ["--run", "runs/r", "bad.png", "good.png"]) == 2
     out = capsys.readouterr().out

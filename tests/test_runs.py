@@ -8,7 +8,7 @@ import pytest
 
 from tfgraphreg import cli
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.catalog import load
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.errors import RunError
 from tfgraphreg.recipes.compare import compare, gather
 from tfgraphreg.runs.folder import METRICS, RunFolder, open_run, read_run
@@ -68,7 +68,7 @@ def test_each_run_is_read_with_its_own_model(capsys, monkeypatch):
 
 
 def test_another_graph_under_the_same_name_is_another_run(capsys):
-    ids = load("digits", limit=200).train.ids
+    ids = load_dataset("digits", limit=200).train.ids
     edges = [f"{a}\t{b}\t0.5\n" for a, b in zip(ids[::2], ids[1::2])]
     pathlib.Path("e.tsv").write_text("".join(edges))
     assert train("runs/one", "--graph", "e.tsv") == 0

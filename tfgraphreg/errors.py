@@ -105,13 +105,19 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(value: Any, choices: Iterable[str]) -> str | None:
-    """A question that offers the choices spelled like `value`, or None if there are none."""
+    """A question that offers the choices spelled like `value`, or None if there are none.
+
+    Upper and lower case count as alike where nothing else is.
+    """
     value, choices = str(value)[:200], list(choices)
     if len(choices) > 2 * _COMPARED:
         # difflib takes seconds for ten thousands: compare what begins or ends alike.
         backward = _around(value[::-1], [choice[::-1] for choice in choices])
         choices = _around(value, choices) + [choice[::-1] for choice in backward]
     near = difflib.get_close_matches(value, dict.fromkeys(choices), n=2)
+    if not near:
+        folded = {choice.lower(): choice for choice in choices}
+        near = [folded[name] for name in difflib.get_close_matches(value.lower(), folded, n=2)]
     words = [name[:200] if name.isprintable() else repr(name[:200]) for name in near]
     return f"Did you mean {' or '.join(words)}?" if words else None
 

@@ -43,18 +43,26 @@ def read_json(path: os.PathLike[str] | str) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        ValueError: As `read_text` does, or if the file holds anything but one JSON object, is
-            nested too deeply, or holds a number that no float holds or of over 25 digits. NaN
-            passes, as other programs write it.
+        ValueError: As `read_text` and `parse_json` do, or if the file holds anything but one
+            JSON object. NaN passes, as other programs write it.
     """
-    text = read_text(path)
-    try:
-        value = json.loads(text, parse_int=_whole, parse_float=_finite)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    value = parse_json(read_text(path))
     if not isinstance(value, dict):
         raise ValueError("it must hold one JSON object")
     return value
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: If it is no JSON, is nested too deeply, or holds a number that no float holds
+            or of over 25 digits.
+    """
+    try:
+        return json.loads(text, parse_int=_whole, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def read_yaml(path: os.PathLike[str] | str) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from tfgraphreg.errors import ConfigError, UnknownNameError
+from tfgraphreg.errors import ConfigError, UnknownNameError, did_you_mean
 
 Record = TypeVar("Record")
 
@@ -62,10 +61,8 @@ class Registry(Generic[Record]):
         return len(self._records)
 
     def _unknown(self, name: str) -> UnknownNameError:
-        near = difflib.get_close_matches(str(name).lower(), self._records, n=3, cutoff=0.5)
-        if near:
-            cure = f"Did you mean {' or '.join(near)}?"
-        else:
+        cure = did_you_mean(name, self._records)
+        if cure is None:
             known = self.names()
             shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             cure = f"Known names: {shown}."

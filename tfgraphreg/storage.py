@@ -1,14 +1,15 @@
-"""Files that appear whole or not at all, and names for cached results."""
+"""Files and folders that appear whole or not at all: the one door to what is kept on disk.
+
+`paths` writes single files and `integrity` recognizes them; callers import both from here.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import errno
 import fcntl
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -24,23 +25,51 @@ from typing import Any
 
 import numpy as np
 
-from tfgraphreg.errors import DataError
+from tfgraphreg.integrity import (
+    check_note,
+    file_digest,
+    fingerprint,
+    is_sealed,
+    note_of,
+    noted_path,
+    sealed_path,
+    write_noted,
+)
+from tfgraphreg.paths import (
+    atomic_path,
+    cache_folder,
+    short_name,
+    umask,
+    user_path,
+    write_error,
+    write_text,
+)
+
+__all__ = [
+    "EXPORT_META",
+    "UNREADABLE_NPZ",
+    "atomic_folder",
+    "atomic_path",
+    "cache_folder",
+    "check_note",
+    "file_digest",
+    "fingerprint",
+    "is_sealed",
+    "noted_path",
+    "lock",
+    "plain",
+    "remove_leftovers",
+    "sealed_path",
+    "steady_folder",
+    "user_path",
+    "write_error",
+    "write_json",
+    "write_noted",
+    "write_text",
+]
 
 # Lies beside a SavedModel and says what this project knows of it.
 EXPORT_META = "tfgraphreg.json"
-
-_UNWRITABLE = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENOENT,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 # What np.load raises of an archive that is damaged, or whose arrays claim impossible sizes.
 UNREADABLE_NPZ = (
@@ -61,114 +90,10 @@ UNREADABLE_NPZ = (
     zlib.error,
 )
 
-_SEAL = b"tfgraphreg seal:"
 # Random words of tempfile.mkstemp and mkdtemp.
 _RANDOM = "[a-z0-9_]{8}"
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
-
-
-def cache_folder() -> pathlib.Path:
-    """Where prepared data and other results that can be made again are kept.
-
-    `$TFGRAPHREG_CACHE`, else `$XDG_CACHE_HOME/tfgraphreg`, else `~/.cache/tfgraphreg`.
-    """
-    own = os.environ.get("TFGRAPHREG_CACHE")
-    if own:
-        return pathlib.Path(own)
-    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tfgraphreg"
-
-
-def user_path(path: os.PathLike[str] | str) -> pathlib.Path:
-    """A path that a person wrote, with `~` expanded. It need not exist.
-
-    Raises:
-        DataError: If no file can have this name: it holds a NUL character, is too long, leads in a
-            circle of links, or begins with the home folder of an unknown user.
-    """
-    text = os.fspath(path)
-    cure = "Write the whole path of the file or folder."
-    shown = repr(text[:200])
-    if "\0" in text:
-        raise DataError("A path cannot hold a NUL character.", received=shown, cure=cure)
-    try:
-        expanded = pathlib.Path(text).expanduser()
-    except RuntimeError as error:
-        raise DataError("There is no such home folder.", received=shown, cure=cure) from error
-    try:
-        os.stat(expanded)
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise DataError(
-                f"This path cannot be used ({error.strerror}).", received=shown, cure=cure
-            ) from error
-    return expanded
-
-
-def fingerprint(parts: Any) -> str:
-    """A hexadecimal name for a JSON-like value; equal values, equal names.
-
-    Dataclasses count as dictionaries, NumPy arrays by shape, type and bytes.
-    """
-    digest = hashlib.sha256()
-    digest.update(json.dumps(parts, sort_keys=True, default=_describe).encode())
-    return digest.hexdigest()[:20]
-
-
-def _describe(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if isinstance(value, np.ndarray):
-        content = hashlib.sha256(np.ascontiguousarray(value).view(np.uint8).data).hexdigest()
-        return [list(value.shape), str(value.dtype), content]
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    return str(value)
-
-
-def write_error(error: OSError, path: os.PathLike[str] | str) -> DataError | OSError:
-    """An error that says what a failed write to `path` was, or `error` itself if unknown."""
-    # NumPy tells of a write that was cut short without an error number.
-    cut_short = error.errno is None and "requested and" in str(error)
-    if error.errno in _FULL or cut_short:
-        return DataError(
-            f"The disk is full while writing {path}.",
-            cure="Free some space or name another folder.",
-        )
-    if error.errno in _UNWRITABLE:
-        return DataError(
-            f"{path} cannot be written ({error.strerror}).",
-            cure="Name a folder that you may write to.",
-        )
-    return error
-
-
-@contextlib.contextmanager
-def atomic_path(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
-    """Gives a temporary file name beside `path`, which replaces `path` when the block ends well.
-
-    Raises:
-        DataError: If the folder cannot be written or the disk is full; nothing is left behind.
-    """
-    path = pathlib.Path(path)
-    part = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{_short(path.name)}.", suffix=".part", dir=path.parent
-        )
-        os.close(handle)
-        part = pathlib.Path(name)
-        yield part
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, path)
-    except OSError as error:
-        raise write_error(error, path) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -187,9 +112,9 @@ def atomic_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{_short(path.name)}.", suffix=".part", dir=path.parent)
+            tempfile.mkdtemp(prefix=f".{short_name(path.name)}.", suffix=".part", dir=path.parent)
         )
-        os.chmod(part, 0o777 & ~_umask())
+        os.chmod(part, 0o777 & ~umask())
         yield part
         while not _put(part, path):
             pass  # Another process made or removed the folder in between.
@@ -207,7 +132,7 @@ def _put(part: pathlib.Path, path: pathlib.Path) -> bool:
             os.replace(part, path)
         elif not _exchange(part, path):
             old = pathlib.Path(
-                tempfile.mkdtemp(prefix=f".{_short(path.name)}.old.", dir=path.parent)
+                tempfile.mkdtemp(prefix=f".{short_name(path.name)}.old.", dir=path.parent)
             )
             os.replace(path, old / "old")
             os.replace(part, path)
@@ -282,18 +207,10 @@ def _renameat2() -> Any:
     return found
 
 
-def _short(name: str) -> str:
-    """A name to which a temporary one can be added; it stays different from other names."""
-    encoded = os.fsencode(name)
-    if len(encoded) <= 200:
-        return name
-    return f"{name[:40]}-{hashlib.sha256(encoded).hexdigest()[:20]}"
-
-
 def remove_leftovers(path: os.PathLike[str] | str) -> None:
     """Removes what killed processes left of `path` and its note; nobody may be writing it now."""
     path = pathlib.Path(path)
-    names = "|".join(re.escape(_short(each.name)) for each in (path, _note_of(path)))
+    names = "|".join(re.escape(short_name(each.name)) for each in (path, note_of(path)))
     _remove_parts(path.parent, names)
 
 
@@ -334,57 +251,6 @@ def lock(path: os.PathLike[str] | str, *, wait: bool) -> Iterator[None]:
         os.close(handle)
 
 
-@contextlib.contextmanager
-def sealed_path(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
-    """As `atomic_path`; a digest of the name and the content is put at the end of the file.
-
-    For caches, whose readers stop where their content ends: `numpy.load` does. `is_sealed` tells
-    whether the file is still the one that was written, under the name that it was written to.
-    """
-    with atomic_path(path) as part:
-        yield part
-        digest = _seal_of(part, pathlib.Path(path).name, part.stat().st_size)
-        with open(part, "ab") as file:
-            file.write(_SEAL + digest)
-
-
-def is_sealed(path: os.PathLike[str] | str) -> bool:
-    """Whether `sealed_path` wrote this file and nothing has changed it since."""
-    path = pathlib.Path(path)
-    try:
-        end = path.stat().st_size - len(_SEAL) - hashlib.sha256().digest_size
-        with open(path, "rb") as file:
-            file.seek(max(end, 0))
-            found = file.read()
-        return end >= 0 and found == _SEAL + _seal_of(path, path.name, end)
-    except OSError:
-        return False
-
-
-def _seal_of(path: pathlib.Path, name: str, size: int) -> bytes:
-    digest = hashlib.sha256(os.fsencode(name) + b"\0")
-    with open(path, "rb") as file:
-        while size > 0 and (block := file.read(min(1 << 20, size))):
-            digest.update(block)
-            size -= len(block)
-    return digest.digest()
-
-
-def file_digest(path: os.PathLike[str] | str) -> str:
-    """The SHA-256 digest of a file's content, read in blocks."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_text(path: os.PathLike[str] | str, text: str) -> None:
-    """Writes `text` to `path` atomically, as UTF-8."""
-    with atomic_path(path) as part:
-        part.write_text(text, encoding="utf-8")
-
-
 def write_json(path: os.PathLike[str] | str, value: Any, *, noted: bool = False) -> None:
     """Writes `value` as indented JSON to `path` atomically. NaN becomes null.
 
@@ -392,54 +258,6 @@ def write_json(path: os.PathLike[str] | str, value: Any, *, noted: bool = False)
     """
     write = write_noted if noted else write_text
     write(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
-
-
-def write_noted(path: os.PathLike[str] | str, text: str) -> None:
-    """As `write_text`; a hidden file beside it notes the digest, for `check_note`."""
-    with noted_path(path) as part:
-        part.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def noted_path(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
-    """As `atomic_path`; a hidden file beside it notes the digest, for `check_note`."""
-    path, beside = pathlib.Path(path), _note_of(path)
-    folder = None
-    try:
-        with atomic_path(path) as part:
-            yield part
-            folder = os.open(path.parent, os.O_RDONLY)
-            # Of two writers at once, note and file must be of the same one.
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            accepted = [file_digest(part)]
-            # Killed between the two writes, the earlier content stays valid.
-            if beside.exists() and path.exists():
-                accepted.append(file_digest(path))
-            write_text(beside, "\n".join(accepted) + "\n")
-    finally:
-        if folder is not None:
-            os.close(folder)
-
-
-def check_note(path: os.PathLike[str] | str) -> None:
-    """Refuses a file that has changed since `noted_path` wrote it; one without a note passes.
-
-    Raises:
-        ValueError: If it has.
-    """
-    beside = _note_of(path)
-    if not beside.exists():
-        return
-    if file_digest(path) not in beside.read_text(encoding="utf-8", errors="replace").split():
-        raise ValueError(
-            f"it is not as it was written; if it was changed on purpose, delete {beside.name} "
-            "beside it"
-        )
-
-
-def _note_of(path: os.PathLike[str] | str) -> pathlib.Path:
-    path = pathlib.Path(path)
-    return path.with_name(f".{path.name}.sha256")
 
 
 def plain(value: Any) -> Any:
@@ -457,9 +275,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return str(value)
     return value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

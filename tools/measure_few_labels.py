@@ -30,8 +30,8 @@ from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.propagation import kernel_ridge, propagate, pseudo_labels
 from tfgraphreg.propagation.kernel import unit_length
+from tfgraphreg.recipes.batches import labeled_batch_size
 from tfgraphreg.recipes.features import FEATURE_SEED, graph_features
-from tfgraphreg.recipes.learn import labeled_batch_size
 from tfgraphreg.recipes.material import prepare
 from tfgraphreg.recipes.train import versions
 from tfgraphreg.storage import write_text

@@ -20,9 +20,9 @@ import time
 import numpy as np
 
 from tfgraphreg.benchmark.results import commit
-from tfgraphreg.data.catalog import load
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.data.splits import keep_labels
-from tfgraphreg.features import extract
+from tfgraphreg.features import extract_features
 from tfgraphreg.graph.diagnostics import diagnose
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.propagation import propagate
@@ -61,7 +61,7 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 def measure(feature, split, commit, metrics):
     """Rows of the table for one feature."""
     start = time.perf_counter()
-    features = extract(feature, split.images)
+    features = extract_features(feature, split.images)
     feature_seconds = time.perf_counter() - start
     for metric in [m for m in PAIRS[feature] if not metrics or m in metrics]:
         start = time.perf_counter()
@@ -172,7 +172,7 @@ def compare_sgt(split):
 
 def compare_sizes(split):
     """Prints a table: images of other sizes and colors, 10 labels a class, the general features."""
-    digits, images = load("digits").train, split.images[:5000]
+    digits, images = load_dataset("digits").train, split.images[:5000]
 
     def like(changed):
         count = len(changed)
@@ -200,7 +200,9 @@ def compare_sizes(split):
         ),
     ):
         for feature in ("pixels", "pca", "patches"):
-            graph = knn_graph(extract(feature, part.images), k=K, weighting="local_gaussian")
+            graph = knn_graph(
+                extract_features(feature, part.images), k=K, weighting="local_gaussian"
+            )
             agreement = diagnose(graph, part.labels)["edge_label_agreement"]
             mean, spread = propagated(graph, part)
             row = f"{len(part):,} | {feature} | {agreement:.3f} | {mean:.3f} ± {spread:.3f}"
@@ -220,7 +222,7 @@ def main():
     parser.add_argument("--sgt", action="store_true", help="only compare with the package sgt")
     parser.add_argument("--sizes", action="store_true", help="only other sizes and colors")
     options = parser.parse_args()
-    train = load("fashion_mnist", data_dir=options.data_dir, limit=options.limit).train
+    train = load_dataset("fashion_mnist", data_dir=options.data_dir, limit=options.limit).train
     if options.sgt:
         return compare_sgt(train)
     if options.sizes:

@@ -61,7 +61,7 @@ def main():
     compat.prepare_environment()
     compat.load_nsl()
     from tfgraphreg.commands.terminal import attached
-    from tfgraphreg.recipes.learn import batch_source
+    from tfgraphreg.recipes.batches import batch_source
     from tfgraphreg.recipes.material import prepare
 
     config = TrainConfig(dataset=f"folder:{folder}", epochs=1, cache_images=options.cache_images)

@@ -12,7 +12,7 @@ from tfgraphreg.errors import MissingExtraError
 
 
 def check_backbone(
-    name: str, *, weights: str = "none", image_size: int | None = None, freeze: str = "none"
+    name: str, *, weights: str = "none", image_size: int | None = None, freeze: str | int = "none"
 ) -> None:
     """Refuses a network that is unknown or not installed, and settings that cannot fit it.
 

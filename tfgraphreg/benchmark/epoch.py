@@ -127,7 +127,7 @@ def _feeding(
     from tfgraphreg.benchmark import trainers as t
     from tfgraphreg.neighbors import matching
     from tfgraphreg.neighbors.order import epoch_draw, epoch_order
-    from tfgraphreg.recipes.learn import batch_source
+    from tfgraphreg.recipes.batches import batch_source
 
     graph, images = graphs[10], len(dataset.train)
     steps = -(-images // _BATCH)

@@ -21,9 +21,11 @@ _SHIFT = 3
 
 def fashion_mnist(limit: int | None = None) -> Dataset:
     """Fashion-MNIST, or its first `limit` training images; fetched if it must be."""
-    from tfgraphreg.data.catalog import load
+    from tfgraphreg.data.catalog import load_dataset
 
-    return load("fashion_mnist", data_dir=None, seed=0, validation_fraction=0.0, limit=limit)
+    return load_dataset(
+        "fashion_mnist", data_dir=None, seed=0, validation_fraction=0.0, limit=limit
+    )
 
 
 def more_images(images: np.ndarray, size: int, *, seed: int = 0) -> np.ndarray:

@@ -38,7 +38,7 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
 def _against_nsl(found: Found, split: Any, rounds: int, progress: Any) -> None:
     from tfgraphreg.compat import nsl
     from tfgraphreg.graph.tsv import write_tsv
-    from tfgraphreg.neighbors.packing import _record_writer, pack
+    from tfgraphreg.neighbors.packing import _record_writer, pack_neighbors
     from tfgraphreg.neighbors.records import example_records
 
     graph = random_neighbors(len(split), _K)
@@ -53,7 +53,7 @@ def _against_nsl(found: Found, split: Any, rounds: int, progress: Any) -> None:
 
         def ours() -> None:
             shutil.rmtree(folder / "packed", ignore_errors=True)
-            packed = pack(
+            packed = pack_neighbors(
                 split, graph, max_neighbors=_K, folder=folder / "packed", key={}, packer="stream"
             )
             sizes["ours"] = packed.size
@@ -143,12 +143,12 @@ def _growth(found: Found, sizes: tuple[int, ...], quick: bool, progress: Any) ->
 def one_packing(path: str, packer: str) -> float:
     """Seconds of packing the images in a file with random neighbors."""
     from tfgraphreg.compat import load_nsl
-    from tfgraphreg.neighbors.packing import pack
+    from tfgraphreg.neighbors.packing import pack_neighbors
 
     load_nsl()
     split = split_of(np.load(path, mmap_mode="r"))
     graph = random_neighbors(len(split), _K)
     with tempfile.TemporaryDirectory(dir=pathlib.Path(path).parent) as folder:
         start = time.perf_counter()
-        pack(split, graph, max_neighbors=_K, folder=folder, key={}, packer=packer)
+        pack_neighbors(split, graph, max_neighbors=_K, folder=folder, key={}, packer=packer)
         return time.perf_counter() - start

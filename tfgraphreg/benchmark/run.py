@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from tfgraphreg import storage
 from tfgraphreg.benchmark.results import NAMES, Found, commit, machine
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.progress import Progress, silent
+from tfgraphreg.reading import read_json
 
 # Of the quick mode's three minutes, training with several seeds would take more than one.
 _QUICK_ALL = NAMES[:-1]
@@ -143,10 +143,10 @@ def _versions() -> dict[str, str]:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = read_json(path)
+    except ValueError as error:
         raise DataError(f"{path} cannot be read as results ({error}).") from error
-    if not isinstance(found, dict) or not set(found) <= {"full", "quick"}:
+    if not set(found) <= {"full", "quick"}:
         raise DataError(
             f"{path} holds no results of a benchmark.",
             cure="Make them: tfgraphreg benchmark all --json FILE.",

@@ -115,7 +115,8 @@ def _first_step(kind: str, tf: Any, lap: Callable[[str], None]) -> None:
         material = prepare(config, lambda *_: None)
         lap("data and graph")
         from tfgraphreg.compat import keras
-        from tfgraphreg.recipes.learn import batch_source, build_model
+        from tfgraphreg.recipes.batches import batch_source
+        from tfgraphreg.recipes.network import build_model
 
         model = build_model(config, material.dataset)
         model.compile(optimizer=keras.optimizers.Adam(1e-3))

@@ -68,11 +68,13 @@ def _variants(
 def _caching(found: Found, dataset: Any, graph: Any, rounds: int, progress: Any) -> None:
     from tfgraphreg.benchmark import trainers as t
     from tfgraphreg.neighbors.packed import packed_batches
-    from tfgraphreg.neighbors.packing import pack
+    from tfgraphreg.neighbors.packing import pack_neighbors
 
     steps = len(dataset.train) // 128
     with tempfile.TemporaryDirectory() as folder:
-        packed = pack(dataset.train, graph, max_neighbors=1, folder=folder, key={}, packer="stream")
+        packed = pack_neighbors(
+            dataset.train, graph, max_neighbors=1, folder=folder, key={}, packer="stream"
+        )
         window = {"batch_size": 128, "seed": 0, "epochs": t.EPOCHS}
         half = packed.size // 2
         sources = {

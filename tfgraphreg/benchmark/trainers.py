@@ -15,7 +15,8 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.model.classifier import LOGITS
-from tfgraphreg.recipes.learn import batch_source, build_model
+from tfgraphreg.recipes.batches import batch_source
+from tfgraphreg.recipes.network import build_model
 from tfgraphreg.training.optimizer import make_optimizer
 
 EPOCHS = 1000  # The datasets go on for longer than any measurement.

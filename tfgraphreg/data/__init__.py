@@ -1,1 +1,1 @@
-"""Where images come from: `tfgraphreg.data.catalog.load` is the entrance."""
+"""Where images come from: `tfgraphreg.load_dataset` is the entrance."""

@@ -1,7 +1,7 @@
 """Datasets by name.
 
-`load` is the one entrance: it finds the bytes, checks them, gives every image a stable id and
-divides train, validation and test.
+`load_dataset` is the one entrance: it finds the bytes, checks them, gives every image a stable id
+and divides train, validation and test.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class DatasetRecord:
     """An entry of `DATASETS`.
 
     Attributes:
-        name: The name that `load` takes.
+        name: The name that `load_dataset` takes.
         description: One line.
         num_classes: C.
         image_shape: `(height, width, channels)`, or None if `image_size` decides.
-        loader: `LoadOptions` -> `Dataset` with its training images complete: `load` itself
+        loader: `LoadOptions` -> `Dataset` with its training images complete: `load_dataset` itself
             applies `limit`, the validation split and `labels_per_class`.
     """
 
@@ -114,9 +114,6 @@ def load_dataset(
         progress=progress or silent,
     )
     return _shape(find_loader(name)(options), options)
-
-
-load = load_dataset
 
 
 def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:

@@ -16,7 +16,7 @@ _LARGEST_SIDE = 4096
 
 @dataclasses.dataclass(frozen=True)
 class LoadOptions:
-    """The arguments of `tfgraphreg.data.catalog.load`, checked; see there."""
+    """The arguments of `tfgraphreg.load_dataset`, checked; see there."""
 
     data_dir: str | os.PathLike[str] | None = None
     cache_dir: str | os.PathLike[str] | None = None

@@ -15,6 +15,7 @@ from tfgraphreg.data.decoding import FORMATS, BadImage, inspect_image, is_image
 from tfgraphreg.data.lazy import workers
 from tfgraphreg.errors import DataError
 from tfgraphreg.progress import Progress, silent
+from tfgraphreg.reading import parse_json
 from tfgraphreg.storage import UNREADABLE_NPZ, fingerprint, is_sealed, sealed_path
 
 _CHUNK = 1024
@@ -104,7 +105,7 @@ def _restore(
 ) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
     with np.load(path, allow_pickle=False) as kept:
         good, facts = kept["good"], kept["facts"]
-        bad = [(str(name), str(why)) for name, why in json.loads(str(kept["bad"]))]
+        bad = [(str(name), str(why)) for name, why in parse_json(str(kept["bad"]))]
     if len(good) != len(names):
         raise ValueError("not of this folder")
     return [name for name, ok in zip(names, good) if ok], facts[good], bad

@@ -12,7 +12,7 @@ BAD_IMAGE = ("error", "skip")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings(Settings):
-    """Which data a run is about; see `tfgraphreg.data.catalog.load`."""
+    """Which data a run is about; see `tfgraphreg.load_dataset`."""
 
     dataset: str = setting(
         "fashion_mnist",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib.util
 import os
 import pathlib
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfgraphreg.data import network
-from tfgraphreg.errors import DataError, StackError, UnknownNameError, first_line
+from tfgraphreg.errors import DataError, StackError, UnknownNameError, did_you_mean, first_line
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.storage import user_path
 
@@ -122,11 +121,10 @@ def _builder(tfds: Any, name: str, folder: pathlib.Path) -> Any:
     base = name.split("/")[0].split(":")[0]
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
-        near = difflib.get_close_matches(base.lower(), known, n=3, cutoff=0.5)
         raise UnknownNameError(
             "Unknown dataset of tensorflow-datasets.",
             received=repr(name),
-            cure=f"Did you mean {' or '.join('tfds:' + n for n in near)}?" if near else None,
+            cure=did_you_mean(f"tfds:{base}", [f"tfds:{one}" for one in known]),
         )
     try:
         return tfds.builder(name, data_dir=str(folder))

@@ -104,9 +104,6 @@ def extract_features(
     return cached_rows(file, len(images), compute)
 
 
-extract = extract_features
-
-
 def cached_rows(
     path: os.PathLike[str] | str, count: int, compute: Callable[[], np.ndarray]
 ) -> np.ndarray:
@@ -160,7 +157,7 @@ def _rows(
     workers: int | None,
 ) -> np.ndarray:
     workers, compute = workers or os.cpu_count() or 1, feature.compute
-    assert compute is not None, "`extract` sees to it: this feature is computed"
+    assert compute is not None, "`extract_features` computes only such features"
     if feature.heavy and workers > 1 and len(images) >= _SHARED_FROM:
         import joblib
 

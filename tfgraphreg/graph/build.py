@@ -111,9 +111,6 @@ def build_graph(
     return graph.symmetrized() if symmetrize else graph
 
 
-build = build_graph
-
-
 def mutual(graph: SimilarityGraph) -> SimilarityGraph:
     """The edges of `graph` whose reverse is an edge too."""
     sources, targets, n = graph.sources(), graph.indices.astype(np.int64), graph.num_nodes

@@ -12,6 +12,7 @@ import numpy as np
 from tfgraphreg.errors import GraphError, did_you_mean, first_line
 from tfgraphreg.graph.convert import Ids, numbers_of
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.reading import parse_json
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint
 
 _ARRAYS = ("indptr", "indices", "weights", "ids", "about")
@@ -75,7 +76,7 @@ def read_npz(
         if digest != _digest(arrays, key or "") and (digest or key is not None):
             raise ValueError("it was changed after it was written")
         indptr, indices, weights, names = (arrays[name] for name in _ARRAYS[:4])
-        about = json.loads(str(arrays["about"]))
+        about = parse_json(str(arrays["about"]))
         _check_kinds(indptr, indices, weights, names, about)
     except UNREADABLE_NPZ as error:
         raise GraphError(

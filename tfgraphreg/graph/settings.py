@@ -28,7 +28,7 @@ def kinds(all: Any) -> set[str]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GraphSettings(Settings):
-    """The graph over the training images; see `tfgraphreg.graph.build.build`."""
+    """The graph over the training images; see `tfgraphreg.build_graph`."""
 
     graph: str = setting(
         "knn", f"graph: one of {', '.join(GRAPH_KINDS)}, or a TSV or npz file of your own edges"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def _forward(model: keras.Model, multilabel: bool) -> Any:
     known = _FORWARDS.setdefault(model, {})
     if multilabel not in known:
         # A strong reference here would keep the model in the dictionary for good.
-        of = weakref.ref(model)
+        of: Callable[[], Any] = weakref.ref(model)
 
         @tf.function(reduce_retracing=True)
         def forward(batch):

@@ -97,16 +97,26 @@ class RegularizedClassifier(GraphRegularization):
         self.objective = objective
         self.label_mixer = label_mixer
 
-    def compile(self, optimizer, *, jit_compile=None, run_eagerly=None):
-        """Configures training; loss and accuracy are the classifier's own."""
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        """Configures training; loss and accuracy are the classifier's own.
+
+        Raises:
+            ConfigError: If anything but `optimizer`, `jit_compile` and `run_eagerly` is passed.
+        """
+        others = sorted(set(kwargs) - {"jit_compile", "run_eagerly"})
+        if loss is not None or args or others:
+            raise ConfigError(
+                "The classifier has its own loss and accuracy, and compiles with no others.",
+                received=", ".join(others) or f"loss={loss!r}",
+                cure="Wrap the model in tfgraphreg.GraphRegularization to choose them.",
+            )
         with self.distribute_strategy.scope():
             keras.Model.compile(
                 self,
                 optimizer,
                 loss=ClassLoss(multilabel=self.multilabel),
                 metrics=[ClassAccuracy(multilabel=self.multilabel)],
-                jit_compile=jit_compile,
-                run_eagerly=run_eagerly,
+                **kwargs,
             )
 
     def call(self, inputs, training=False, **kwargs):

@@ -9,7 +9,7 @@ from typing import Any
 from tfgraphreg.compat import tf
 from tfgraphreg.distances import DISTANCES, Distance
 from tfgraphreg.errors import DataError
-from tfgraphreg.neighbors.modes import Edges
+from tfgraphreg.neighbors.mode import Edges
 
 
 class GraphTerm:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfgraphreg.compat import tf
-from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.errors import ConfigError, DataError, did_you_mean
 from tfgraphreg.neighbors.examples import IMAGE, INPUT
 
 EMBEDDING = "embedding"
@@ -136,13 +135,10 @@ class Readout:
     def _layer_output(self) -> Any:
         names = [layer.name for layer in self.base_model.layers]
         if self.embedding not in names:
-            near = difflib.get_close_matches(str(self.embedding), names, n=3, cutoff=0.5)
             raise ConfigError(
                 "The model has no layer or output of the embedding's name.",
                 received=f"embedding={self.embedding!r}",
-                cure=f"Did you mean {' or '.join(near)}?"
-                if near
-                else f"Its layers are {', '.join(names)}.",
+                cure=did_you_mean(self.embedding, names) or f"Its layers are {', '.join(names)}.",
             )
         try:
             return self.base_model.get_layer(self.embedding).output

@@ -68,7 +68,7 @@ class GraphRegularization(Wrapper, nsl.keras.GraphRegularization):
 
     _library = keras
 
-    def __new__(cls, base_model: Any = None, *args: Any, **kwargs: Any):
+    def __new__(cls, base_model: Any = None, *args: Any, **kwargs: Any) -> Any:
         """A wrapper of the Keras that the model belongs to."""
         if _is_keras_3(base_model):
             from tfgraphreg.model.regularization_keras3 import GraphRegularization3
@@ -244,7 +244,7 @@ def _any_weight(sample_weight: Any) -> Any:
 
 
 def _is_keras_3(model: Any) -> bool:
-    loaded = sys.modules.get("keras")
+    loaded: Any = sys.modules.get("keras")
     version = str(getattr(loaded, "__version__", ""))
     return version.startswith("3") and isinstance(model, loaded.Model)
 

@@ -110,9 +110,9 @@ class Regularizer:
 
     def _start(self, mode: NeighborMode | None, width: int | None) -> None:
         """Makes the variables of the memory and of a distance that learns."""
-        remembers = mode is not None and mode.remembers and self.memory is None
+        keeper = mode if mode is not None and mode.remembers and self.memory is None else None
         learns = self.term.distance.running is not None and self.term.running is None
-        if not (remembers or learns):
+        if keeper is None and not learns:
             return
         if width is None or not _may_create():
             raise ConfigError(
@@ -120,8 +120,8 @@ class Regularizer:
                 cure="Name the embedding of a functional model by its layer or output.",
             )
         with tf.init_scope():
-            if remembers:
-                self.memory = mode.make_memory(width)
+            if keeper is not None:
+                self.memory = keeper.make_memory(width)
             self.term.start(width)
 
 

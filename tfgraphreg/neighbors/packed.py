@@ -36,7 +36,7 @@ def packed_batches(
     neighbors, the weight is 0 and the image its own.
 
     Args:
-        packed: What `pack` gave.
+        packed: What `pack_neighbors` gave.
         batch_size: B.
         seed: Any integer.
         epochs: Number of the epoch to stop before.

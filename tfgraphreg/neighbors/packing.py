@@ -23,6 +23,7 @@ from tfgraphreg import storage
 from tfgraphreg.data.dataset import Split
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.neighbors import records
+from tfgraphreg.reading import read_json
 
 PACKERS = ("nsl", "stream")
 _FORMAT = 1
@@ -113,7 +114,7 @@ def pack_neighbors(
     folder = pathlib.Path(folder)
     remove_leftovers(folder)
     with _lock(folder, name):
-        packed = load(folder / name)
+        packed = read_packed(folder / name)
         if packed is None:
             with storage.atomic_folder(folder / name) as part:
                 write = _WRITERS[packer]
@@ -123,16 +124,13 @@ def pack_neighbors(
     return packed
 
 
-pack = pack_neighbors
-
-
-def load(folder: os.PathLike[str] | str) -> PackedExamples | None:
+def read_packed(folder: os.PathLike[str] | str) -> PackedExamples | None:
     """The packed examples in `folder`, or None if they are absent, incomplete or altered."""
     folder = pathlib.Path(folder)
     if not folder.exists():
         return None
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / _MANIFEST)
         files = manifest["files"]
         wrong = [f for f, digest in files.items() if storage.file_digest(folder / f) != digest]
         if not wrong:

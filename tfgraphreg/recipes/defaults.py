@@ -6,6 +6,7 @@ import dataclasses
 import logging
 
 from tfgraphreg.config import TrainConfig
+from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.settings import AUTO_BACKBONE
 from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.recipes.start import RUN, backbone_of_start
@@ -41,6 +42,17 @@ def choose_batch_size(images: int, epochs: int) -> int:
     """128, or the largest of 64, 32 and 16 that gives 100 steps in all; 16 if none does."""
     fitting = (b for b in _BATCH_SIZES if epochs * steps_per_epoch(images, b) >= _STEPS)
     return next(fitting, _BATCH_SIZES[-1])
+
+
+def settled_batch_size(config: TrainConfig) -> int:
+    """The batch size of a config that `fill_in` gave, or that names one.
+
+    Raises:
+        ConfigError: If it is still open.
+    """
+    if config.batch_size is None:
+        raise ConfigError("`batch_size` must be chosen before batches are made.")
+    return config.batch_size
 
 
 def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> TrainConfig:

@@ -12,7 +12,7 @@ import numpy as np
 from tfgraphreg import storage
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.errors import ConfigError, DataError
-from tfgraphreg.features import extract
+from tfgraphreg.features import extract_features
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.runs.folder import FIGURES, RunFolder, finished_metrics, writing_results
 from tfgraphreg.runs.outputs import RunOutputs, run_outputs, within_budget
@@ -187,16 +187,17 @@ def _part(split: Split, outputs: dict[str, np.ndarray], chosen: np.ndarray) -> _
 
 
 def _layouts(
-    seen: RunOutputs, items: _Items, options: EmbedOptions, progress: Any
+    seen: RunOutputs, items: _Items, options: EmbedOptions, progress: Progress
 ) -> dict[str, Layout]:
     """The pictures by title; the last is the one of the embedding or the graph."""
-    common = {"dim": options.dim, "variant": options.variant, "seed": options.seed}
 
     def place(title: str, data: Any, **more: Any) -> Layout:
         started = time.perf_counter()
         made = layout(
             data,
-            **common,
+            dim=options.dim,
+            variant=options.variant,
+            seed=options.seed,
             **more,
             progress=lambda done, total: progress(f"placing by {title}", done, total),
         )
@@ -212,7 +213,7 @@ def _layouts(
             seen.run.config, within_budget(seen.run.config, seen.dataset), progress
         )
         return {"training graph": place("training graph", graph)}
-    if options.onto_train:
+    if items.new is not None:
         old = ~items.new
         first = place("learned embedding", items.embedding[old])
         second = place(
@@ -222,7 +223,7 @@ def _layouts(
             anchor_points=first.points,
         )
         return {"learned embedding, test onto training": second}
-    pixels = extract("pixels", thumbnails(items.split.images, most=_THUMBNAIL))
+    pixels = extract_features("pixels", thumbnails(items.split.images, most=_THUMBNAIL))
     return {
         "raw pixels": place("raw pixels", pixels),
         "learned embedding": place("learned embedding", items.embedding),

@@ -93,7 +93,7 @@ def graph_features(config: TrainConfig, dataset: Dataset, progress: Any) -> np.n
         dataset: Its training images are described.
         progress: Called as ``progress(what, done, total)``.
     """
-    from tfgraphreg.features import extract
+    from tfgraphreg.features import extract_features
     from tfgraphreg.features.registry import cached_rows
 
     if config.graph_features.startswith(GIVEN):
@@ -108,7 +108,7 @@ def graph_features(config: TrainConfig, dataset: Dataset, progress: Any) -> np.n
     if kind == "file":
         return read_vectors(name, dataset.train.ids, others=dataset.ids_beside_train)
     if kind is None:
-        return extract(
+        return extract_features(
             config.graph_features,
             images,
             seed=FEATURE_SEED,

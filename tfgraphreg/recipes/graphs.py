@@ -13,7 +13,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, GraphError
-from tfgraphreg.graph.build import build, union
+from tfgraphreg.graph.build import build_graph, union
 from tfgraphreg.graph.npz import read_npz, write_npz
 from tfgraphreg.graph.settings import FILES, GRAPH_KINDS, GraphSettings
 from tfgraphreg.graph.similarity import SimilarityGraph
@@ -178,7 +178,7 @@ def graph_of(
 ) -> SimilarityGraph:
     """The graph that the config asks for over features `[N, D]` of the training images."""
     graphs = [
-        build(
+        build_graph(
             kind,
             features,
             labels=dataset.train.labels,

@@ -108,8 +108,8 @@ def write_page(comparison: Comparison, path: os.PathLike[str] | str) -> pathlib.
     )
 
 
-def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding | None:
-    """The picture of a run's embedding, of embedding.npz in its folder; None if there is none.
+def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding:
+    """The picture of a run's embedding, of the file `name` in its folder.
 
     The file's arrays: `points [N, 2 or 3]`, `labels [N]` class numbers, and, if known,
     `indices [N]` positions in a split, `split` ("train" or "test", the default),
@@ -118,11 +118,9 @@ def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding | No
     loaded for them.
 
     Raises:
-        DataError: If the file is damaged.
+        DataError: If the file is missing or damaged.
     """
     path = run.path / name
-    if not path.exists():
-        return None
     try:
         check_note(path)
         with np.load(path, allow_pickle=False) as file:
@@ -153,7 +151,8 @@ def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding | No
 
 
 def _embeddings(runs: Sequence[Run]) -> tuple[list[report.Embedding], list[str]]:
-    found, problems = [], []
+    found: list[report.Embedding] = []
+    problems: list[str] = []
     # The best first; the page would grow too heavy with all of them.
     order = sorted(runs, key=lambda run: (-run.metrics["test_accuracy"], run.name))
     having = [(run, name) for run in order for name in EMBEDDINGS if (run.path / name).exists()]

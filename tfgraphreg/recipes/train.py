@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,9 @@ from tfgraphreg.runs.folder import (
 from tfgraphreg.runs.run import Run
 from tfgraphreg.settings import GIVEN
 from tfgraphreg.training.history import HISTORY, read_history
+
+if TYPE_CHECKING:
+    from tfgraphreg.recipes.learn import Learned
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +128,7 @@ def check_names(config: TrainConfig) -> None:
 
 
 def _measure_and_export(
-    config: TrainConfig, run: RunFolder, material: Material, learned: Any, progress: Progress
+    config: TrainConfig, run: RunFolder, material: Material, learned: Learned, progress: Progress
 ) -> dict[str, Any]:
     from tfgraphreg.recipes.evaluate import measure
     from tfgraphreg.recipes.serve import export_and_check

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.catalog import DATASETS, load
+from tfgraphreg.data.catalog import DATASETS, load_dataset
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.splits import keep_labels, labels_beyond_budget
 from tfgraphreg.runs.folder import RunFolder
@@ -39,7 +39,7 @@ def load_data(config: TrainConfig, progress: Any) -> Dataset:
     """
     # Images of one size reach the model as they are, so that its export takes them so.
     own_size = config.dataset in DATASETS and DATASETS.get(config.dataset).image_shape
-    return load(
+    return load_dataset(
         config.dataset,
         data_dir=config.data_dir,
         seed=config.seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, first_line
+from tfgraphreg.reading import read_json
 from tfgraphreg.search.index import Index
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_folder, file_digest, fingerprint, write_json
 
@@ -59,14 +59,14 @@ def read_meta(folder: pathlib.Path) -> dict[str, Any]:
             cure="Build one: tfgraphreg search --run RUN --rebuild.",
         )
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = read_json(path)
         kinds = {"dim": int, "items": int, "model": str, "method": str, "distance": str}
         fits = all(isinstance(meta[name], kind) for name, kind in kinds.items())
         fits = fits and isinstance(meta["recall"], (int, float)) and meta["format"] in _FORMATS
         fits = fits and 0 <= meta["items"] <= _MAX_ITEMS
         # Whoever takes the digests away does not get an older index.
         fits = fits and (meta["format"] == 1) == ("digest" not in meta)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise damaged(folder, "meta.json cannot be read") from error
     if not fits:
         raise damaged(folder, "meta.json has values that cannot be")

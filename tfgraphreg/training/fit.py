@@ -48,7 +48,7 @@ class FitPlan:
     settle: Callable[[], None] | None = None
     validate: Callable[[], Row] | None = None
     listener: Callable[[Row], None] | None = None
-    frozen: str = "none"
+    frozen: str | int = "none"
     warmup_epochs: int = 0
     rounds: int = 0
     begin_round: Callable[[int], None] | None = None
@@ -139,7 +139,7 @@ def _rows_done(history: pathlib.Path, done: int) -> list[Row]:
     return rows[:done]
 
 
-def _set_frozen(model: RegularizedClassifier, what: str) -> None:
+def _set_frozen(model: RegularizedClassifier, what: str | int) -> None:
     freeze(model.base_model, what)
     # `fit` undoes what was frozen since the last compile.
     model.compile(optimizer=model.optimizer, jit_compile=model.jit_compile)

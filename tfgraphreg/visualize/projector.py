@@ -21,7 +21,7 @@ def write_projector(
     folder: os.PathLike[str] | str,
     embedding: np.ndarray,
     *,
-    metadata: Mapping[str, Sequence[object]] | None = None,
+    metadata: Mapping[str, Sequence[object] | np.ndarray] | None = None,
     images: np.ndarray | None = None,
     name: str = "embedding",
 ) -> pathlib.Path:
@@ -111,7 +111,7 @@ def _shrink(image: np.ndarray, step: int) -> np.ndarray:
     return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
 
 
-def _table(columns: Mapping[str, Sequence[object]], count: int) -> str:
+def _table(columns: Mapping[str, Sequence[object] | np.ndarray], count: int) -> str:
     for column, values in columns.items():
         if len(values) != count:
             raise DataError(
