@@ -305,7 +305,8 @@ def _graphs(runs: Sequence[Run]) -> report.Table | None:
 
 def _pictures(runs: Sequence[Run]) -> tuple[list[report.Picture], list[str]]:
     """The figures that other commands left in the run folders, and what is wrong with some."""
-    found, problems = [], []
+    found: list[report.Picture] = []
+    problems: list[str] = []
     for run in runs:
         for path in sorted([*run.path.glob("*.png"), *run.path.glob("figures/*.png")]):
             if len(found) == _MAX_PICTURES or path.stat().st_size > _MAX_PICTURE_BYTES:
