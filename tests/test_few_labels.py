@@ -375,3 +375,13 @@ def test_a_recipe_gives_values_that_flags_overrule(workplace, capsys):
     assert "2 passes over the images" in capsys.readouterr().out
     assert cli.run_command("train", [*words, "--recipe", "few-label"]) == 2
     assert "Did you mean few-labels?" in capsys.readouterr().err
+
+
+def test_a_recipe_in_python_is_that_of_the_command():
+    config = tfgraphreg.recipe("few-labels", dataset="digits", labels_per_class=3, epochs=4)
+    assert (config.propagate, config.graph_features, config.epochs) == ("spreading", "patches", 4)
+    assert config.labels_per_class == 3 and config.alpha == 0
+    with pytest.raises(tfgraphreg.TFGraphRegError, match="Did you mean few-labels"):
+        tfgraphreg.recipe("few-label")
+    with pytest.raises(tfgraphreg.TFGraphRegError, match="Unknown setting"):
+        tfgraphreg.recipe("few-labels", epoch=4)

@@ -22,6 +22,7 @@ prepare_environment()
 _HOMES = {
     # settings, and the whole way from data to an exported model
     "TrainConfig": "tfgraphreg.config",
+    "recipe": "tfgraphreg.config",
     "train": "tfgraphreg.recipes.train",
     # data, features, graphs
     "load_dataset": "tfgraphreg.data.catalog",

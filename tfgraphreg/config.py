@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 import types
 from collections.abc import Mapping
 from typing import Any
 
 from tfgraphreg.data.settings import DataSettings
-from tfgraphreg.errors import ConfigError, did_you_mean
+from tfgraphreg.errors import ConfigError, UnknownNameError, did_you_mean
 from tfgraphreg.graph.settings import GraphSettings
 from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings
 from tfgraphreg.neighbors.settings import NeighborSettings
 from tfgraphreg.propagation.settings import PropagationSettings
-from tfgraphreg.reading import read_json
+from tfgraphreg.reading import read_json, read_yaml
 from tfgraphreg.settings import (
     Effect,
     Settings,
@@ -252,6 +253,42 @@ def from_mapping(values: Mapping[Any, Any]) -> TrainConfig:
             cure=did_you_mean(unknown[0], known),
         )
     return TrainConfig(**values)
+
+
+def recipes() -> dict[str, pathlib.Path]:
+    """The files of settings that come with the package, by name."""
+    folder = pathlib.Path(__file__).parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def recipe_file(name: str) -> pathlib.Path:
+    """The file of a recipe.
+
+    Raises:
+        UnknownNameError: If there is no such recipe.
+    """
+    known = recipes()
+    if name not in known:
+        raise UnknownNameError(
+            f"Unknown recipe. There is {', '.join(known)}.",
+            received=repr(name),
+            cure=did_you_mean(name, known),
+        )
+    return known[name]
+
+
+def recipe(name: str, **settings: Any) -> TrainConfig:
+    """A config with the settings of a recipe, such as ``"few-labels"``.
+
+    Args:
+        name: As `tfgraphreg train --recipe`.
+        settings: Settings of `TrainConfig`, which overrule the recipe's.
+
+    Raises:
+        UnknownNameError: If there is no such recipe.
+        ConfigError: As `TrainConfig`.
+    """
+    return from_mapping({**flat(read_yaml(recipe_file(name))), **settings})
 
 
 def effective(values: Mapping[Any, Any]) -> dict[str, Any]:

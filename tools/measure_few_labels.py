@@ -24,12 +24,15 @@ from scipy import stats
 
 import tfgraphreg
 from tfgraphreg.benchmark.results import commit
+from tfgraphreg.config import flat, names_of, recipe_file
 from tfgraphreg.data.splits import keep_labels
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.propagation import kernel_ridge, propagate, pseudo_labels
 from tfgraphreg.propagation.kernel import unit_length
+from tfgraphreg.propagation.settings import PropagationSettings
+from tfgraphreg.reading import read_yaml
 from tfgraphreg.recipes.batches import labeled_batch_size
 from tfgraphreg.recipes.features import FEATURE_SEED, graph_features
 from tfgraphreg.recipes.material import prepare
@@ -42,20 +45,11 @@ BUDGETS = (1, 5, 10, 40, 160)
 SEEDS = {1: 10, 5: 10, 10: 5, 40: 5, 160: 5}
 FEWER = (1, 10, 160)  # budgets of the rows that explain the others
 
-RECIPE = {
-    "propagate": "spreading",
-    "class_sizes": "equal",
-    "feature_classifier": "kernel_ridge",
-    "rebuild_graph_every": 4,
-}
-NETWORK = {
-    "backbone": "cnn5",
-    "augment": "flip_shift",
-    "ema_momentum": 0.999,
-    "epochs": 12,
-    "batch_size": 128,
-}
-GRAPH = {"graph_features": "patches", "graph_weights": "local_gaussian"}
+_FILE = flat(read_yaml(recipe_file("few-labels")))
+GRAPH = {name: _FILE[name] for name in ("graph_features", "graph_weights")}
+NETWORK = {name: _FILE[name] for name in ("backbone", "augment", "ema_momentum", "epochs")}
+NETWORK["batch_size"] = 128
+RECIPE = {name: _FILE[name] for name in names_of(PropagationSettings) if name in _FILE}
 PAIRED = {"alpha": 0.1, "neighbors": "paired", **GRAPH}
 
 # Training rows: what is set beside NETWORK. All take the same number of steps of 128 images.
@@ -63,6 +57,7 @@ TRAINED = {
     "labels_only": {"alpha": 0.0},
     "recipe": {"alpha": 0.0, **RECIPE, **GRAPH},
     "pull": PAIRED,
+    "contrast": {**PAIRED, "graph_loss": "contrast"},
     "pull_random_graph": {**PAIRED, "graph": "random"},
     "pull_oracle_graph": PAIRED,
     "propagation_on_random_graph": {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,8 @@ from jsonargparse import ArgumentParser, get_loader, set_loader
 from tfgraphreg import config as configs
 from tfgraphreg.config import SECTIONS, TrainConfig
 from tfgraphreg.data.settings import DataSettings
-from tfgraphreg.errors import ConfigError, UnknownNameError
+from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.settings import GraphSettings
-from tfgraphreg.settings import did_you_mean
 
 GRAPH_FIELDS = (*configs.names_of(DataSettings), *configs.names_of(GraphSettings), "seed")
 """The settings of commands that build a graph and train nothing."""
@@ -38,7 +36,7 @@ def add_config(parser: ArgumentParser, names: Sequence[str] | None = None) -> No
     parser.parser_mode = "tfgraphreg"
     parser.add_argument("--config", action="config", help="YAML file with values for these flags")
     if names is None:
-        listed = ", ".join(recipes())
+        listed = ", ".join(configs.recipes())
         parser.add_argument(
             RECIPE, metavar="NAME", help=f"values for these flags that go together: {listed}"
         )
@@ -62,12 +60,6 @@ def _add_setting(group: Any, field: dataclasses.Field, kind: Any) -> None:
     )
 
 
-def recipes() -> dict[str, pathlib.Path]:
-    """The files of settings that come with the package, by name."""
-    folder = pathlib.Path(configs.__file__).parent / "configs"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def with_recipe(argv: Sequence[str]) -> list[str]:
     """The arguments with the file of `--recipe NAME` put first, where all others overrule it.
 
@@ -83,15 +75,9 @@ def with_recipe(argv: Sequence[str]) -> list[str]:
         raise ConfigError(
             "`recipe` must name one recipe.", received=" ".join(argv[places[0] :])[:80]
         )
-    name, known = argv[places[0] + 1], recipes()
-    if name not in known:
-        raise UnknownNameError(
-            f"Unknown recipe. There is {', '.join(known)}.",
-            received=repr(name),
-            cure=did_you_mean(name, known),
-        )
+    file = configs.recipe_file(argv[places[0] + 1])
     rest = [*argv[: places[0]], *argv[places[0] + 2 :]]
-    return ["--config", str(known[name]), *rest]
+    return ["--config", str(file), *rest]
 
 
 def _split(text: str) -> list[str]:
