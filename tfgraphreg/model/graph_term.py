@@ -8,7 +8,7 @@ from typing import Any
 
 from tfgraphreg.compat import tf
 from tfgraphreg.distances import DISTANCES, Distance
-from tfgraphreg.errors import DataError
+from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.neighbors.mode import Edges
 
 
@@ -30,7 +30,12 @@ class GraphTerm:
             self.running = self.distance.running(width)
 
     def sums(self, edges: Edges) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sum of `w * d` over the edges, and the number of edges with w > 0."""
+        """The sum of `w * d` over the edges, and the number of edges with w > 0.
+
+        Raises:
+            ConfigError: If the distance does not give `[E]`.
+            DataError: If the batch names known neighbors.
+        """
         if edges.known is not None:
             raise DataError(
                 "The batch carries known neighbors, which only a contrast leaves out.",
@@ -40,6 +45,13 @@ class GraphTerm:
         if self.distance.distributions:
             sources, targets = tf.nn.softmax(sources), tf.nn.softmax(targets)
         distances = (self.running or self.distance).tensor(sources, targets)
+        if distances.shape.rank not in (1, None):
+            raise ConfigError(
+                "A distance must give one number for each edge.",
+                received=f"shape {distances.shape} from `{self.distance.name}` of two "
+                f"{sources.shape}",
+                cure="Reduce over the last axis only: tf.reduce_sum(..., axis=-1).",
+            )
         weights = tf.cast(edges.weights, distances.dtype)
         return tf.reduce_sum(weights * distances), tf.reduce_sum(
             tf.cast(weights > 0, distances.dtype)

@@ -59,6 +59,10 @@ class NeighborMode(abc.ABC):
     def owns(self, key: str) -> bool:
         """Whether the mode reads the feature `key`, so that it is not an input of the model."""
 
+    def reserves(self, key: str) -> bool:
+        """Whether batches of the mode put something of their own under `key`."""
+        return self.owns(key)
+
     @abc.abstractmethod
     def needs(self, inputs: Iterable[str]) -> list[str]:
         """The keys that a batch with these inputs must hold besides them."""
