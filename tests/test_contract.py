@@ -118,7 +118,10 @@ def test_loss_metrics_validation_prediction_and_saving_are_keras(keras, mode, gr
     again = wrap(keras, mode)
     again.train_on_batch(*next(iter(batches(graph, mode))))
     again.load_weights(tmp_path / "all.weights.h5")
-    np.testing.assert_array_equal(again.predict(X, verbose=0), logits)
+    for ours, theirs in zip(again.base_model.get_weights(), model.base_model.get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+    # An eager prediction and a traced one may differ in the last bit.
+    np.testing.assert_allclose(again.predict(X, verbose=0), logits, rtol=1e-4, atol=1e-6)
 
 
 def test_alpha_zero_is_plain_fit_bit_for_bit(keras, mode, graph):

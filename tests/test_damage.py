@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 
 from tfgraphreg import storage
+from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.lazy import StoredImages, store_images, stored_images
-from tfgraphreg.errors import DataError
+from tfgraphreg.errors import DataError, GraphError, RunError, TFGraphRegError
 from tfgraphreg.features.registry import cached_rows
+from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.graph.tsv import read_tsv, write_tsv
+from tfgraphreg.runs.folder import continued_after, keep_inputs, open_run, read_run, working_on
+from tfgraphreg.visualize import style
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (6, 4, 5, 3), np.uint8)
 
@@ -217,3 +222,80 @@ def test_a_folder_may_take_the_place_of_a_file_or_a_link(tmp_path, kind):
         (part / "new").write_text("new")
     assert (tmp_path / "model/new").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "model"]
+
+
+def test_a_setting_of_a_run_that_flipped_is_refused(workplace):
+    run = open_run(TrainConfig(dataset="digits", run_dir="r", seed=1))
+    with working_on(run):
+        keep_inputs(run, graph_file=None)
+    assert read_run("r").config.seed == 1
+    longer = open_run(TrainConfig(dataset="digits", run_dir="r", seed=1, epochs=50, resume=True))
+    with working_on(longer):
+        assert continued_after(run.path) == [run.config.epochs]
+    for name, before, after in (
+        ("config.json", '"seed": 1', '"seed": 9'),
+        ("inputs.json", str(run.config.epochs), "1"),
+    ):
+        path = run.path / name
+        whole = path.read_text()
+        path.write_text(whole.replace(before, after))
+        assert path.read_text() != whole
+        with pytest.raises(TFGraphRegError, match=rf"delete \.{name}\.sha256"):
+            read_run("r")
+            continued_after(run.path)
+        path.write_text(whole)
+
+
+def test_of_two_that_begin_a_run_at_once_the_second_leaves_it_alone(workplace):
+    first, second = (
+        open_run(TrainConfig(dataset="digits", run_dir="r", seed=seed)) for seed in (1, 2)
+    )
+    with working_on(first):
+        with pytest.raises(RunError, match="Another process is at work"), working_on(second):
+            pass
+        assert read_run("r").config.seed == 1
+    with pytest.raises(RunError, match="exists already"), working_on(second):
+        pass
+    assert read_run("r").config.seed == 1
+
+
+def test_a_weight_of_a_written_graph_that_flipped_is_refused(tmp_path):
+    graph = SimilarityGraph.from_edges([0, 1], [1, 0], [0.25, 0.5], 2)
+    path = tmp_path / "graph.tsv"
+    write_tsv(graph, ["a", "b"], path)
+    assert read_tsv(path, ["a", "b"]).weights.tolist() == [0.25, 0.5]
+    path.write_text(path.read_text().replace("0.25", "0.21"))
+    with pytest.raises(GraphError, match=r"delete \.graph\.tsv\.sha256"):
+        read_tsv(path, ["a", "b"])
+    (tmp_path / ".graph.tsv.sha256").unlink()
+    assert read_tsv(path, ["a", "b"]).weights.tolist() == pytest.approx([0.21, 0.5])
+
+
+def test_a_picture_that_was_damaged_or_exchanged_is_refused(tmp_path):
+    for name in ("one", "two"):
+        with style.figure(height=0.2) as made:
+            made.text(0, 0, name)
+            style.save(made, tmp_path / name)
+    path = tmp_path / "one.png"
+    whole = path.read_bytes()
+    assert style.read_picture(path) == whole
+    for offset in np.random.default_rng(0).choice(len(whole), 60, replace=False):
+        path.write_bytes(whole)
+        flip(path, int(offset), int(offset) % 8)
+        with pytest.raises(DataError, match=r"one\.png is damaged"):
+            style.read_picture(path)
+    for content in (b"", whole[:-1], (tmp_path / "two.png").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"one\.png is damaged"):
+            style.read_picture(path)
+
+
+def test_leftovers_of_a_note_and_of_a_whole_folder_are_cleared(tmp_path):
+    for name in (".a.json.abcd1234.part", "..a.json.sha256.abcd1234.part", ".b.abcd1234.part"):
+        (tmp_path / name).touch()
+    storage.write_json(tmp_path / "a.json", {}, noted=True)
+    storage.remove_leftovers(tmp_path / "a.json")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"a.json", ".a.json.sha256", ".b.abcd1234.part"}
+    storage.remove_leftovers_in(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", ".a.json.sha256"}

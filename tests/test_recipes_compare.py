@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from tfgraphreg import storage
 from tfgraphreg.commands import show
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, DataError, RunError
-from tfgraphreg.recipes import compare, sweep, tables
+from tfgraphreg.recipes import compare, page, sweep, tables
 
 
 def make_run(folder, *, accuracy, name=None, recall=None, **settings):
@@ -335,11 +337,22 @@ def test_a_sweep_that_was_killed_ends_with_the_complete_table(tmp_path):
 
 
 def test_an_embedding_of_words_is_reported(tmp_path):
-    from tfgraphreg.recipes import page
-
     make_run(tmp_path / "r", accuracy=0.5)
     (run,), _ = compare.gather([tmp_path / "r"])
     words = np.array([["a", "b"]] * 4)
     np.savez(run.path / "embedding.npz", points=words, labels=np.zeros(4, int))
     with pytest.raises(DataError, match="is no usable embedding"):
         page.read_embedding(run)
+
+
+def test_an_embedding_in_the_place_of_another_is_not_shown(tmp_path, caplog):
+    path = make_run(tmp_path, accuracy=0.5, dataset="digits")
+    rng = np.random.default_rng(0)
+    for name, dim in (("embedding.npz", 2), ("embedding_3d.npz", 3)):
+        with storage.noted_path(path / name) as part, open(part, "wb") as file:
+            np.savez(file, points=rng.normal(size=(5, dim)), labels=np.zeros(5, np.int64))
+    shutil.copy(path / "embedding_3d.npz", path / "embedding.npz")
+    with caplog.at_level("INFO", "tfgraphreg"):
+        written = page.write_page(table_of(tmp_path), tmp_path / "report.html").read_text()
+    assert written.count("delete .embedding.npz.sha256 beside it") == 1
+    assert "is not shown" in caplog.text

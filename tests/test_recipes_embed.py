@@ -40,6 +40,7 @@ def run(made, tmp_path, monkeypatch):
     config = json.loads((path / "config.json").read_text())
     config.update(run_dir=str(path), export_dir=str(path / "saved_model"))
     (path / "config.json").write_text(json.dumps(config))
+    (path / ".config.json.sha256").unlink()
     return path
 
 

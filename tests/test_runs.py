@@ -104,5 +104,6 @@ def test_a_run_that_has_seen_an_epoch_stays_when_its_resumption_fails():
     os.remove("runs/r/metrics.json")
     os.remove("saved_models/r/saved_model.pb")
     pathlib.Path("runs/r/inputs.json").write_text(json.dumps({"graph_file": "other"}))
+    os.remove("runs/r/.inputs.json.sha256")
     assert train("runs/r", "--resume") == 2
     assert pathlib.Path("runs/r/history.csv").exists()

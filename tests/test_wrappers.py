@@ -136,8 +136,33 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ConfigError, match="takes no further arguments"):
         config = nsl.configs.make_graph_reg_config(max_neighbors=1)
         wrap(functional(), config, distance="euclidean")
+    with pytest.raises(ConfigError, match=r"alpha is its multiplier\. Received: alpha=0\.5"):
+        wrap(functional(), 0.5, graph_reg_config=config)
+    with pytest.raises(ConfigError, match="alpha is its multiplier"):
+        wrap(functional(), config, graph_reg_config=config)
+    with pytest.raises(
+        ConfigError, match=r"no output of the embedding's name.*Did you mean logits"
+    ):
+        model = wrap(Subclassed(), embedding="logit")
+        model._regularizer.readout._pick({"embedding": tf.zeros([2, 4]), "logits": X})
     with pytest.raises(KeyError, match="Did you mean cosine"):
         wrap(functional(), distance="cosin")
+
+
+def test_a_distance_of_ones_own_gives_one_number_an_edge(graph):
+    features, labels = next(iter(tfgraphreg.with_neighbors((X, Y), graph, tfgraphreg.Paired())))
+
+    def graph_loss(distance):
+        model = tfgraphreg.GraphRegularization(functional(), np.float32(0.1), distance)
+        model.compile(keras.optimizers.SGD(0.0), cross_entropy(), run_eagerly=True)
+        return model.train_on_batch(features, labels, return_dict=True)["graph_loss"]
+
+    own = graph_loss(lambda a, b: tf.reduce_sum(tf.square(a - b), -1))
+    assert own == pytest.approx(graph_loss("sqeuclidean"), rel=1e-6)
+    with pytest.raises(ConfigError, match=r"one number for each edge\. Received: shape \(20, 3\)"):
+        graph_loss(lambda a, b: tf.square(a - b))
+    with pytest.raises(ConfigError, match=r"one number for each edge\. Received: shape \(\)"):
+        graph_loss(keras.losses.MeanSquaredError())
 
 
 def taken(dataset):
@@ -224,6 +249,36 @@ def test_a_dataset_of_tf_data_is_read_in_order_also_beyond_memory(graph, monkeyp
 
 def test_what_is_no_data_or_graph_or_mode_is_refused(graph):
     mode = tfgraphreg.Paired()
+
+    def make(x=X, y=Y, over=graph, by=mode, **options):
+        return tfgraphreg.with_neighbors((x, y), over, by, **options)
+
+    with pytest.raises(DataError, match=r"one array of numbers\. Received: dict.*compile\(loss="):
+        make(y={"logits": Y})
+    with pytest.raises(DataError, match="one array of numbers"):
+        make(y=np.array(["cat"] * N))
+    with pytest.raises(DataError, match=r"input must be one array.*as a dictionary, by name"):
+        make([X, X[:, :2]])
+    with pytest.raises(DataError, match=r"x: 2, y: 40.*as a dictionary, by name"):
+        make([X, X])
+    with pytest.raises(
+        DataError, match=r"numbers or of text\. Received: float, str\. .*dict\(table\)"
+    ):
+        make(np.array([[0.5, "a"]] * N, object))
+    for by, key in [(mode, "pair_weight"), (tfgraphreg.Packed(1), "index")]:
+        with pytest.raises(DataError, match=f"use this key themselves.*'{key}'"):
+            make({key: X}, by=by)
+    with pytest.raises(ConfigError, match="`batch_size` must be a whole number"):
+        make(batch_size=8.0)
+    with pytest.raises(ConfigError, match="`seed` must be a whole number"):
+        make(seed=0.5)
+    ends, far = np.arange(N), (np.arange(N) + 1) % N
+    heavy = tfgraphreg.SimilarityGraph.from_edges(ends, far, np.full(N, 1e30), N)
+    with pytest.raises(GraphError, match="make the loss overflow"):
+        make(over=heavy)
+    empty = tfgraphreg.SimilarityGraph.from_edges(ends[:0], far[:0], np.zeros(0), N)
+    with pytest.raises(GraphError, match="without edges would train without a graph"):
+        make(over=empty)
     with pytest.raises(DataError, match=r"one row for each example\. Received: x: 40, y: 39"):
         tfgraphreg.with_neighbors((X, Y[:-1]), graph, mode)
     with pytest.raises(GraphError, match="one node for every"):

@@ -30,6 +30,7 @@ from tfgraphreg.settings import (
     shown,
     without_effect,
 )
+from tfgraphreg.storage import check_note
 from tfgraphreg.training.settings import LABEL_MIXING, TrainingSettings
 
 
@@ -312,6 +313,7 @@ def read(path: os.PathLike[str] | str) -> TrainConfig:
     """
     try:
         values = read_json(path)
+        check_note(path)
     except ValueError as error:
         raise ConfigError(f"{path} cannot be read as a config ({error}).") from error
     try:

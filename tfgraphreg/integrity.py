@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgraphreg.paths import atomic_path, write_error, write_text
+from tfgraphreg.paths import atomic_path, write_text
 
 _SEAL = b"tfgraphreg seal:"
 
@@ -89,32 +89,38 @@ def file_digest(path: os.PathLike[str] | str) -> str:
 
 def write_noted(path: os.PathLike[str] | str, text: str) -> None:
     """As `write_text`; a hidden file beside it notes the digest, for `check_note`."""
-    path, beside = pathlib.Path(path), _note_of(path)
-    accepted = [hashlib.sha256(text.encode()).hexdigest()]
+    with noted_path(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def noted_path(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
+    """As `atomic_path`; a hidden file beside it notes the digest, for `check_note`."""
+    path, beside = pathlib.Path(path), note_of(path)
+    folder = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-    except OSError as error:
-        raise write_error(error, path) from error
-    try:
-        # Of two writers at once, note and file must be of the same one.
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        # Killed between the two writes, the earlier content stays valid.
-        if beside.exists() and path.exists():
-            accepted.append(file_digest(path))
-        write_text(beside, "\n".join(accepted) + "\n")
-        write_text(path, text)
+        with atomic_path(path) as part:
+            yield part
+            folder = os.open(path.parent, os.O_RDONLY)
+            # Of two writers at once, note and file must be of the same one.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            accepted = [file_digest(part)]
+            # Killed between the two writes, the earlier content stays valid.
+            if beside.exists() and path.exists():
+                accepted.append(file_digest(path))
+            write_text(beside, "\n".join(accepted) + "\n")
     finally:
-        os.close(folder)
+        if folder is not None:
+            os.close(folder)
 
 
 def check_note(path: os.PathLike[str] | str) -> None:
-    """Refuses a file that has changed since `write_noted`; one without a note passes.
+    """Refuses a file that has changed since `noted_path` wrote it; one without a note passes.
 
     Raises:
         ValueError: If it has.
     """
-    beside = _note_of(path)
+    beside = note_of(path)
     if not beside.exists():
         return
     if file_digest(path) not in beside.read_text(encoding="utf-8", errors="replace").split():
@@ -124,6 +130,7 @@ def check_note(path: os.PathLike[str] | str) -> None:
         )
 
 
-def _note_of(path: os.PathLike[str] | str) -> pathlib.Path:
+def note_of(path: os.PathLike[str] | str) -> pathlib.Path:
+    """The hidden file that notes the digest of `path`."""
     path = pathlib.Path(path)
     return path.with_name(f".{path.name}.sha256")

@@ -30,6 +30,8 @@ from tfgraphreg.integrity import (
     file_digest,
     fingerprint,
     is_sealed,
+    note_of,
+    noted_path,
     sealed_path,
     write_noted,
 )
@@ -53,6 +55,7 @@ __all__ = [
     "file_digest",
     "fingerprint",
     "is_sealed",
+    "noted_path",
     "lock",
     "plain",
     "remove_leftovers",
@@ -205,16 +208,22 @@ def _renameat2() -> Any:
 
 
 def remove_leftovers(path: os.PathLike[str] | str) -> None:
-    """Removes what killed processes left of `path` beside it; nobody may be writing it now."""
+    """Removes what killed processes left of `path` and its note; nobody may be writing it now."""
     path = pathlib.Path(path)
-    if not path.parent.is_dir():
-        return
-    name = re.escape(short_name(path.name))
-    pattern = re.compile(rf"\.{name}\.({_RANDOM}\.part|old\.{_RANDOM})")
-    for left in path.parent.iterdir():
-        if not pattern.fullmatch(left.name):
-            continue
-        _remove(left)
+    names = "|".join(re.escape(short_name(each.name)) for each in (path, note_of(path)))
+    _remove_parts(path.parent, names)
+
+
+def remove_leftovers_in(folder: os.PathLike[str] | str) -> None:
+    """Removes what killed processes left in a folder; nobody may be writing into it now."""
+    _remove_parts(pathlib.Path(folder), ".+")
+
+
+def _remove_parts(folder: pathlib.Path, names: str) -> None:
+    pattern = re.compile(rf"\.({names})\.({_RANDOM}\.part|old\.{_RANDOM})")
+    for left in folder.iterdir() if folder.is_dir() else ():
+        if pattern.fullmatch(left.name):
+            _remove(left)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from tfgraphreg.errors import ConfigError, GraphError, did_you_mean
 from tfgraphreg.graph.convert import Ids, numbers_of
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress
-from tfgraphreg.storage import atomic_path
+from tfgraphreg.storage import check_note, noted_path
 
 _LINES = 1 << 17
 _LONGEST = 1 << 16  # bytes of a line
@@ -40,7 +40,7 @@ def read_tsv(
 
     Of an edge listed twice the larger weight is kept, as NSL does; self loops and edges to
     `others` are dropped and counted, and blank lines are passed over. The file is read line by
-    line.
+    line. A file of `write_tsv` that was changed since is refused.
 
     Args:
         path: A UTF-8 file of tab-separated lines, with or without a byte order mark.
@@ -66,6 +66,12 @@ def read_tsv(
     number = {**outside, **number}
     sources, targets, weights = array.array("q"), array.array("q"), array.array("f")
     loops = unknown = dropped = count = 0
+    try:
+        check_note(path)
+    except ValueError as error:
+        raise GraphError(f"{path} cannot be used: {error}.") from error
+    except OSError as error:
+        raise GraphError(f"{path} cannot be read ({error.strerror}).") from error
     try:
         size = path.stat().st_size
         with path.open("rb") as lines:
@@ -170,7 +176,8 @@ def _refuse(
 def write_tsv(graph: SimilarityGraph, ids: Ids, path: os.PathLike[str] | str) -> None:
     """Writes every edge as a line, by node and then by decreasing weight.
 
-    Weights have nine digits, which bring back the same float32. `nsl.tools.pack_nbrs` reads it.
+    Weights have nine digits, which bring back the same float32. `nsl.tools.pack_nbrs` reads it. A
+    hidden file beside it notes its digest, by which `read_tsv` refuses a damaged file.
 
     Raises:
         GraphError: If there is not one id for every node, or an id holds a tab or line break.
@@ -178,7 +185,7 @@ def write_tsv(graph: SimilarityGraph, ids: Ids, path: os.PathLike[str] | str) ->
     names = _names(graph, ids)
     sources = graph.sources()
     order = np.lexsort((graph.indices, -graph.weights, sources))
-    with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="\n") as out:
+    with noted_path(path) as part, part.open("w", encoding="utf-8", newline="\n") as out:
         for start in range(0, len(order), _LINES):
             edges = order[start : start + _LINES]
             columns = zip(

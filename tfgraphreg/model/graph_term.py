@@ -8,7 +8,7 @@ from typing import Any
 
 from tfgraphreg.compat import tf
 from tfgraphreg.distances import DISTANCES, Distance
-from tfgraphreg.errors import DataError
+from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.neighbors.mode import Edges
 
 
@@ -30,7 +30,12 @@ class GraphTerm:
             self.running = self.distance.running(width)
 
     def sums(self, edges: Edges) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sum of `w * d` over the edges, and the number of edges with w > 0."""
+        """The sum of `w * d` over the edges, and the number of edges with w > 0.
+
+        Raises:
+            ConfigError: If the distance does not give `[E]`.
+            DataError: If the batch names known neighbors.
+        """
         if edges.known is not None:
             raise DataError(
                 "The batch carries known neighbors, which only a contrast leaves out.",
@@ -40,6 +45,13 @@ class GraphTerm:
         if self.distance.distributions:
             sources, targets = tf.nn.softmax(sources), tf.nn.softmax(targets)
         distances = (self.running or self.distance).tensor(sources, targets)
+        if distances.shape.rank not in (1, None):
+            raise ConfigError(
+                "A distance must give one number for each edge.",
+                received=f"shape {distances.shape} from `{self.distance.name}` of two "
+                f"{sources.shape}",
+                cure="Reduce over the last axis only: tf.reduce_sum(..., axis=-1).",
+            )
         weights = tf.cast(edges.weights, distances.dtype)
         return tf.reduce_sum(weights * distances), tf.reduce_sum(
             tf.cast(weights > 0, distances.dtype)
@@ -59,11 +71,10 @@ class GraphTerm:
 class ContrastTerm(GraphTerm):
     """InfoNCE over the edges of a batch (van den Oord et al., 1807.03748), with cosines.
 
-    Of an edge (u, v), v is told from the targets of the batch's other edges by
-    `-log softmax(cos(u, .) / temperature)` at v, and u from their sources likewise; the mean of
-    both stands where a distance stands in `GraphTerm`. What is u or v again, or a graph neighbor
-    of it in either direction, is not among those that it is told from. Edges of weight 0 only
-    offer their ends to the others.
+    For an edge (u, v) the loss is the mean of two cross-entropies: `-log softmax(cos(u, .) /
+    temperature)` at v over the targets of the batch, and the same for u over the sources. It
+    replaces the distance of `GraphTerm`. Duplicates of u or v and their graph neighbors, in either
+    direction, are no negatives. The ends of edges of weight 0 serve only as negatives.
 
     Args:
         temperature: Above 0.

@@ -121,7 +121,8 @@ class Readout:
             raise ConfigError(
                 "The model has no output of the embedding's name.",
                 received=f"embedding={name!r}, outputs {', '.join(sorted(outputs))}",
-                cure="Name one of the outputs, or pass a function of the outputs.",
+                cure=did_you_mean(name, outputs)
+                or "Name one of the outputs, or pass a function of the outputs.",
             )
         if self.embedding is None and not isinstance(outputs, (list, tuple)):
             return outputs

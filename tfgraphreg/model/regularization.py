@@ -18,6 +18,7 @@ from tfgraphreg.model.saving import wrapper_arguments, wrapper_config
 from tfgraphreg.neighbors import modes
 from tfgraphreg.neighbors.modes import NeighborMode, own_inputs
 
+_ALPHA = 0.1
 _TRACKED = ("supervised_loss", "graph_loss")
 
 
@@ -79,7 +80,7 @@ class GraphRegularization(Wrapper, nsl.keras.GraphRegularization):
     def __init__(
         self,
         base_model: keras.Model,
-        alpha: Any = 0.1,
+        alpha: Any = _ALPHA,
         distance: str | Distance | Callable = "cosine",
         embedding: str | Callable | None = None,
         mode: NeighborMode | None = None,
@@ -93,9 +94,15 @@ class GraphRegularization(Wrapper, nsl.keras.GraphRegularization):
                 "`base_model` must be a keras.Model, of tf.keras or Keras 3.",
                 received=type(base_model).__name__,
             )
-        if isinstance(alpha, nsl.configs.GraphRegConfig):
+        if isinstance(alpha, nsl.configs.GraphRegConfig) and graph_reg_config is None:
             graph_reg_config, alpha = alpha, alpha.multiplier
         elif graph_reg_config is not None:
+            if alpha not in (_ALPHA, graph_reg_config.multiplier):
+                raise ConfigError(
+                    "With a GraphRegConfig alpha is its multiplier.",
+                    received=f"alpha={alpha!r}, multiplier={graph_reg_config.multiplier}",
+                    cure="Use make_graph_reg_config(multiplier=...).",
+                )
             alpha = graph_reg_config.multiplier
         self_config = graph_reg_config
         if self_config is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,8 +42,7 @@ class Regularizer:
         augmenter: Callable[..., Any] | None,
         contrast: float | None = None,
     ):
-        number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
-        if not (number and math.isfinite(alpha) and alpha >= 0):
+        if not (_is_number(alpha) and alpha >= 0):
             raise ConfigError(
                 "`alpha` must be a finite number of at least 0.", received=f"alpha={alpha!r}"
             )
@@ -177,8 +177,7 @@ class Wrapper:
 
 
 def _check_contrast(contrast: Any, alpha: float, distance: str, mode: NeighborMode | None) -> None:
-    number = isinstance(contrast, (int, float)) and not isinstance(contrast, bool)
-    if not (number and math.isfinite(contrast) and contrast > 0):
+    if not (_is_number(contrast) and contrast > 0):
         raise ConfigError(
             "`contrast` must be a temperature, a finite number above 0, or None.",
             received=f"contrast={contrast!r}",
@@ -197,6 +196,11 @@ def _check_contrast(contrast: Any, alpha: float, distance: str, mode: NeighborMo
         )
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite real number, of Python or NumPy."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _may_create() -> bool:
     """Whether variables can be made here: not by one replica of several."""
     return tf.distribute.in_cross_replica_context() or (
@@ -205,10 +209,9 @@ def _may_create() -> bool:
 
 
 class Refusals:
-    """Brings an error of this package through `tf.function` unchanged.
+    """Raises an error of this package from inside `tf.function` unchanged.
 
-    AutoGraph replaces an exception of a class that it does not know by one of its own, with a page
-    of source lines.
+    AutoGraph would replace it by an exception of its own with a page of source lines.
     """
 
     def __init__(self):

@@ -28,6 +28,10 @@ class _Beside(NeighborMode):
         """See `NeighborMode`."""
         return key.startswith(_PREFIX)
 
+    def reserves(self, key: str) -> bool:
+        """See `NeighborMode`; `index` identifies duplicates in a batch."""
+        return self.owns(key) or key == INDEX
+
     def inputs(self, features: Features) -> dict[str, Any]:
         """See `NeighborMode`."""
         numbered = _indexed(features)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 from tfgraphreg.compat import tf
-from tfgraphreg.errors import ConfigError, GraphError
+from tfgraphreg.errors import ConfigError, DataError, GraphError
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.graph.weights import check_trainable
 from tfgraphreg.neighbors.examples import Examples
 from tfgraphreg.neighbors.modes import NeighborMode
 from tfgraphreg.neighbors.order import steps_per_epoch
@@ -45,8 +47,8 @@ def with_neighbors(
 
     Raises:
         ConfigError: If the mode or a number cannot be.
-        DataError: If the data cannot be examples.
-        GraphError: If the graph is not one of N nodes.
+        DataError: If the data cannot be examples, or an input has a key of the mode.
+        GraphError: If the graph is not one of N nodes, has no edges, or weights above 1e12.
     """
     if not isinstance(mode, NeighborMode):
         raise ConfigError(
@@ -58,10 +60,27 @@ def with_neighbors(
         raise GraphError(
             "`graph` must be a SimilarityGraph.",
             received=type(graph).__name__,
-            cure="Use knn_graph or SimilarityGraph.from_edges.",
+            cure="Use knn_graph, or SimilarityGraph.from_scipy, from_pairs or from_table.",
+        )
+    for name, value in (("batch_size", batch_size), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise ConfigError(f"`{name}` must be a whole number.", received=f"{name}={value!r}")
+    check_trainable(graph)
+    if not graph.num_edges:
+        raise GraphError(
+            "A graph without edges would train without a graph.",
+            received=f"{graph.num_nodes} nodes, no edge",
+            cure="Use data without neighbors and alpha=0.",
         )
     examples = Examples.of(data, size=graph.num_nodes)
     check_nodes(examples, graph)
+    taken = [name for name in examples.inputs if mode.reserves(name)]
+    if taken:
+        raise DataError(
+            f"Batches of {mode!r} use this key themselves.",
+            received=f"the input {taken[0]!r}",
+            cure="Give the input and the model's layer another name.",
+        )
     batches = mode.batches(
         examples,
         graph,

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfgraphreg import storage
 from tfgraphreg.data.dataset import UNLABELED, Split
-from tfgraphreg.errors import DataError
+from tfgraphreg.errors import DataError, first_line
 from tfgraphreg.neighbors.lookup import MEMORY_BYTES
 
 IMAGE = "image"
@@ -83,7 +83,7 @@ class Examples:
     def _of_arrays(cls, inputs: Mapping[str, Any], y: Any, weights: Any, ids: Any) -> Examples:
         first = next(iter(inputs.values()))
         n = len(first)
-        y = np.full(n, UNLABELED, np.int64) if y is None else np.asarray(y)
+        y = np.full(n, UNLABELED, np.int64) if y is None else _labels(y)
         weights = None if weights is None else np.asarray(weights, np.float32)
         sizes = {**{name: len(v) for name, v in inputs.items()}, "y": len(y)}
         if weights is not None:
@@ -92,6 +92,7 @@ class Examples:
             raise DataError(
                 "Inputs, labels and sample weights must have one row for each example.",
                 received=", ".join(f"{name}: {size}" for name, size in sizes.items()),
+                cure="Give several inputs as a dictionary, by name.",
             )
         if weights is not None and (weights.ndim != 1 or not np.isfinite(weights).all()):
             raise DataError(
@@ -135,7 +136,7 @@ def _array(values: Any) -> Any:
     lazy = hasattr(values, "shape") and hasattr(values, "dtype") and hasattr(values, "__getitem__")
     if not (lazy and isinstance(values, np.memmap)):
         known = lazy and not isinstance(values, np.ndarray) and hasattr(values, "take_rows")
-        values = values if known else np.asarray(values)
+        values = values if known else _one_array(values)
     if isinstance(values, np.ndarray) and values.dtype == np.float64:
         values = values.astype(np.float32)
     if isinstance(values, np.ndarray) and values.dtype.kind in "US":
@@ -145,6 +146,39 @@ def _array(values: Any) -> Any:
     return values
 
 
+def _one_array(values: Any) -> np.ndarray:
+    """An input as an array of numbers or of text."""
+    cure = "Give inputs of several types or shapes as a dictionary, by name: dict(table)."
+    try:
+        found = np.asarray(values)
+    except ValueError as error:  # Rows of different lengths.
+        raise DataError(
+            "An input must be one array.", received=first_line(error), cure=cure
+        ) from error
+    if found.dtype.kind == "O" and not all(isinstance(v, (str, bytes)) for v in found.flat):
+        kinds = sorted({type(value).__name__ for value in found.flat})
+        raise DataError(
+            "An input must be an array of numbers or of text.", received=", ".join(kinds), cure=cure
+        )
+    return found
+
+
+def _labels(y: Any) -> np.ndarray:
+    """Labels as an array of numbers `[N, ...]`."""
+    cure = "Number the classes from 0; if the model has several outputs, name the one that they "
+    cure += "belong to: compile(loss={NAME: ...})."
+    try:
+        found = np.asarray(None if isinstance(y, Mapping) else y)
+    except ValueError as error:
+        raise DataError(
+            "Labels must be one array.", received=first_line(error), cure=cure
+        ) from error
+    if found.ndim == 0 or found.dtype.kind not in "iubf":
+        received = type(y).__name__ if found.dtype.kind == "O" else f"dtype={found.dtype}"
+        raise DataError("Labels must be one array of numbers.", received=received, cure=cure)
+    return found
+
+
 def _missing(y: np.ndarray) -> np.ndarray:
     """`[N]` bool: rows of -1 (whole numbers, or one-hot rows of floats) or NaN (other floats)."""
     flat = y.reshape(len(y), -1)
@@ -152,14 +186,8 @@ def _missing(y: np.ndarray) -> np.ndarray:
         marked = np.isnan(flat)
         if y.ndim > 1 and np.isin(flat, (-1, 0, 1)).all():
             marked = marked | (flat == UNLABELED)
-    elif y.dtype.kind in "iub":
-        marked = flat == UNLABELED
     else:
-        raise DataError(
-            "Labels must be numbers.",
-            received=f"dtype={y.dtype}",
-            cure="Number the classes from 0.",
-        )
+        marked = flat == UNLABELED
     whole = marked.all(axis=1)
     partly = marked.any(axis=1) & ~whole
     # Signed targets of several columns, such as -1 and 1, are regression targets, not marks.

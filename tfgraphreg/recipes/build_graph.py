@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 
+from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.npz import write_npz
@@ -15,6 +16,8 @@ from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.material import prepare
 
 logger = logging.getLogger(__name__)
+
+_LOCK = ".lock"
 
 
 def build_graph(
@@ -30,15 +33,19 @@ def build_graph(
     graph, train = material.graph, material.dataset.train
     if graph is None:
         raise ConfigError("There is no graph without a graph term.", cure="Leave out `alpha=0`.")
-    write_tsv(graph, train.ids, folder / "graph.tsv")
-    write_npz(graph, train.ids, folder / "graph.npz")
-    write_report(
-        graph,
-        train.images,
-        material.true_labels,
-        material.dataset.class_names,
-        folder / "graph.html",
-    )
+    # Of two at once, the files must be of the same one.
+    with storage.lock(folder / _LOCK, wait=True):
+        for name in ("graph.tsv", "graph.npz", "graph.html"):
+            storage.remove_leftovers(folder / name)
+        write_tsv(graph, train.ids, folder / "graph.tsv")
+        write_npz(graph, train.ids, folder / "graph.npz")
+        write_report(
+            graph,
+            train.images,
+            material.true_labels,
+            material.dataset.class_names,
+            folder / "graph.html",
+        )
     logger.info(
         f"Written: {folder}/graph.tsv and graph.npz (for `graph`), graph.html (for a browser)"
     )

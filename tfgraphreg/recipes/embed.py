@@ -14,8 +14,7 @@ from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.features import extract_features
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.recipes.figures import FOLDER
-from tfgraphreg.runs.folder import RunFolder, finished_metrics
+from tfgraphreg.runs.folder import FIGURES, RunFolder, finished_metrics, writing_results
 from tfgraphreg.runs.outputs import RunOutputs, run_outputs, within_budget
 from tfgraphreg.search.ranking import nearest, without_own
 from tfgraphreg.visualize import figures, grids
@@ -29,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 SOURCES = ("embedding", "graph")
 SPLITS = ("test", "train")
+_RESULTS = ("embedding.npz", "embedding_3d.npz", "embedding.json")
 _NEIGHBORS = 12
 _THUMBNAIL = 32
 
@@ -42,7 +42,7 @@ class EmbedOptions:
         variant: One of `tfgraphreg.visualize.mde.VARIANTS`.
         source: `embedding`, whose neighbors are kept; or `graph`, the run's own training graph.
         split: Whose images are drawn; with `graph` always all training images.
-        limit: At most so many random images.
+        limit: The largest number of images, drawn at random.
         onto_train: Place the test images among training images that stay where they are.
         seed: Of the choice and of the picture.
 
@@ -122,27 +122,29 @@ def embed_run(run: RunFolder, options: EmbedOptions, *, progress: Progress = sil
     for name, share in found.items():
         logger.info(f"{name}: {share:.1%} of the 10 nearest points of a point have its class")
     names = seen.dataset.class_names
-    _draw(run, seen.dataset, items, layouts, colors, options)
     main = list(layouts.values())[-1]
-    _write(run, seen, items, main, colors, options)
     numbers = {
         **dataclasses.asdict(options),
         "items": len(items.indices),
         "nearest_of_same_class": found,
         "average_distortion": {name: each.average for name, each in layouts.items()},
     }
-    storage.write_json(run.path / "embedding.json", numbers)
-    write_projector(
-        run.path / "tensorboard",
-        items.embedding,
-        metadata={
-            "class": [names[c] if c >= 0 else "-" for c in colors],
-            "predicted": [names[c] for c in items.probabilities.argmax(axis=1)],
-            "id": items.split.ids,
-        },
-        images=items.split.images,
-    )
-    logger.info(f"Figures: {run.path / FOLDER / options.name}.png and .svg")
+    # Of two at once, the files must be of the same one.
+    with writing_results(run, *_RESULTS):
+        _draw(run, seen.dataset, items, layouts, colors, options)
+        _write(run, seen, items, main, colors, options)
+        storage.write_json(run.path / "embedding.json", numbers)
+        write_projector(
+            run.path / "tensorboard",
+            items.embedding,
+            metadata={
+                "class": [names[c] if c >= 0 else "-" for c in colors],
+                "predicted": [names[c] for c in items.probabilities.argmax(axis=1)],
+                "id": items.split.ids,
+            },
+            images=items.split.images,
+        )
+    logger.info(f"Figures: {run.path / FIGURES / options.name}.png and .svg")
     logger.info(
         f"Page: tfgraphreg compare {run.path}    Projector: tensorboard --logdir {run.path}"
     )
@@ -236,7 +238,7 @@ def _draw(
     colors: np.ndarray,
     options: EmbedOptions,
 ) -> None:
-    folder, names = run.path / FOLDER, dataset.class_names
+    folder, names = run.path / FIGURES, dataset.class_names
     panels = {name: each.points for name, each in layouts.items()}
     save(scatter(panels, colors, names, new=items.new), folder / options.name)
     tail = options.name.removeprefix("embedding_")
@@ -267,7 +269,7 @@ def _write(
     own = np.arange(len(items.indices))
     neighbors = np.concatenate([without_own(rows, own[part]) for part, rows, _ in found])
     name = "embedding.npz" if options.dim == 2 else "embedding_3d.npz"
-    with storage.atomic_path(run.path / name) as part, open(part, "wb") as file:
+    with storage.noted_path(run.path / name) as part, open(part, "wb") as file:
         np.savez_compressed(
             file,
             points=main.points,

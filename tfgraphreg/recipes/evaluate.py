@@ -16,7 +16,7 @@ from tfgraphreg.evaluation.retrieval import full_retrieval_report, retrieval_rep
 from tfgraphreg.evaluation.spread import embedding_spread, has_collapsed
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.runs.folder import EVALUATION, RunFolder
+from tfgraphreg.runs.folder import EVALUATION, RunFolder, writing_results
 from tfgraphreg.runs.outputs import RunOutputs, ask, run_outputs, within_budget
 from tfgraphreg.settings import GIVEN
 
@@ -103,11 +103,14 @@ def evaluate_run(
     found["faithfulness"] = _faithfulness(seen, graph, distance, progress) if graph else None
     if probes:
         found["probes"] = _probes(seen, progress)
-    storage.write_json(run.path / EVALUATION, found, noted=True)
-    if figures:
-        from tfgraphreg.recipes.figures import draw_figures
+    drawn = []
+    with writing_results(run, EVALUATION):
+        storage.write_json(run.path / EVALUATION, found, noted=True)
+        if figures:
+            from tfgraphreg.recipes.figures import draw_figures
 
-        drawn = draw_figures(seen, found, graph, distance, progress)
+            drawn = draw_figures(seen, found, graph, distance, progress)
+    if drawn:
         logger.info(f"Figures: {run.path / 'figures'}: {', '.join(drawn)}")
     logger.info(f"All numbers: {run.path / EVALUATION}")
     return found

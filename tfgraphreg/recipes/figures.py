@@ -9,13 +9,13 @@ import numpy as np
 
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.runs.folder import FIGURES
 from tfgraphreg.runs.outputs import RunOutputs
 from tfgraphreg.search.ranking import nearest
 from tfgraphreg.training.history import HISTORY, read_history
 from tfgraphreg.visualize import figures, grids
 from tfgraphreg.visualize.style import save
 
-FOLDER = "figures"
 _ROWS = 10
 _NEIGHBORS = 8
 # Above that a figure of all classes cannot be read, nor opened.
@@ -40,7 +40,7 @@ def draw_figures(
     """
     made = []
     for name, picture in _pictures(seen, found, graph, distance):
-        save(picture, seen.run.path / FOLDER / name)
+        save(picture, seen.run.path / FIGURES / name)
         made.append(name)
         progress("drawing", len(made), None)
     return made

@@ -14,8 +14,7 @@ from tfgraphreg import storage
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.export import Predictor
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.recipes.figures import FOLDER
-from tfgraphreg.runs.folder import RunFolder
+from tfgraphreg.runs.folder import FIGURES, RunFolder, writing_results
 from tfgraphreg.runs.outputs import ask, load_data
 from tfgraphreg.search.saved import FOLDER as FOLDER_OF_INDEX
 from tfgraphreg.search.saved import saved_ids
@@ -275,7 +274,8 @@ def _answer(
         guesses = [answers[place].guess for place in good]
         picture = _picture(small, images, guesses, found)
         try:
-            logger.info(f"Picture: {save(picture, run.path / FOLDER / 'search')[0]}")
+            with writing_results(run):
+                logger.info(f"Picture: {save(picture, run.path / FIGURES / 'search')[0]}")
         except DataError as error:
             # The answer needs no picture: the run may lie where nobody may write.
             logger.warning(f"No picture: {error}")

@@ -16,8 +16,9 @@ from tfgraphreg.progress import silent
 from tfgraphreg.recipes.compare import Comparison, compare, gather
 from tfgraphreg.recipes.tables import write_tables
 from tfgraphreg.runs.run import Run
-from tfgraphreg.storage import UNREADABLE_NPZ
+from tfgraphreg.storage import UNREADABLE_NPZ, check_note, lock, remove_leftovers
 from tfgraphreg.visualize import report
+from tfgraphreg.visualize.style import read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _MAX_EMBEDDINGS = 4
 _MAX_PICTURES = 24
 _MAX_PICTURE_BYTES = 5_000_000
 _MAX_POINTS = 5_000_000
+_LOCK = ".tables.lock"
 
 
 def compare_runs(
@@ -55,15 +57,19 @@ def compare_runs(
 
         plan = read_sweep(sweep)
         failed = run_sweep(plan)
-        # A failed run has been told of, so its folder need not be.
+        # A failed run has been reported already.
         names = [name for name in plan.runs if not any(f" {name} " in text for text in failed)]
         folders += [plan.out / name for name in names]
         out = out or str(plan.out)
     runs, problems = gather(folders)
     found = compare(runs, problems=[*failed, *problems])
     folder = pathlib.Path(out or "comparison")
-    write_tables(found, folder)
-    write_page(found, folder / "report.html")
+    # Of two at once, the files must be of the same one.
+    with lock(folder / _LOCK, wait=True):
+        for name in ("table.csv", "table.md", "report.html"):
+            remove_leftovers(folder / name)
+        write_tables(found, folder)
+        write_page(found, folder / "report.html")
     logger.info(
         f"Table: {folder / 'table.csv'}, {folder / 'table.md'}    Page: {folder / 'report.html'}"
     )
@@ -77,6 +83,10 @@ def write_page(comparison: Comparison, path: os.PathLike[str] | str) -> pathlib.
         DataError: If the page cannot be written.
     """
     embeddings, problems = _embeddings(comparison.runs)
+    pictures, damaged = _pictures(comparison.runs)
+    problems += damaged
+    for problem in problems:
+        logger.info(problem)
     return report.write_report(
         path,
         title="Comparison of runs" if len(comparison.runs) > 1 else comparison.runs[0].name,
@@ -92,7 +102,7 @@ def write_page(comparison: Comparison, path: os.PathLike[str] | str) -> pathlib.
         graphs=_graphs(comparison.runs),
         runs=[_shown(run, comparison.columns) for run in comparison.runs],
         embeddings=embeddings,
-        pictures=_pictures(comparison.runs),
+        pictures=pictures,
         notes=comparison.notes,
         problems=[*comparison.problems, *problems],
     )
@@ -112,6 +122,7 @@ def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding:
     """
     path = run.path / name
     try:
+        check_note(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         points = arrays["points"].astype(np.float64)
@@ -292,12 +303,19 @@ def _graphs(runs: Sequence[Run]) -> report.Table | None:
     )
 
 
-def _pictures(runs: Sequence[Run]) -> list[report.Picture]:
-    """The figures that other commands left in the run folders."""
+def _pictures(runs: Sequence[Run]) -> tuple[list[report.Picture], list[str]]:
+    """The figures that other commands left in the run folders, and what is wrong with some."""
     found: list[report.Picture] = []
+    problems: list[str] = []
     for run in runs:
         for path in sorted([*run.path.glob("*.png"), *run.path.glob("figures/*.png")]):
-            if len(found) < _MAX_PICTURES and path.stat().st_size <= _MAX_PICTURE_BYTES:
-                title = f"{run.name}: {path.stem.replace('_', ' ')}"
-                found.append(report.Picture(title=title, png=path.read_bytes()))
-    return found
+            if len(found) == _MAX_PICTURES or path.stat().st_size > _MAX_PICTURE_BYTES:
+                continue
+            try:
+                content = read_picture(path)
+            except DataError as error:
+                problems.append(f"A picture of {run.name} is not shown: {error}")
+                continue
+            title = f"{run.name}: {path.stem.replace('_', ' ')}"
+            found.append(report.Picture(title=title, png=content))
+    return found, problems

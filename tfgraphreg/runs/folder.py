@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,12 +20,15 @@ from tfgraphreg.errors import RunError, TFGraphRegError, first_line
 from tfgraphreg.model.settings import AUTO_BACKBONE
 from tfgraphreg.reading import read_json
 from tfgraphreg.storage import EXPORT_META, write_error, write_json
+from tfgraphreg.training.history import HISTORY
 
 CONFIG = "config.json"
 METRICS = "metrics.json"
 EVALUATION = "evaluation.json"
 _INPUTS = "inputs.json"
+FIGURES = "figures"
 _LOCK = ".lock"
+_RESULTS_LOCK = ".results.lock"
 _AGAIN = "Delete it, and make the run again with `resume=True`."
 
 
@@ -70,7 +74,7 @@ class RunFolder:
 
 
 def open_run(config: TrainConfig) -> RunFolder:
-    """Makes the folder of a new run, or finds that of an earlier one to go on with.
+    """Makes the folder of a new run, or finds that of an earlier one; `working_on` begins it.
 
     A run whose epochs alone became more goes on from its last epoch; what was measured of it is
     taken away.
@@ -82,34 +86,56 @@ def open_run(config: TrainConfig) -> RunFolder:
         DataError: If the folder cannot be written.
     """
     path = storage.user_path(config.run_dir) if config.run_dir else _default_path(config)
-    saved = path / CONFIG
-    if saved.exists() and config.resume:
-        before = configs.read(saved)
-        if config.export_dir is None:
-            config = dataclasses.replace(config, export_dir=before.export_dir)
-        different = configs.differences(before, config)
-        if _only_more_epochs(before, config):
-            _continue(path, before.epochs)
-        elif different:
-            raise RunError(
-                "The run to resume had another config.",
-                received=f"{'; '.join(different)} (run {path}, then this command)",
-                cure="Give the same settings as before, or another `run_dir`.",
-            )
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())) and not config.resume:
-        raise RunError(
-            f"The run folder {path} exists already.",
-            cure="Add `resume=True` to go on with it, or name another `run_dir`.",
-        )
+    before = _before(path, config)
+    if before is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not config.resume:
+            raise _exists_already(path)
+    elif before is not None and config.export_dir is None:
+        config = dataclasses.replace(config, export_dir=before.export_dir)
     run = RunFolder(path, config)
     _check_export(run)
     _check_writable(path)
     _check_writable(run.export_path.parent)
-    stored = dataclasses.replace(
-        config, run_dir=str(path), export_dir=str(run.export_path), resume=False
-    )
-    write_json(saved, dataclasses.asdict(stored))
     return run
+
+
+def _before(path: pathlib.Path, config: TrainConfig) -> TrainConfig | None:
+    """The config of the run that lies there and can be gone on with; None if there is none.
+
+    Raises:
+        RunError: If there is one that `config` does not go on with.
+    """
+    if not (path / CONFIG).exists():
+        return None
+    if not config.resume:
+        raise _exists_already(path)
+    before = configs.read(path / CONFIG)
+    different = configs.differences(before, config)
+    if different and not _only_more_epochs(before, config):
+        raise RunError(
+            "The run to resume had another config.",
+            received=f"{'; '.join(different)} (run {path}, then this command)",
+            cure="Give the same settings as before, or another `run_dir`.",
+        )
+    return before
+
+
+def _exists_already(path: pathlib.Path) -> RunError:
+    return RunError(
+        f"The run folder {path} exists already.",
+        cure="Add `resume=True` to go on with it, or name another `run_dir`.",
+    )
+
+
+def _begin(run: RunFolder) -> None:
+    """Writes the config into the folder, unless another process was quicker."""
+    before = _before(run.path, run.config)
+    if before is not None and _only_more_epochs(before, run.config):
+        _continue(run.path, before.epochs)
+    stored = dataclasses.replace(
+        run.config, run_dir=str(run.path), export_dir=str(run.export_path), resume=False
+    )
+    write_json(run.path / CONFIG, dataclasses.asdict(stored), noted=True)
 
 
 def _only_more_epochs(before: TrainConfig, config: TrainConfig) -> bool:
@@ -120,7 +146,8 @@ def _only_more_epochs(before: TrainConfig, config: TrainConfig) -> bool:
 def _continue(path: pathlib.Path, epochs: int) -> None:
     """Makes a run of so many epochs one that is not finished."""
     inputs = _read_inputs(path)
-    write_json(path / _INPUTS, {**inputs, "continued_after": [*continued_after(path), epochs]})
+    after = [*continued_after(path), epochs]
+    write_json(path / _INPUTS, {**inputs, "continued_after": after}, noted=True)
     for name in (METRICS, EVALUATION):
         (path / name).unlink(missing_ok=True)
 
@@ -143,6 +170,7 @@ def _read_inputs(path: pathlib.Path) -> dict[str, Any]:
         found = read_json(path / _INPUTS)
         if not isinstance(found.get("graph_file"), str | None):
             raise ValueError("graph_file is no text")
+        storage.check_note(path / _INPUTS)
     except ValueError as error:
         raise RunError(
             f"{path / _INPUTS}, which tells what files the run began with, is damaged "
@@ -157,18 +185,35 @@ def working_on(run: RunFolder) -> Iterator[None]:
     """Keeps a second process out of the run, and clears away what a killed one left.
 
     Raises:
-        RunError: If another process is at work in the run folder.
+        RunError: If another process is at work in the run folder, or began a run in it just now.
     """
     try:
         with storage.lock(run.path / _LOCK, wait=False):
-            for path in (run.path / CONFIG, run.path / METRICS, run.export_path):
-                storage.remove_leftovers(path)
+            for name in (CONFIG, METRICS, _INPUTS, HISTORY):
+                storage.remove_leftovers(run.path / name)
+            storage.remove_leftovers(run.export_path)
+            _begin(run)
             yield
     except BlockingIOError as error:
         raise RunError(
             f"Another process is at work in the run folder {run.path}.",
             cure="Wait until it ends, or name another `run_dir`.",
         ) from error
+
+
+@contextlib.contextmanager
+def writing_results(run: RunFolder, *names: str) -> Iterator[None]:
+    """Lets one process at a time write figures and the named files, which are of one command.
+
+    Raises:
+        DataError: If the folder cannot be written.
+    """
+    with storage.lock(run.path / _RESULTS_LOCK, wait=True):
+        for name in names:
+            storage.remove_leftovers(run.path / name)
+        for folder in (FIGURES, "tensorboard"):
+            storage.remove_leftovers_in(run.path / folder)
+        yield
 
 
 @contextlib.contextmanager
@@ -183,7 +228,8 @@ def gone_if_it_fails(run: RunFolder) -> Iterator[None]:
         left = {path.name for path in run.path.iterdir()}
         if "checkpoints" in left and not any((run.path / "checkpoints").rglob("*.index")):
             left.discard("checkpoints")
-        if left <= {CONFIG, _INPUTS, _LOCK, "tensorboard"}:
+        notes = {f".{name}.sha256" for name in (CONFIG, _INPUTS)}
+        if left <= {CONFIG, _INPUTS, _LOCK, "tensorboard", *notes}:
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 
@@ -201,7 +247,7 @@ def keep_inputs(run: RunFolder, *, graph_file: str | None) -> None:
     inputs = _read_inputs(run.path)
     begun = (run.path / "checkpoints").exists()
     if "graph_file" not in inputs and not (begun and graph_file):
-        write_json(run.path / _INPUTS, {**inputs, "graph_file": graph_file})
+        write_json(run.path / _INPUTS, {**inputs, "graph_file": graph_file}, noted=True)
     elif inputs.get("graph_file") != graph_file:
         name, features = run.config.graph, run.config.graph_features
         if features.startswith("file:") and not pathlib.Path(name).is_file():
@@ -314,8 +360,8 @@ def _default_path(config: TrainConfig) -> pathlib.Path:
 def _check_writable(path: pathlib.Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
+        handle, probe = tempfile.mkstemp(prefix=".writable.", dir=path)
+        os.close(handle)
+        os.unlink(probe)
     except OSError as error:
         raise write_error(error, path) from error

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from tfgraphreg.errors import DataError, first_line
 from tfgraphreg.storage import atomic_path
 
 # Okabe and Ito 2008, told apart with any kind of color vision; the last two are added grays.
@@ -28,6 +31,8 @@ COLORS = (
 RIGHT, WRONG = "#0072B2", "#D55E00"
 MARKERS = "os^Dv<>P*X"
 PAGE_WIDTH = 7.0
+# Under this word a PNG file holds the name of its figure.
+_NAME = b"tfgraphreg figure"
 _STYLE: Any = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
@@ -66,11 +71,45 @@ def save(made: Any, path: os.PathLike[str] | str) -> list[pathlib.Path]:
     with matplotlib.rc_context(_STYLE):
         for kind in ("png", "svg"):
             name = base.with_name(f"{base.name}.{kind}")
-            metadata = {"Date": None} if kind == "svg" else None
+            metadata = {"Date": None} if kind == "svg" else {_NAME.decode(): base.name}
             with atomic_path(name) as part:
                 made.savefig(part, format=kind, metadata=metadata, facecolor="white")
             written.append(name)
     return written
+
+
+def read_picture(path: pathlib.Path) -> bytes:
+    """The content of a PNG file, whose checksums hold and which no other picture replaced.
+
+    Raises:
+        DataError: If the file is damaged, or is what `save` wrote under another name.
+    """
+    content = path.read_bytes()
+    try:
+        chunks = list(_png_chunks(content))
+        if not chunks or chunks[-1][0] != b"IEND":
+            raise ValueError("it is cut short")
+        for kind, data in chunks:
+            word, _, name = data.partition(b"\0")
+            if kind == b"tEXt" and word == _NAME and name != path.stem.encode():
+                raise ValueError(f"it is {name.decode('latin-1')}.png")
+    except (ValueError, struct.error) as error:
+        raise DataError(f"{path} is damaged ({first_line(error)}).") from error
+    return content
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and data of each part of a PNG file; a ValueError or struct.error if it is damaged."""
+    if content[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError("it is no PNG")
+    place = 8
+    while place < len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        chunk = content[place + 4 : place + 8 + length]
+        if struct.unpack_from(">I", content, place + 8 + length) != (zlib.crc32(chunk),):
+            raise ValueError("a checksum is wrong")
+        yield chunk[:4], chunk[4:]
+        place += 12 + length
 
 
 def show_image(axes: Any, image: np.ndarray, *, frame: str | None = None) -> None:
