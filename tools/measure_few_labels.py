@@ -361,7 +361,7 @@ HEAD = """# What the graph is worth with few labels
 
 Made by `python tools/measure_few_labels.py`, which says how; a cell is mean ± standard deviation
 over seeds (their number), in percent; empty: not run yet. Labels, weights and order vary with the
-seed; all rows of a column have the same seeds. `labels_only` is trained on the labeled images
+seed; rows of a column share their seeds, which count from 0. `labels_only` is trained on the labeled images
 alone, with the network, the augmentation, the averaged weights and at least the steps of the
 recipe.
 
