@@ -274,7 +274,7 @@ def stopped(tmp_path_factory):
         ("history.csv", lambda p: _change_a_digit(p), "it is not as it was written; if"),
         ("history.csv", lambda p: p.unlink(), "0 epochs in history.csv, 2 in the"),
         ("history.csv", lambda p: p.write_text(""), "0 epochs in history.csv, 2 in the"),
-        ("history.csv", lambda p: _cut(p, -4), "its last line is cut short"),
+        ("history.csv", lambda p: _cut(p, -4), "its last line is truncated"),
         ("history.csv", lambda p: p.write_text("a,b\n1\n"), "line 2 has 1 columns instead of 2"),
         ("history.csv", lambda p: p.write_text("epoch,loss\n0,x\n"), "history.csv: could not"),
         ("history.csv", lambda p: p.write_text("epoch,loss\n1,1\n"), "not that of epoch 0"),

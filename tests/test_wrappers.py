@@ -266,7 +266,7 @@ def test_what_is_no_data_or_graph_or_mode_is_refused(graph):
     ):
         make(np.array([[0.5, "a"]] * N, object))
     for by, key in [(mode, "pair_weight"), (tfgraphreg.Packed(1), "index")]:
-        with pytest.raises(DataError, match=f"a use of their own for this key.*'{key}'"):
+        with pytest.raises(DataError, match=f"use this key themselves.*'{key}'"):
             make({key: X}, by=by)
     with pytest.raises(ConfigError, match="`batch_size` must be a whole number"):
         make(batch_size=8.0)

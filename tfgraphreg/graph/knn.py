@@ -40,7 +40,7 @@ def knn_graph(
     >>> graph.indices
     array([1, 0, 3, 2], dtype=int32)
 
-    No item is its own neighbor, also where it has more than k copies. Equal distances are ordered
+    No item is its own neighbor, even if it has more than k duplicates. Equal distances are ordered
     by the smaller item number.
 
     Args:

@@ -17,8 +17,8 @@ FILES = (".tsv", ".txt", ".npz")
 def kinds(all: Any) -> set[str]:
     """The kinds of graph that are built; none for a file of edges or a graph that was passed.
 
-    A name that is neither may be a file, or a mistake that is told of when files are looked at:
-    until then it counts as every kind.
+    An unknown name may be a file, or a mistake that is reported when files are opened; until then
+    it counts as every kind.
     """
     if all.graph.endswith(FILES) or all.graph.startswith(GIVEN):
         return set()

@@ -71,11 +71,10 @@ class GraphTerm:
 class ContrastTerm(GraphTerm):
     """InfoNCE over the edges of a batch (van den Oord et al., 1807.03748), with cosines.
 
-    Of an edge (u, v), v is told from the targets of the batch's other edges by
-    `-log softmax(cos(u, .) / temperature)` at v, and u from their sources likewise; the mean of
-    both stands where a distance stands in `GraphTerm`. What is u or v again, or a graph neighbor
-    of it in either direction, is not among those that it is told from. Edges of weight 0 only
-    offer their ends to the others.
+    For an edge (u, v) the loss is the mean of two cross-entropies: `-log softmax(cos(u, .) /
+    temperature)` at v over the targets of the batch, and the same for u over the sources. It
+    replaces the distance of `GraphTerm`. Duplicates of u or v and their graph neighbors, in either
+    direction, are no negatives. The ends of edges of weight 0 serve only as negatives.
 
     Args:
         temperature: Above 0.

@@ -209,10 +209,9 @@ def _may_create() -> bool:
 
 
 class Refusals:
-    """Brings an error of this package through `tf.function` unchanged.
+    """Raises an error of this package from inside `tf.function` unchanged.
 
-    AutoGraph replaces an exception of a class that it does not know by one of its own, with a page
-    of source lines.
+    AutoGraph would replace it by an exception of its own with a page of source lines.
     """
 
     def __init__(self):

@@ -364,8 +364,8 @@ def as_examples(data: Split | Examples) -> Examples:
 def _finish(rows: Any, examples: Examples, features: Callable[..., dict[str, Any]]) -> Any:
     """Turns `(index, ...)` into `(features, labels)`, ahead of the training step.
 
-    With sample weights where the examples have any; those of a batch are multiplied by its rows
-    over its labeled rows, unless labels show what is missing.
+    Adds sample weights if the examples have any; unless missing labels are marked by -1, they are
+    multiplied by the batch's rows / labeled rows.
     """
     from tfgraphreg.compat import tf
 

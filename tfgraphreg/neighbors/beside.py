@@ -29,7 +29,7 @@ class _Beside(NeighborMode):
         return key.startswith(_PREFIX)
 
     def reserves(self, key: str) -> bool:
-        """See `NeighborMode`; by `index` an example that comes twice in a batch is known."""
+        """See `NeighborMode`; `index` identifies duplicates in a batch."""
         return self.owns(key) or key == INDEX
 
     def inputs(self, features: Features) -> dict[str, Any]:

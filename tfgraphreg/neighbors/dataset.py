@@ -77,7 +77,7 @@ def with_neighbors(
     taken = [name for name in examples.inputs if mode.reserves(name)]
     if taken:
         raise DataError(
-            f"Batches of {mode!r} have a use of their own for this key.",
+            f"Batches of {mode!r} use this key themselves.",
             received=f"the input {taken[0]!r}",
             cure="Give the input and the model's layer another name.",
         )

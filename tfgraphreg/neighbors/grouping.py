@@ -1,9 +1,9 @@
-"""Orders of an epoch in which neighbors come in one batch, and classes at even distances.
+"""Orders of an epoch that put neighbors into one batch and spread each class evenly.
 
-A batch that holds an image and its neighbor as two of its own images needs neither twice. So the
-images of an epoch are put into small groups that hang together by this epoch's edges, and the
-groups are spread over the epoch by class. Time is O(N K + N log N); memory beside the result is 16
-bytes an edge and at most 170 a node (of images without any edge).
+If a batch holds an image and its neighbor as two of its own images, each is computed once. So the
+images of an epoch form small groups connected by this epoch's edges, and the groups of each class
+are spread over the epoch. Time is O(N K + N log N); memory besides the result is 16 bytes an edge
+and at most 170 a node (for images without any edge).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ GROUP = 4
 
 
 def grouped_order(
-    near: np.ndarray, order: np.ndarray, kinds: np.ndarray, *, seed: int, size: int = GROUP
+    near: np.ndarray, order: np.ndarray, classes: np.ndarray, *, seed: int, size: int = GROUP
 ) -> np.ndarray:
-    """An order in which images stand beside their neighbors, and classes at even distances.
+    """An order that puts images next to their neighbors and spreads each class evenly.
 
     Args:
         near: As of `grow_groups`.
         order: As of `grow_groups`.
-        kinds: As of `spread_groups`.
+        classes: As of `spread_groups`.
         seed: Number from 0 below 2^63.
         size: As of `grow_groups`.
 
@@ -32,17 +32,17 @@ def grouped_order(
         `[N]` int64: each image once.
     """
     rows, starts = grow_groups(near, order, size=size)
-    return rows[spread_groups(rows, starts, kinds, seed=seed)]
+    return rows[spread_groups(rows, starts, classes, seed=seed)]
 
 
 def grow_groups(near: np.ndarray, order: np.ndarray, *, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Groups of images that hang together by edges, followed in either direction.
+    """Groups of images connected by edges, followed in either direction.
 
-    An image that has no group yet starts one, which grows breadth first by images that have none.
+    An image without a group starts one, which grows breadth first over images without a group.
 
     Args:
         near: `[N, K]` int64 neighbors of each of the N images, -1 where there are fewer.
-        order: `[N]` permutation: in which order images start groups.
+        order: `[N]` permutation: the order in which images start groups.
         size: Images in a group at most, at least 1.
 
     Returns:
@@ -97,21 +97,21 @@ def _grow(near, order, size, rows, starts):
 
 
 def spread_groups(
-    nodes: np.ndarray, starts: np.ndarray, kinds: np.ndarray, *, seed: int
+    nodes: np.ndarray, starts: np.ndarray, classes: np.ndarray, *, seed: int
 ) -> np.ndarray:
     """Moves groups, so that those of one kind come at even distances: stratified sampling.
 
     Images of a group are mostly of one class, so a batch of groups in random order holds fewer
     and less even classes than one of single images, and its gradient is noisier. Here the groups
-    of a kind, in random order, divide the epoch in parts as large as they are, and each stands at
-    random within its part. (The order in which they came would not do: the last ones are what the
-    others left over.)
+    of a class, in random order, divide the epoch into parts in proportion to their sizes, and each
+    gets a random place within its part. (Their original order would not do: the last groups are
+    leftovers of the others.)
 
     Args:
         nodes: `[N]`, group after group.
         starts: `[G]` rows with which the groups begin, ascending from 0.
-        kinds: Whole numbers, one for each node: its class; negative where it has none. A group is
-            of the kind of its first node that has one.
+        classes: `[N]` class of each node, negative if it has none. A group has the class of its
+            first node that has one.
         seed: Number from 0 below 2^63.
 
     Returns:
@@ -121,7 +121,7 @@ def spread_groups(
         return np.empty(0, np.int64)
     sizes = np.diff(starts, append=len(nodes))
     rows = np.arange(len(nodes))
-    own = kinds[nodes]
+    own = classes[nodes]
     first = np.minimum.reduceat(np.where(own >= 0, rows, len(nodes)), starts)
     kind = own[np.where(first < len(nodes), first, starts)]
     rng = np.random.default_rng(seed)

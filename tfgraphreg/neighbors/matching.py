@@ -74,7 +74,7 @@ def _match(indptr, indices, weights, order, seed, by_weight, state):
 def draw_epoch(
     graph: Any,
     order: np.ndarray,
-    kinds: np.ndarray,
+    classes: np.ndarray,
     *,
     seed: int,
     by_weight: bool = False,
@@ -85,7 +85,7 @@ def draw_epoch(
     Args:
         graph: `SimilarityGraph` of N nodes.
         order: As of `side_by_side`, which also takes `correction`.
-        kinds: As of `spread_groups`.
+        classes: As of `spread_groups`.
         seed: As of `draw_matching`, which also takes `by_weight`.
         by_weight: See `draw_matching`.
         correction: See `side_by_side`.
@@ -95,7 +95,7 @@ def draw_epoch(
     """
     matching = draw_matching(graph, seed=seed, by_weight=by_weight)
     nodes, weights = side_by_side(graph, matching, order, correction=correction)
-    return spread(nodes, weights, kinds, seed=seed)
+    return spread(nodes, weights, classes, seed=seed)
 
 
 def matched_edges(matching: np.ndarray) -> np.ndarray:
@@ -166,14 +166,14 @@ def _lay_out(indptr, indices, edge_weights, factors, matching, order, nodes, wei
 
 
 def spread(
-    nodes: np.ndarray, weights: np.ndarray, kinds: np.ndarray, *, seed: int
+    nodes: np.ndarray, weights: np.ndarray, classes: np.ndarray, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Moves pairs, so that those of one class come at even distances; see `spread_groups`.
 
     Args:
         nodes: `[N]`, as of `side_by_side`.
         weights: `[N]`, as of `side_by_side`.
-        kinds: As of `spread_groups`.
+        classes: As of `spread_groups`.
         seed: Number from 0 below 2^63.
 
     Returns:
@@ -181,7 +181,7 @@ def spread(
     """
     whole = len(nodes) // 2 * 2
     rows = np.arange(len(nodes))
-    rows[:whole] = spread_groups(nodes[:whole], np.arange(0, whole, 2), kinds, seed=seed)
+    rows[:whole] = spread_groups(nodes[:whole], np.arange(0, whole, 2), classes, seed=seed)
     return nodes[rows], weights[rows]
 
 

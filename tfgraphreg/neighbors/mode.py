@@ -23,7 +23,7 @@ Features = Mapping[str, Any]
 class Edges:
     """E edges of a batch: `sources` and `targets` `[E, D]`, `weights` `[E]`.
 
-    `known` `[E, E]` bool, if the batch tells: whether target j is source i again, or a graph
+    `known` `[E, E]` bool, if the batch carries it: whether target j is source i itself, or a graph
     neighbor of it in either direction.
     """
 
@@ -60,7 +60,7 @@ class NeighborMode(abc.ABC):
         """Whether the mode reads the feature `key`, so that it is not an input of the model."""
 
     def reserves(self, key: str) -> bool:
-        """Whether batches of the mode put something of their own under `key`."""
+        """Whether batches of the mode use `key` themselves, so that no input can have that name."""
         return self.owns(key)
 
     @abc.abstractmethod

@@ -167,8 +167,8 @@ def _from_disk(
             num_parallel_calls=_READERS,
             deterministic=True,
         )
-        # Without a seed of this graph, TensorFlow would ask whether `epoch` is 0 where the
-        # program's own seed is 0, and it cannot.
+        # Without a graph-level seed and with a global seed of 0, TensorFlow would compare the
+        # symbolic `epoch` with 0 in Python, which fails.
         tf.compat.v1.set_random_seed(1)
         records = records.shuffle(
             buffer, seed=seed * 1_000_003 + epoch, reshuffle_each_iteration=False

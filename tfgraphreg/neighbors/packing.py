@@ -87,7 +87,7 @@ def pack_neighbors(
     Args:
         split: N images to train on, the nodes of `graph`.
         graph: `SimilarityGraph` of N nodes.
-        max_neighbors: K, at least 1: so many neighbors at most, those of largest weight.
+        max_neighbors: K, at least 1: the largest number of neighbors kept, those of largest weight.
         folder: Where packed sets are cached.
         key: All that went into `split` and `graph` (data, features, metric, k, seed, versions),
             as a JSON-like value. The graph and all of `split` but its pixels are added to it.

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # Images that nsl.tools.pack_nbrs may hold in memory, at ten times their size and more.
 _NSL_BYTES = 256 << 20
 
-# Below this share of labeled images, some of each step are drawn from them; so many of a batch.
+# If a smaller share of the images is labeled, this share of each batch is drawn from them.
 _FEW = 1 / 8
 
 # Matchings drawn to measure how often each edge is: the error of a chance of 0.1 is then 0.02.
@@ -34,10 +34,10 @@ _MATCHINGS = 200
 
 
 def labeled_batch_size(config: TrainConfig, split: Split, *, replicas: int = 1) -> int:
-    """Rows of each batch that are drawn from the labeled images; says so where they are few.
+    """Rows of each batch that are drawn from the labeled images; logs them if labels are few.
 
     Raises:
-        ConfigError: If none is labeled, and only labels would be learned from.
+        ConfigError: If no image is labeled and the config learns from labels alone.
     """
     if config.labeled_batch is not None:
         return config.labeled_batch
@@ -86,10 +86,10 @@ def batch_source(
     passes: int = 1,
     progress: Progress = silent,
 ) -> Callable[[int], Any]:
-    """A function of the first pass over the images that gives the batches from there to the last.
+    """Returns `make(first_pass) -> tf.data.Dataset`, the batches from that pass to the last.
 
-    An epoch has so many `passes`. `examples` are the training images with other labels than the
-    given ones.
+    An epoch has `passes` passes over the images. `examples` replace the labels of the training
+    images, for example by pseudo-labels.
     """
     examples = as_examples(dataset.train) if examples is None else examples
     window: dict[str, Any] = {

@@ -138,7 +138,7 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float] | None:
     """The 95 % confidence interval of the mean of n paired differences, by Student's t.
 
     Returns:
-        Its two ends, or None where n < 2 tells nothing of the spread.
+        Its two ends, or None if n < 2.
     """
     if len(differences) < 2:
         return None

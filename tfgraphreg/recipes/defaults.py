@@ -14,7 +14,7 @@ from tfgraphreg.recipes.start import RUN, backbone_of_start
 logger = logging.getLogger(__name__)
 
 # Chosen for Fashion-MNIST, see docs/default_backbone.md. It needs many steps: on 252 photos of
-# four classes it learns the training images by heart and gets 0.83 of the test right, `cnn` 0.98.
+# four classes it memorizes the training images and gets 0.83 of the test right, `cnn` 0.98.
 _BACKBONE = "mobilenet_v3_small_minimalistic"
 _SMALL_BACKBONE = "cnn"
 _SMALL_SET = 2000
@@ -23,7 +23,7 @@ _STEPS = 100
 
 
 def choose_backbone(config: TrainConfig, images: int | None = None) -> str:
-    """The network of a config: its own, or for `auto` one that suits so many training images.
+    """The network of a config: its own, or for `auto` one that suits the number of training images.
 
     Args:
         config: The config; weights to start from and frozen stages need the large network.
@@ -56,12 +56,12 @@ def settled_batch_size(config: TrainConfig) -> int:
 
 
 def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> TrainConfig:
-    """The config with backbone and batch size chosen for so many training images; says so.
+    """The config with backbone and batch size chosen by the number of training images; logs them.
 
     Args:
         config: The config.
         images: Number of training images.
-        epochs: Those that the run began with, if it was given more since.
+        epochs: Epochs that the run began with, if it was continued for more.
     """
     backbone = choose_backbone(config, images)
     batch_size = config.batch_size or choose_batch_size(images, epochs or config.epochs)

@@ -42,7 +42,7 @@ class EmbedOptions:
         variant: One of `tfgraphreg.visualize.mde.VARIANTS`.
         source: `embedding`, whose neighbors are kept; or `graph`, the run's own training graph.
         split: Whose images are drawn; with `graph` always all training images.
-        limit: At most so many random images.
+        limit: The largest number of images, drawn at random.
         onto_train: Place the test images among training images that stay where they are.
         seed: Of the choice and of the picture.
 

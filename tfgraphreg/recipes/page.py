@@ -57,7 +57,7 @@ def compare_runs(
 
         plan = read_sweep(sweep)
         failed = run_sweep(plan)
-        # A failed run has been told of, so its folder need not be.
+        # A failed run has been reported already.
         names = [name for name in plan.runs if not any(f" {name} " in text for text in failed)]
         folders += [plan.out / name for name in names]
         out = out or str(plan.out)

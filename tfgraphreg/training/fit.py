@@ -132,7 +132,7 @@ def _rows_done(history: pathlib.Path, done: int) -> list[Row]:
     if not done <= len(rows) <= done + 1:
         lost = history if len(rows) < done else history.parent / "checkpoints"
         raise RunError(
-            f"{lost} is missing, damaged or cut short.",
+            f"{lost} is missing, damaged or truncated.",
             received=f"{len(rows)} epochs in {history.name}, {done} in the checkpoint",
             cure="Put the files back as they were, or start a new run in another folder.",
         )

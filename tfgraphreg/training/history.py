@@ -17,7 +17,7 @@ def read_history(path: pathlib.Path) -> list[Row]:
     """Rows of a history file; none if there is no file.
 
     Raises:
-        RunError: If the file is damaged: cut short, or with a line that is no row of numbers.
+        RunError: If the file is damaged: truncated, or with a line that is no row of numbers.
     """
     if not path.exists():
         return []
@@ -34,9 +34,9 @@ def read_history(path: pathlib.Path) -> list[Row]:
 
 
 def _parse(text: str) -> list[Row]:
-    # Of a number that was cut short, what is left is a number too.
+    # A truncated number still parses, so a final newline is required.
     if text and not text.endswith("\n"):
-        raise ValueError("its last line is cut short")
+        raise ValueError("its last line is truncated")
     lines = csv.reader(io.StringIO(text))
     columns = next(lines, [])
     rows: list[Row] = []
