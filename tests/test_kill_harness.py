@@ -4,8 +4,6 @@
 among the ordinary tests: there `tests/test_recipes_train.py` kills at three chosen moments.
 """
 
-import csv
-import json
 import os
 import pathlib
 import signal
@@ -15,8 +13,7 @@ import time
 
 import numpy as np
 import pytest
-
-from tfgraphreg.compat import tf
+from outcomes import history_of, metrics_of, weights_of
 
 pytestmark = pytest.mark.slow
 
@@ -36,27 +33,13 @@ def start(folder, mode, *more):
 
 def left_by(folder):
     """What a run is worth, without times: metrics, history, weights, and names of files."""
-    metrics = json.loads((folder / "r/metrics.json").read_text())
-    metrics = {k: v for k, v in metrics.items() if not k.endswith(("seconds", "export"))}
-    with open(folder / "r/history.csv", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        del row["seconds"], row["images_per_second"]
-    weights = {}
-    for which in ("best", "last"):
-        (index,) = (folder / "r/checkpoints" / which).glob("*.index")
-        reader = tf.train.load_checkpoint(str(index.with_suffix("")))
-        weights[which] = {
-            name: reader.get_tensor(name).tobytes()
-            for name in reader.get_variable_to_shape_map()
-            if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
-        }
+    run = folder / "r"
     names = [
         str(path.relative_to(folder))
         for path in folder.rglob("*")
         if not any(word in path.name for word in ("events.out", "log.txt", "fingerprint"))
     ]
-    return metrics, rows, weights, sorted(names)
+    return metrics_of(run), history_of(run), weights_of(run), sorted(names)
 
 
 @pytest.fixture(scope="module")

@@ -244,3 +244,13 @@ def test_pictures_do_not_touch_the_state_of_matplotlib():
     buffer = io.BytesIO()
     figures.class_distribution({"train": np.array([0])}, NAMES).savefig(buffer, format="png")
     assert dict(matplotlib.rcParams) == before and not plt.get_fignums()
+
+
+def test_flat_points_stand_in_a_cube_with_one_scale():
+    points = np.random.default_rng(0).normal(size=(20, 3)) * [9.0, 4.0, 0.01]
+    (axes,) = scatter({"raw pixels": points}, np.zeros(20, int), ["a"]).axes
+    limits = np.array([axes.get_xlim(), axes.get_ylim(), axes.get_zlim()])
+    np.testing.assert_allclose(np.ptp(limits, axis=1), np.ptp(limits[0]))
+    assert (limits[:, 0] < points.min(axis=0)).all() and (points.max(axis=0) < limits[:, 1]).all()
+    width, depth, height = axes._box_aspect
+    assert width == depth == height

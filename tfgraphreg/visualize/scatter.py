@@ -50,7 +50,10 @@ def scatter(
             handles.update(_draw(axes, points, labels, class_names, new))
             axes.set_title(title)
             axes.set(xticks=[], yticks=[], **({"zticks": []} if kind else {}))
-            axes.set_aspect("equal", adjustable="datalim" if not kind else "box")
+            if kind:
+                _in_a_cube(axes, points)
+            else:
+                axes.set_aspect("equal", adjustable="datalim")
         made.legend(
             handles.values(),
             handles.keys(),
@@ -60,6 +63,15 @@ def scatter(
             fontsize=8,
         )
     return made
+
+
+def _in_a_cube(axes: Any, points: np.ndarray) -> None:
+    """One scale on all three axes, in a cube: a box as flat as its points cannot be read."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, half = (low + high) / 2, 0.52 * float((high - low).max()) or 1.0
+    for name, center in zip("xyz", middle):
+        axes.set(**{f"{name}lim": (center - half, center + half)})
+    axes.set_box_aspect((1, 1, 1))
 
 
 def _draw(
