@@ -361,9 +361,9 @@ HEAD = """# What the graph is worth with few labels
 
 Made by `python tools/measure_few_labels.py`, which says how; a cell is mean ± standard deviation
 over seeds (their number), in percent; empty: not run yet. Labels, weights and order vary with the
-seed; rows of a column share their seeds, which count from 0. `labels_only` is trained on the labeled images
-alone, with the network, the augmentation, the averaged weights and at least the steps of the
-recipe.
+seed; rows of a column share their seeds, which count from 0. `labels_only` is trained on the
+labeled images alone, with the network, the augmentation, the averaged weights and at least the
+steps of the recipe.
 
 Hyperparameters were chosen on training images only: labels drawn with seeds of 100 and more, the
 graph over 50,000 training images, accuracy on the other 10,000. See docs/propagation.md.
