@@ -38,9 +38,12 @@ FAST = {
     "test_storage",
 }
 
-# What these guard is the same beside every TensorFlow: other programs, files, pages, packaging, and
-# tools around the package. CI runs them on the default stack alone.
+# What these guard is the same beside every TensorFlow: other programs, files, pages, packaging,
+# tools around the package, and single networks, some of which the contract takes on both stacks. CI
+# runs them on the default stack alone.
 ONE_STACK = {
+    "test_backbones_families_attention",
+    "test_backbones_families_conv",
     "test_benchmark",
     "test_data_folder",
     "test_features_patches",

@@ -1,6 +1,6 @@
 """One contract for every backbone in the registry.
 
-The ordinary run takes the smallest network of each family through one forward pass and two
+The ordinary run takes some networks of each library through one forward pass and two
 graph-regularized steps; those that take seconds also learn 16 images, meet another size and
 mixed precision, and a few are exported. `pytest -m slow` does everything for every network.
 """
@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -42,8 +41,8 @@ QUICK = [
     "resnet18_v2",
     "vit_tiny_patch16",
 ]
-# What the second stack, TensorFlow 2.15, takes in its ordinary run: some of each library.
-OLD_STACK = [
+# These take the first two tests in the ordinary run: some of each library.
+ORDINARY = [
     *QUICK,
     "densenet121",
     "efficientnet_b0",
@@ -53,7 +52,6 @@ OLD_STACK = [
     "resmlp12",
     "rexnet_100",
 ]
-ORDINARY = OLD_STACK if version("tensorflow").startswith("2.15") else SMALLEST
 # Exported in the ordinary run.
 EXPORTED = ["cnn", "fcnn", "mobilenet_025", "vit_tiny_patch16"]
 # In mixed precision there; CoaT joins maps that TensorFlow resizes to float32.
