@@ -1,6 +1,8 @@
 """The stack: Keras 2 whatever is installed, and NSL where it no longer runs by itself."""
 
 import builtins
+import os
+import platform
 import subprocess
 import sys
 import types
@@ -11,8 +13,6 @@ from tfgraphreg import compat
 
 
 def run(code: str, **env: str) -> subprocess.CompletedProcess:
-    import os
-
     clean = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**clean, **env}
@@ -43,6 +43,18 @@ def test_one_keras_is_loaded_whatever_else_is_imported():
 def test_import_loads_no_tensorflow():
     found = run("import sys, tfgraphreg, tfgraphreg.cli; print('tensorflow' in sys.modules)")
     assert found.stdout.strip() == "False", found.stderr
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is switched on for x86 alone"
+)
+@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("0", "0")])
+def test_onednn_is_on_unless_the_user_says_otherwise(monkeypatch, given, found):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
+    compat.prepare_environment()
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == found
 
 
 def test_process_with_keras_3_gets_the_cure():

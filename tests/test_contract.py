@@ -115,13 +115,11 @@ def test_loss_metrics_validation_prediction_and_saving_are_keras(keras, mode, gr
     loaded = keras.models.load_model(tmp_path / "base.keras", compile=False)
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), logits)
     model.save_weights(tmp_path / "all.weights.h5")
-    again = wrap(keras, mode)
+    # An eager prediction may differ from a traced one in the last bit.
+    again = wrap(keras, mode, eager=False)
     again.train_on_batch(*next(iter(batches(graph, mode))))
     again.load_weights(tmp_path / "all.weights.h5")
-    for ours, theirs in zip(again.base_model.get_weights(), model.base_model.get_weights()):
-        np.testing.assert_array_equal(ours, theirs)
-    # An eager prediction and a traced one may differ in the last bit.
-    np.testing.assert_allclose(again.predict(X, verbose=0), logits, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(again.predict(X, verbose=0), logits)
 
 
 def test_alpha_zero_is_plain_fit_bit_for_bit(keras, mode, graph):
@@ -172,7 +170,8 @@ def test_callbacks_act(keras, mode, graph, tmp_path):
         )
 
     c = keras.callbacks
-    model = wrap(keras, mode)
+    # An eager prediction may differ from a traced one in the last bit.
+    model = wrap(keras, mode, eager=False)
     kept = str(tmp_path / "kept.keras")
     stopped = fit(
         model,
@@ -183,10 +182,7 @@ def test_callbacks_act(keras, mode, graph, tmp_path):
     assert len(stopped.history["loss"]) == 2
     assert float(model.optimizer.learning_rate) == pytest.approx(0.05)
     loaded = keras.models.load_model(kept, compile=False)
-    for ours, theirs in zip(loaded.get_weights(), model.base_model.get_weights()):
-        np.testing.assert_array_equal(ours, theirs)
-    found, expected = loaded.predict(X, verbose=0), model.predict(X, verbose=0)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(loaded.predict(X, verbose=0), model.predict(X, verbose=0), 1e-6)
 
     folder = str(tmp_path / "backup")
     first = wrap(keras, mode)

@@ -9,6 +9,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from tfgraphreg.errors import DataError
 
@@ -90,10 +91,7 @@ def atomic_path(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     part = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{short_name(path.name)}.", suffix=".part", dir=path.parent
-        )
+        handle, name = tempfile.mkstemp(**beside(path))
         os.close(handle)
         part = pathlib.Path(name)
         yield part
@@ -104,6 +102,12 @@ def atomic_path(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
+
+
+def beside(path: pathlib.Path) -> dict[str, Any]:
+    """The arguments with which tempfile makes what is to replace `path`; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return {"prefix": f".{short_name(path.name)}.", "suffix": ".part", "dir": path.parent}
 
 
 def short_name(name: str) -> str:

@@ -37,6 +37,7 @@ from tfgraphreg.integrity import (
 )
 from tfgraphreg.paths import (
     atomic_path,
+    beside,
     cache_folder,
     short_name,
     umask,
@@ -55,10 +56,12 @@ __all__ = [
     "file_digest",
     "fingerprint",
     "is_sealed",
-    "noted_path",
     "lock",
+    "noted_path",
+    "one_writer",
     "plain",
     "remove_leftovers",
+    "remove_leftovers_in",
     "sealed_path",
     "steady_folder",
     "user_path",
@@ -110,10 +113,7 @@ def atomic_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     part = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{short_name(path.name)}.", suffix=".part", dir=path.parent)
-        )
+        part = pathlib.Path(tempfile.mkdtemp(**beside(path)))
         os.chmod(part, 0o777 & ~umask())
         yield part
         while not _put(part, path):
@@ -249,6 +249,27 @@ def lock(path: os.PathLike[str] | str, *, wait: bool) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def one_writer(
+    lock_path: os.PathLike[str] | str, *paths: os.PathLike[str] | str, wait: bool = True
+) -> Iterator[None]:
+    """As `lock`, for who writes `paths`; what killed processes left of them is cleared away.
+
+    Args:
+        lock_path: See `lock`.
+        *paths: Files and folders that only the holder of the lock writes.
+        wait: See `lock`.
+
+    Raises:
+        BlockingIOError: As `lock`.
+        DataError: As `lock`.
+    """
+    with lock(lock_path, wait=wait):
+        for path in paths:
+            remove_leftovers(path)
+        yield
 
 
 def write_json(path: os.PathLike[str] | str, value: Any, *, noted: bool = False) -> None:

@@ -33,18 +33,17 @@ def build_graph(
     graph, train = material.graph, material.dataset.train
     if graph is None:
         raise ConfigError("There is no graph without a graph term.", cure="Leave out `alpha=0`.")
+    files = [folder / name for name in ("graph.tsv", "graph.npz", "graph.html")]
     # Of two at once, the files must be of the same one.
-    with storage.lock(folder / _LOCK, wait=True):
-        for name in ("graph.tsv", "graph.npz", "graph.html"):
-            storage.remove_leftovers(folder / name)
-        write_tsv(graph, train.ids, folder / "graph.tsv")
-        write_npz(graph, train.ids, folder / "graph.npz")
+    with storage.one_writer(folder / _LOCK, *files):
+        write_tsv(graph, train.ids, files[0])
+        write_npz(graph, train.ids, files[1])
         write_report(
             graph,
             train.images,
             material.true_labels,
             material.dataset.class_names,
-            folder / "graph.html",
+            files[2],
         )
     logger.info(
         f"Written: {folder}/graph.tsv and graph.npz (for `graph`), graph.html (for a browser)"

@@ -115,8 +115,8 @@ def _alone(run: RunFolder, *, must: bool) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(storage.lock(run.path / _LOCK, wait=True))
-            storage.remove_leftovers(run.export_path / FOLDER_OF_INDEX)
+            index = run.export_path / FOLDER_OF_INDEX
+            stack.enter_context(storage.one_writer(run.path / _LOCK, index))
         except DataError:
             if must:
                 raise

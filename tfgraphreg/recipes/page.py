@@ -16,7 +16,7 @@ from tfgraphreg.progress import silent
 from tfgraphreg.recipes.compare import Comparison, compare, gather
 from tfgraphreg.recipes.tables import write_tables
 from tfgraphreg.runs.run import Run
-from tfgraphreg.storage import UNREADABLE_NPZ, check_note, lock, remove_leftovers
+from tfgraphreg.storage import UNREADABLE_NPZ, check_note, one_writer
 from tfgraphreg.visualize import report
 from tfgraphreg.visualize.style import read_picture
 
@@ -65,9 +65,8 @@ def compare_runs(
     found = compare(runs, problems=[*failed, *problems])
     folder = pathlib.Path(out or "comparison")
     # Of two at once, the files must be of the same one.
-    with lock(folder / _LOCK, wait=True):
-        for name in ("table.csv", "table.md", "report.html"):
-            remove_leftovers(folder / name)
+    files = [folder / name for name in ("table.csv", "table.md", "report.html")]
+    with one_writer(folder / _LOCK, *files):
         write_tables(found, folder)
         write_page(found, folder / "report.html")
     logger.info(

@@ -188,10 +188,8 @@ def working_on(run: RunFolder) -> Iterator[None]:
         RunError: If another process is at work in the run folder, or began a run in it just now.
     """
     try:
-        with storage.lock(run.path / _LOCK, wait=False):
-            for name in (CONFIG, METRICS, _INPUTS, HISTORY):
-                storage.remove_leftovers(run.path / name)
-            storage.remove_leftovers(run.export_path)
+        files = [run.path / name for name in (CONFIG, METRICS, _INPUTS, HISTORY)]
+        with storage.one_writer(run.path / _LOCK, *files, run.export_path, wait=False):
             _begin(run)
             yield
     except BlockingIOError as error:
@@ -208,9 +206,7 @@ def writing_results(run: RunFolder, *names: str) -> Iterator[None]:
     Raises:
         DataError: If the folder cannot be written.
     """
-    with storage.lock(run.path / _RESULTS_LOCK, wait=True):
-        for name in names:
-            storage.remove_leftovers(run.path / name)
+    with storage.one_writer(run.path / _RESULTS_LOCK, *(run.path / name for name in names)):
         for folder in (FIGURES, "tensorboard"):
             storage.remove_leftovers_in(run.path / folder)
         yield

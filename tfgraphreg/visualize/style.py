@@ -88,7 +88,7 @@ def read_picture(path: pathlib.Path) -> bytes:
     try:
         chunks = list(_png_chunks(content))
         if not chunks or chunks[-1][0] != b"IEND":
-            raise ValueError("it is cut short")
+            raise ValueError("it is truncated")
         for kind, data in chunks:
             word, _, name = data.partition(b"\0")
             if kind == b"tEXt" and word == _NAME and name != path.stem.encode():
