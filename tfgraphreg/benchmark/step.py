@@ -35,7 +35,8 @@ def _variants(
     from tfgraphreg.benchmark import trainers as t
 
     def config(**settings: Any) -> TrainConfig:
-        return TrainConfig(backbone=BACKBONE, epochs=t.EPOCHS, packer="stream", **settings)
+        fixed = {"backbone": BACKBONE, "epochs": t.EPOCHS, "batch_size": 128, "packer": "stream"}
+        return TrainConfig(**fixed, **settings)
 
     made = {
         _BASE: t.ours(config(), dataset, graph),
