@@ -193,7 +193,7 @@ def test_every_trainer_trains(digits, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", run.NAMES)
 def test_every_benchmark_runs_quickly(name, tmp_path):
     path = tmp_path / "found.json"
-    assert run_command(["benchmark", name, "--quick", "--json", str(path)]) == 0
+    assert run_command("benchmark", [name, "--quick", "--json", str(path)]) == 0
     ratios = json.loads(path.read_text())["quick"][name]["ratios"]
     assert ratios and all(np.isfinite(ratio["value"]) for ratio in ratios.values())
 

@@ -49,6 +49,28 @@ def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+@pytest.mark.parametrize(
+    "mode", [tfgraphreg.Packed(2), tfgraphreg.Gathered(2), tfgraphreg.Paired(), tfgraphreg.Bank(2)]
+)
+def test_every_batch_has_the_labeled_rows_that_were_asked_for(graph, mode):
+    few = np.where(np.arange(N) < 3, Y, -1)
+
+    def batches(**options):
+        return tfgraphreg.with_neighbors((X, few), graph, mode, batch_size=10, **options)
+
+    without = [int((weight.numpy() > 0).sum()) for _, _, weight in batches()]
+    assert min(without) == 0
+    data = batches(labeled_batch=4)
+    rows = [(weight.numpy() > 0).sum() for _, _, weight in data]
+    assert min(rows) >= 4 and len(rows) == len(data) == 7  # 40 / (10 - 4) batches
+    seen = {tuple(row) for features, _, _ in data for row in features["x"].numpy()[4:]}
+    assert seen == {tuple(row) for row in X}
+    with pytest.raises(ConfigError, match="labeled_batch"):
+        batches(labeled_batch=12)
+    with pytest.raises(ConfigError, match="whole number"):
+        batches(labeled_batch=0.5)
+
+
 @pytest.mark.parametrize("kind", ["l2", "l1"])
 def test_the_flow_of_nsls_tutorial_gives_nsls_numbers(graph, kind, tmp_path):
     config = nsl.configs.make_graph_reg_config(
