@@ -49,6 +49,39 @@ def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def test_code_of_a_user_may_branch_on_tensors_and_that_of_this_package_is_not_converted(graph):
+    class Branching(keras.layers.Layer):
+        def call(self, x):
+            y = x
+            if tf.reduce_sum(x) > 0:
+                y = x * 2
+            return y
+
+    def distance(x, y):
+        if tf.reduce_max(x) > 0:
+            far = tf.reduce_sum(tf.square(x - y), axis=-1)
+        else:
+            far = tf.zeros_like(x[:, 0])
+        return far
+
+    def loss(y, found):
+        total = keras.losses.sparse_categorical_crossentropy(y, found, from_logits=True)
+        if tf.reduce_mean(total) > 1e9:
+            total = total * 0
+        return total
+
+    layers = [keras.layers.Dense(4), Branching(), keras.layers.Dense(3)]
+    model = tfgraphreg.GraphRegularization(keras.Sequential(layers), alpha=0.1, distance=distance)
+    model.compile("adam", loss)
+    data = tfgraphreg.with_neighbors((X, Y), graph, tfgraphreg.Paired(), batch_size=10)
+    assert model.fit(data, verbose=0).history["graph_loss"][0] > 0
+
+    from tensorflow.python.autograph.impl import conversion
+
+    assert conversion.is_allowlisted(tfgraphreg.GraphRegularization.train_step)
+    assert not conversion.is_allowlisted(distance)
+
+
 @pytest.mark.parametrize(
     "mode", [tfgraphreg.Packed(2), tfgraphreg.Gathered(2), tfgraphreg.Paired(), tfgraphreg.Bank(2)]
 )
