@@ -70,8 +70,16 @@ def test_code_of_a_user_may_branch_on_tensors_and_that_of_this_package_is_not_co
             total = total * 0
         return total
 
+    def embedding(outputs):
+        found = outputs
+        if tf.reduce_max(outputs) > 1e9:
+            found = outputs * 0
+        return found
+
     layers = [keras.layers.Dense(4), Branching(), keras.layers.Dense(3)]
-    model = tfgraphreg.GraphRegularization(keras.Sequential(layers), alpha=0.1, distance=distance)
+    model = tfgraphreg.GraphRegularization(
+        keras.Sequential(layers), alpha=0.1, distance=distance, embedding=embedding
+    )
     model.compile("adam", loss)
     data = tfgraphreg.with_neighbors((X, Y), graph, tfgraphreg.Paired(), batch_size=10)
     assert model.fit(data, verbose=0).history["graph_loss"][0] > 0

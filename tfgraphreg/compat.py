@@ -122,6 +122,12 @@ def _skip_conversion() -> bool:
     return True
 
 
+def as_converted(function: Any) -> Any:
+    """A user's function as AutoGraph would call it: inside `tf.function` it may branch on tensors."""
+    autograph = load_tensorflow().__internal__.autograph
+    return autograph.tf_convert(function, autograph.control_status_ctx())
+
+
 def _load_keras(tf: types.ModuleType) -> types.ModuleType:
     try:
         tf.keras.Model  # noqa: B018  (the first touch decides which Keras it is)

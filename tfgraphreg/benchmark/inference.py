@@ -31,7 +31,7 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     found = Found(f"The network `{BACKBONE}` exported as SavedModel, Fashion-MNIST (28x28).")
     calls: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        fixed = {"backbone": BACKBONE, "epochs": t.EPOCHS, "batch_size": 128}
+        fixed: dict[str, Any] = {"backbone": BACKBONE, "epochs": t.EPOCHS, "batch_size": 128}
         for name, config in (
             (_PLAIN, TrainConfig(**fixed, alpha=0)),
             (_GRAPH, TrainConfig(**fixed, packer="stream")),
