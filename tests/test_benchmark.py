@@ -82,6 +82,20 @@ def measured(monkeypatch):
     return given
 
 
+def test_what_another_keeps_while_one_measures_stays(tmp_path, measured, monkeypatch):
+    measured |= {"graph": found(speed=(1.0, "higher")), "step": found(cost=(1.0, "lower"))}
+    results, measure = str(tmp_path / "new/b.json"), run._measure
+
+    def beside(name, quick, progress):
+        if name == "graph":
+            run.benchmark("step", json_path=results)
+        return measure(name, quick, progress)
+
+    monkeypatch.setattr(run, "_measure", beside)
+    run.benchmark("graph", json_path=results)
+    assert set(json.loads((tmp_path / "new/b.json").read_text())["full"]) == {"graph", "step"}
+
+
 def test_results_are_merged_checked_and_made_a_page(tmp_path, measured, capsys):
     measured |= {"graph": found(speed=(100.0, "higher")), "step": found(cost=(1.0, "lower"))}
     results, written = str(tmp_path / "b.json"), tmp_path / "b.md"

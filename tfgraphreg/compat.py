@@ -123,7 +123,7 @@ def _skip_conversion() -> bool:
 
 
 def as_converted(function: Any) -> Any:
-    """A user's function as AutoGraph would call it: inside `tf.function` it may branch on tensors."""
+    """A function of a user as AutoGraph converts it: it may branch on tensors."""
     autograph = load_tensorflow().__internal__.autograph
     return autograph.tf_convert(function, autograph.control_status_ctx())
 
