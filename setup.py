@@ -23,6 +23,7 @@ EXTRAS = {
         "tensorflow-metadata<1.17",
         "numpy<2",
     ],
+    "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26"],
     "gpu": ["tensorflow[and-cuda]>=2.15,<2.22"],
     "kecam": ["keras-cv-attention-models>=1.4.3,<1.5"],
     "mde": ["pymde>=0.3", "torch>=2.0"],
@@ -46,7 +47,7 @@ EXTRAS = {
         "torchmetrics>=1.3",
     ],
 }
-EXTRAS["all"] = sorted({need for name in ("kecam", "mde", "test") for need in EXTRAS[name]})
+EXTRAS["all"] = sorted({need for name in ("docs", "kecam", "mde", "test") for need in EXTRAS[name]})
 
 setup(
     name="tfgraphreg",

@@ -204,6 +204,15 @@ def test_every_trainer_trains(digits, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", run.NAMES)
+def test_every_benchmark_runs_quickly(name, tmp_path):
+    path = tmp_path / "found.json"
+    assert run_command("benchmark", [name, "--quick", "--json", str(path)]) == 0
+    ratios = json.loads(path.read_text())["quick"][name]["ratios"]
+    assert ratios and all(np.isfinite(ratio["value"]) for ratio in ratios.values())
+
+
+@pytest.mark.slow
 def test_ten_million_nodes_are_matched_in_memory():
     seconds, _, memory = in_process("epoch:one_matching", size=10_000_000)
     assert memory < 6 << 30 and seconds < 300
