@@ -182,7 +182,7 @@ def test_the_page_is_used_by_keyboard_and_saves_what_is_read_back(tmp_path):
         page.keyboard.press("1")
         page.keyboard.press("Backspace")
         page.keyboard.press("/")
-        page.keyboard.type("do")
+        page.keyboard.type("dog")
         page.keyboard.press("Enter")
         page.keyboard.press("Tab")
         page.keyboard.press("ArrowLeft")

@@ -24,6 +24,8 @@ METHODS = ("auto", "typical", "margin", "entropy", "random", "balanced")
 _NEAREST = 20
 _MOST_CLUSTERS = 500
 _ROUNDS = 25
+_POINTS = 1000  # rows a center that k-means learns from
+_STARTS, _FEW = 10, 50
 _SMALLEST = 5  # members of a cluster that is worth a label
 _WIDER = 10  # uncertain images to choose from, for each one that is suggested
 
@@ -162,7 +164,7 @@ def _typicality(rows: np.ndarray, progress: Progress) -> np.ndarray:
 
 
 def clusters(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """`[N]` the number of each row's cluster, from 0 to `count` - 1, by k-means."""
+    """`[N]` each row's cluster, from 0 to `count` - 1, by the best k-means of several starts."""
     import faiss
 
     kmeans = faiss.Kmeans(
@@ -171,7 +173,9 @@ def clusters(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
         niter=_ROUNDS,
         seed=seed + 1,
         min_points_per_centroid=1,
-        max_points_per_centroid=max(256, len(rows) // count + 1),
+        max_points_per_centroid=_POINTS,
+        # Few centers drawn at random easily leave a group without one.
+        nredo=_STARTS if count <= _FEW else 3,
     )
     rows = np.ascontiguousarray(rows, np.float32)
     kmeans.train(rows)
