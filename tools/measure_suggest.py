@@ -4,13 +4,14 @@ Fills the table in docs/suggest.md. Nothing is trained.
 
 python tools/measure_suggest.py                              seeds 0 to 9, 60,000 images
 python tools/measure_suggest.py --seeds 100 101 102 --page none   for choices
-python tools/measure_suggest.py --limit 5000 --page none     a try
+python tools/measure_suggest.py --limit 10000 --features pca    in minutes
 """
 
 import argparse
 import os
 import pathlib
 import platform
+import sys
 import time
 
 import numpy as np
@@ -99,12 +100,13 @@ def main():
     parser.add_argument("--limit", type=int, help="use only the first N training images")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
+    parser.add_argument("--features", default="patches")
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/suggest.md"))
     options = parser.parse_args()
     data = load_dataset("fashion_mnist", limit=options.limit)
     train = data.train
     vectors = extract_features(
-        "patches",
+        options.features,
         train.images,
         cache_dir=cache_folder() / "features",
         fingerprint_key=data.checksum,
@@ -127,12 +129,12 @@ def fill(options, found, done, count):
     lines = table(found, done)
     print("\n".join(lines), flush=True)
     lines.append(
-        f"Provenance: Fashion-MNIST, {count:,} training images, patch features, k=10, seeds "
-        f"{', '.join(map(str, done))}; label spreading without class sizes, share of the unlabeled "
-        "training images given their class, in percent, mean ± standard deviation; differences by "
-        f"seed with 95 % intervals; {os.cpu_count()} cores ({platform.machine()}), Python "
-        f"{platform.python_version()}, NumPy {np.__version__}; commit {commit()}. Made by "
-        "`python tools/measure_suggest.py`."
+        f"Provenance: Fashion-MNIST, {count:,} training images, {options.features} features, k=10, "
+        f"seeds {', '.join(map(str, done))}; label spreading without class sizes, share of the "
+        "unlabeled training images given their class, in percent, mean ± standard deviation; "
+        f"differences by seed with 95 % intervals; {os.cpu_count()} cores "
+        f"({platform.machine()}), Python {platform.python_version()}, NumPy {np.__version__}; commit {commit()}. Made by "
+        f"`python {' '.join(sys.argv)}`."
     )
     if options.page.exists():
         text = options.page.read_text(encoding="utf-8")
