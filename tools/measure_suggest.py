@@ -133,8 +133,8 @@ def fill(options, found, done, count):
         f"seeds {', '.join(map(str, done))}; label spreading without class sizes, share of the "
         "unlabeled training images given their class, in percent, mean ± standard deviation; "
         f"differences by seed with 95 % intervals; {os.cpu_count()} cores "
-        f"({platform.machine()}), Python {platform.python_version()}, NumPy {np.__version__}; commit "
-        f"{commit()}. Made by `python {' '.join(sys.argv)}`."
+        f"({platform.machine()}), Python {platform.python_version()}, NumPy {np.__version__}; "
+        f"commit {commit()}. Made by `python {' '.join(sys.argv)}`."
     )
     if options.page.exists():
         text = options.page.read_text(encoding="utf-8")
