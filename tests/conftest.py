@@ -42,6 +42,7 @@ FAST = {
 # tools around the package, and single networks, some of which the contract takes on both stacks. CI
 # runs them on the default stack alone.
 ONE_STACK = {
+    "test_audit",
     "test_backbones_families_attention",
     "test_backbones_families_conv",
     "test_benchmark",
@@ -53,6 +54,7 @@ ONE_STACK = {
     "test_propagation",
     "test_readme",
     "test_recipes_compare",
+    "test_suggest",
     "test_tools_backbones",
     "test_visualize_mde",
     "test_visualize_report",
