@@ -49,6 +49,13 @@ def test_runs_without_a_name_have_folders_of_their_own():
         opened(None)
 
 
+@pytest.mark.parametrize(("run", "export"), [("r[1]", None), ("r", "m[1]"), ("r\\1", None)])
+def test_a_name_that_tensorflow_takes_for_a_pattern_is_refused_first(run, export):
+    with pytest.raises(RunError, match="for a pattern and cannot save there"):
+        opened(run, export)
+    assert not list(pathlib.Path().iterdir())
+
+
 def test_an_empty_folder_and_one_in_the_run_folder_will_do():
     pathlib.Path("empty").mkdir()
     assert opened("runs/a", "empty").export_path == pathlib.Path("empty")

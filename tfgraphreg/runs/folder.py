@@ -94,6 +94,8 @@ def open_run(config: TrainConfig) -> RunFolder:
         config = dataclasses.replace(config, export_dir=before.export_dir)
     run = RunFolder(path, config)
     try:
+        _check_name("run_dir", path)
+        _check_name("export_dir", run.export_path)
         _check_export(run)
         _check_writable(path)
         _check_writable(run.export_path.parent)
@@ -298,6 +300,15 @@ def _exported(folder: pathlib.Path) -> TrainConfig | None:
         return configs.from_mapping(read_json(folder / EXPORT_META)["config"])
     except (ValueError, KeyError, TypeError, AttributeError, TFGraphRegError):
         return None
+
+
+def _check_name(setting: str, path: pathlib.Path) -> None:
+    if set("[\\") & set(str(path)):
+        raise RunError(
+            f"TensorFlow takes [ and \\ in `{setting}` for a pattern and cannot save there.",
+            received=f"{setting}={path}",
+            cure="Name another folder.",
+        )
 
 
 def _check_export(run: RunFolder) -> None:
