@@ -69,15 +69,19 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
     """The value in a YAML file.
 
     Raises:
-        ValueError: As `read_text` does, or if the file is no YAML, is nested too deeply, or uses
-            aliases, of which a short file can make an endless value.
+        ValueError: As `read_text` does, or if the file is no YAML, is nested too deeply, uses
+            aliases, of which a short file can make an endless value, or holds a number of over 25
+            digits.
     """
     import yaml
 
     text = read_text(path)
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it uses aliases (*name)")
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it uses aliases (*name)")
+            if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
+                _check_digits(event.value)
         return yaml.safe_load(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
@@ -87,9 +91,14 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
 
 
 def _whole(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
-        raise ValueError(f"it holds a number of {len(text)} digits")
+    _check_digits(text)
     return int(text)
+
+
+def _check_digits(text: str) -> None:
+    digits = text.lstrip("+-").replace("_", "")
+    if len(digits) > _MOST_DIGITS and digits.isdigit():
+        raise ValueError(f"it holds a number of {len(digits)} digits")
 
 
 def _finite(text: str) -> float:
