@@ -23,6 +23,7 @@ EXTRAS = {
         "tensorflow-metadata<1.17",
         "numpy<2",
     ],
+    "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26"],
     "gpu": ["tensorflow[and-cuda]>=2.15,<2.22"],
     # Not on the addons stack: its tensorflow-text needs a TensorFlow with Keras 3.
     "keras-hub": ["keras-hub>=0.21"],
@@ -48,7 +49,7 @@ EXTRAS = {
         "torchmetrics>=1.3",
     ],
 }
-_ALL = ("keras-hub", "kecam", "mde", "test")
+_ALL = ("docs", "keras-hub", "kecam", "mde", "test")
 EXTRAS["all"] = sorted({need for name in _ALL for need in EXTRAS[name]})
 
 setup(

@@ -1,9 +1,18 @@
-"""What a run is worth, without times and places: to compare runs of which one was disturbed."""
+"""What commands leave, without times and places: to compare runs of which one was disturbed."""
 
 import csv
 import json
+import re
 
 from tfgraphreg.compat import tf
+
+# Written by other programs, or different each time by their nature; of tables and pages, times
+# stand in them.
+_NAMES_ALONE = re.compile(
+    r"saved_model\.pb$|fingerprint\.pb$|tfgraphreg\.json$|\.sha256$|log\.txt$|"
+    r"checkpoints/|metrics\.json$|history\.csv$|report\.html$|table\.\w+$|meta\.json$|\.npy$"
+)
+_NOT_EVEN_NAMES = re.compile(r"events\.out")
 
 
 def metrics_of(run):
@@ -33,3 +42,33 @@ def weights_of(run):
             if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
         }
     return weights
+
+
+def worth_of(run):
+    """What a run is worth: metrics, history and weights."""
+    return metrics_of(run), history_of(run), weights_of(run)
+
+
+def files_of(folder, *, but=()):
+    """By name, the bytes of the files in a folder, None where they differ each time.
+
+    Args:
+        folder: The folder.
+        but: Beginnings of names that are left out.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() or _NOT_EVEN_NAMES.search(name) or name.startswith(tuple(but)):
+            continue
+        found[name] = None if _NAMES_ALONE.search(name) else path.read_bytes()
+    return found
+
+
+def differing(one, other):
+    """The names of files that two results of `files_of` do not share, or not with their bytes."""
+    return sorted(
+        name
+        for name in one.keys() | other.keys()
+        if name not in one or name not in other or one[name] != other[name]
+    )

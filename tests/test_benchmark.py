@@ -82,6 +82,20 @@ def measured(monkeypatch):
     return given
 
 
+def test_what_another_keeps_while_one_measures_stays(tmp_path, measured, monkeypatch):
+    measured |= {"graph": found(speed=(1.0, "higher")), "step": found(cost=(1.0, "lower"))}
+    results, measure = str(tmp_path / "new/b.json"), run._measure
+
+    def beside(name, quick, progress):
+        if name == "graph":
+            run.benchmark("step", json_path=results)
+        return measure(name, quick, progress)
+
+    monkeypatch.setattr(run, "_measure", beside)
+    run.benchmark("graph", json_path=results)
+    assert set(json.loads((tmp_path / "new/b.json").read_text())["full"]) == {"graph", "step"}
+
+
 def test_results_are_merged_checked_and_made_a_page(tmp_path, measured, capsys):
     measured |= {"graph": found(speed=(100.0, "higher")), "step": found(cost=(1.0, "lower"))}
     results, written = str(tmp_path / "b.json"), tmp_path / "b.md"
@@ -187,6 +201,15 @@ def test_every_trainer_trains(digits, tmp_path, monkeypatch):
     values = {metric.name: float(metric.result()) for metric in made[1].model.metrics}
     assert values["scaled_graph_loss"] > 0
     assert trainers.batches_alone(made[0]._batches, 1)() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", run.NAMES)
+def test_every_benchmark_runs_quickly(name, tmp_path):
+    path = tmp_path / "found.json"
+    assert run_command("benchmark", [name, "--quick", "--json", str(path)]) == 0
+    ratios = json.loads(path.read_text())["quick"][name]["ratios"]
+    assert ratios and all(np.isfinite(ratio["value"]) for ratio in ratios.values())
 
 
 @pytest.mark.slow

@@ -143,15 +143,26 @@ def test_a_folder_is_replaced_where_names_cannot_be_exchanged(tmp_path, monkeypa
 
 
 def test_leftovers_of_one_name_are_not_those_of_a_longer_one(tmp_path):
-    with (
-        storage.atomic_folder(tmp_path / "digits.v2") as longer,
-        storage.atomic_folder(tmp_path / "digits") as own,
-    ):
-        (longer / "x").write_text("x")
+    dead = tmp_path / ".digits.abcd1234.part", tmp_path / ".digits.v2.abcd1234.part"
+    for folder in dead:
+        folder.mkdir()
+    with storage.atomic_folder(tmp_path / "digits.v2") as longer:
+        assert not dead[1].exists()
+        dead[1].mkdir()
         storage.remove_leftovers(tmp_path / "digits")
-        assert longer.exists() and not own.exists()
-        own.mkdir()
-    assert (tmp_path / "digits.v2" / "x").read_text() == "x"
+        assert longer.exists() and dead[1].exists() and not dead[0].exists()
+
+
+@pytest.mark.parametrize("gives", [storage.atomic_folder, storage.atomic_path])
+def test_what_a_living_process_writes_is_no_leftover(tmp_path, gives):
+    with gives(tmp_path / "model") as part:
+        storage.remove_leftovers(tmp_path / "model")
+        storage.remove_leftovers_in(tmp_path)
+        assert part.exists()
+        # Nor is it to a second writer of the same name.
+        with gives(tmp_path / "model") as other:
+            assert part.exists() and other.exists() and part != other
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_killed_writer_leaves_the_old_folder_and_a_leftover_that_is_cleared(tmp_path):
@@ -168,7 +179,8 @@ with storage.atomic_folder({str(tmp_path / "model")!r}) as part:
     assert done.returncode == -signal.SIGKILL
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["old"]
     assert len(list(tmp_path.iterdir())) == 2
-    storage.remove_leftovers(tmp_path / "model")
+    with pytest.raises(KeyError), storage.atomic_folder(tmp_path / "model"):
+        raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -209,6 +221,35 @@ def test_two_writers_at_once_leave_one_of_both(tmp_path):
     storage.check_note(tmp_path / "noted")
     assert (tmp_path / "folder/a").read_text() == (tmp_path / "folder/b").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".noted.sha256", "folder", "noted"]
+
+
+def test_a_noted_file_may_be_written_in_a_folder_that_appears_whole(tmp_path):
+    with storage.atomic_folder(tmp_path / "folder") as part:
+        storage.write_noted(part / "noted", "text")
+    storage.check_note(tmp_path / "folder/noted")
+
+
+def test_a_reader_of_a_noted_file_beside_its_writer_sees_no_damage(tmp_path):
+    path, wrong = tmp_path / "metrics.json", []
+    storage.write_noted(path, "0")
+    ended = threading.Event()
+
+    def write():
+        try:
+            for number in range(300):
+                storage.write_noted(path, str(number))
+        except Exception as error:
+            wrong.append(error)
+        ended.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while not ended.is_set():
+            storage.check_note(path)
+    finally:
+        writer.join()
+    assert not wrong
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])

@@ -1,3 +1,5 @@
+import tempfile
+
 import numpy as np
 import pytest
 
@@ -144,6 +146,9 @@ def test_real_records_come_back_with_their_names(tmp_path, monkeypatch, bound):
 def test_without_a_network_or_archives_it_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr("tfgraphreg.data.network.reachable", lambda url: False)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with pytest.raises(DataError, match=r"No source has the dataset voc/2007.*no answer from"):
         load_dataset("voc2007")
     with pytest.raises(DataError, match=r"not prepared in .*none was asked for.*data_dir"):
@@ -158,3 +163,4 @@ def test_without_a_network_or_archives_it_says_what_to_do(monkeypatch, tmp_path)
         load_dataset("tfds:mnist:9.9.9")
     with pytest.raises(DataError, match=r"cannot make the dataset mnist/foo=1"):
         load_dataset("tfds:mnist/foo=1")
+    assert not list(temporary.iterdir())

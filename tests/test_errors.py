@@ -1,4 +1,4 @@
-"""Errors are one sentence after another, also where one tells of another."""
+"""Errors are one sentence after another, also where one quotes another."""
 
 import pytest
 

@@ -191,7 +191,7 @@ def test_a_model_that_is_replaced_while_it_is_loaded_is_the_old_or_the_new(folde
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"class_names": [f"c{i}" for i in range(20)]}, "tells of 20 classes"),
+        ({"class_names": [f"c{i}" for i in range(20)]}, "names 20 classes"),
         ({"image_shape": [8, 8, 1]}, r"images of shape \[8, 8, 1\]"),
         ({"class_names": ["bee", "ant", "cat"], "digest": "0"}, "is not as it was written"),
     ],

@@ -1,75 +1,124 @@
-"""Training that is killed at random moments ends as if it never was, in every neighbor mode.
+"""Commands that are killed at random moments and given again end as if they never were.
 
-`pytest -m slow tests/test_kill_harness.py` kills 100 times, for about an hour. None of it is
-among the ordinary tests: there `tests/test_recipes_train.py` kills at three chosen moments.
+`pytest -m slow tests/test_kill_harness.py` disturbs 150 times, for about an hour: training in
+every neighbor mode, and the other commands that write. None of it is among the ordinary tests:
+there `tests/test_recipes_train.py` kills at three chosen moments.
 """
 
-import os
-import pathlib
+import json
+import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from outcomes import history_of, metrics_of, weights_of
+from outcomes import differing, files_of, worth_of
+from PIL import Image
+from processes import Command, alone
 
 pytestmark = pytest.mark.slow
 
 MODES = ("packed", "gathered", "paired", "bank")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP)
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-def start(folder, mode, *more):
-    command = [sys.executable, "-m", "tfgraphreg", "train", "--dataset", "digits", "--limit", "200"]
-    command += ["--backbone", "fcnn", "--batch-size", "32", "--epochs", "4", "--run-dir", "r"]
-    command += ["--validation-fraction", "0.2", "--neighbors", mode, *more]
-    env = {**os.environ, "TFGRAPHREG_CACHE": "cache", "PYTHONPATH": str(ROOT)}
-    with open(folder / "log.txt", "a") as log:
-        return subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
-
-
-def left_by(folder):
-    """What a run is worth, without times: metrics, history, weights, and names of files."""
-    run = folder / "r"
-    names = [
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if not any(word in path.name for word in ("events.out", "log.txt", "fingerprint"))
-    ]
-    return metrics_of(run), history_of(run), weights_of(run), sorted(names)
+SETTINGS = {"dataset": "digits", "limit": 200, "backbone": "fcnn", "batch_size": 32}
+DATA = ["--dataset", "digits", "--limit", "200"]
+TRAIN = ["train", *DATA, "--backbone", "fcnn", "--batch-size", "32", "--run-dir", "r"]
+COMMANDS = {
+    "build-graph": ["build-graph", *DATA, "--out", "g"],
+    "embed": ["embed", "--run", "r", "--limit", "60"],
+    "evaluate": ["evaluate", "--run", "r"],
+    "search": ["search", "--run", "r", "query.png", "--add", "added.png"],
+    "sweep": ["compare", "--sweep", "sweep.yaml"],
+}
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """By mode, what a run that nobody interrupts leaves, and the seconds that it takes."""
+def trained(tmp_path_factory):
+    """A folder with a finished run, images and a sweep."""
+    folder = tmp_path_factory.mktemp("trained") / "f"
+    folder.mkdir()
+    for number, name in enumerate(("query", "added")):
+        pixels = np.random.default_rng(number).integers(0, 17, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    sweep = {**SETTINGS, "epochs": 1, "seed": [0, 1], "out": "s"}
+    (folder / "sweep.yaml").write_text(json.dumps(sweep))
+    alone(folder, [*TRAIN, "--epochs", "2"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, trained):
+    """By command, what it leaves where nobody disturbs it, and the seconds that it takes."""
     known = {}
 
-    def of(mode):
-        if mode not in known:
-            folder = tmp_path_factory.mktemp(mode)
-            started = time.monotonic()
-            assert start(folder, mode).wait() == 0
-            known[mode] = left_by(folder), time.monotonic() - started
-        return known[mode]
+    def of(name, words, begun):
+        if name not in known:
+            folder = tmp_path_factory.mktemp(name) / "f"
+            begin(folder, trained if begun else None)
+            _, seconds = alone(folder, words)
+            known[name] = left_in(folder), seconds
+        return known[name]
 
     return of
 
 
+def begin(folder, source):
+    if source is None:
+        folder.mkdir()
+    else:
+        # Modification times are those of the source, as the newest model may be looked for.
+        shutil.copytree(source, folder)
+
+
+def left_in(folder):
+    """The files in a folder, and what its runs are worth."""
+    runs = sorted(path.parent for path in folder.rglob("metrics.json"))
+    return files_of(folder), {str(run.relative_to(folder)): worth_of(run) for run in runs}
+
+
+def disturb(folder, words, seconds, rng):
+    """Sends a signal to a command at a random moment; says what and when."""
+    command = Command(folder, words)
+    moment = float(rng.uniform(0, seconds))
+    time.sleep(moment)
+    number = SIGNALS[int(rng.integers(len(SIGNALS)))]
+    command.send(number)
+    return f"{signal.Signals(number).name} after {moment:.2f} of {seconds:.2f} s", command.wait()
+
+
+def compare(folder, expected, what):
+    files, runs = left_in(folder)
+    assert not differing(files, expected[0]), what
+    assert runs == expected[1], what
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", range(25))
-def test_a_run_killed_at_a_random_moment_ends_as_if_it_never_was(mode, seed, whole, tmp_path):
-    expected, seconds = whole(mode)
-    rng = np.random.default_rng([seed, MODES.index(mode)])
-    process = start(tmp_path, mode)
-    time.sleep(float(rng.uniform(0, seconds)))
-    number = SIGNALS[int(rng.integers(len(SIGNALS)))]
-    process.send_signal(number)
-    if number == signal.SIGSTOP:
-        time.sleep(0.5)
-        process.send_signal(signal.SIGCONT)
-    process.wait()
-    assert start(tmp_path, mode, "--resume").wait() == 0, (tmp_path / "log.txt").read_text()[-2000:]
-    assert left_by(tmp_path) == expected
+def test_a_run_killed_at_a_random_moment_ends_as_if_it_never_was(mode, seed, undisturbed, tmp_path):
+    words = [*TRAIN, "--epochs", "4", "--validation-fraction", "0.2", "--neighbors", mode]
+    expected, seconds = undisturbed(mode, words, begun=False)
+    folder = tmp_path / "f"
+    begin(folder, None)
+    what, _ = disturb(folder, words, seconds, np.random.default_rng([seed, MODES.index(mode)]))
+    alone(folder, [*words, "--resume"])
+    compare(folder, expected, what)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("seed", range(10))
+def test_a_command_killed_at_a_random_moment_leaves_what_the_next_makes_whole(
+    name, seed, undisturbed, trained, tmp_path
+):
+    words = COMMANDS[name]
+    expected, seconds = undisturbed(name, words, begun=True)
+    folder = tmp_path / "f"
+    begin(folder, trained)
+    rng = np.random.default_rng([seed, list(COMMANDS).index(name)])
+    what, status = disturb(folder, words, seconds, rng)
+    again = Command(folder, words)
+    if again.wait() != 0:
+        # An image that is in the index already cannot be added again.
+        assert name == "search" and again.wait() == 2, (what, again.said)
+        assert "added.png" in again.said[1] and again.said[1].count("\n") == 1, again.said
+        alone(folder, words[:4])
+    compare(folder, expected, (what, status))

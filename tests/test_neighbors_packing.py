@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from references_neighbors import random_graph, random_split
 
+from tfgraphreg import storage
 from tfgraphreg.compat import nsl, tf
 from tfgraphreg.data.dataset import Split
 from tfgraphreg.errors import ConfigError, DataError, GraphError
@@ -247,13 +248,11 @@ def test_damaged_results_are_made_again_with_a_word(tmp_path, caplog, damage):
 
 
 def test_what_the_dead_left_is_removed_and_what_the_living_write_is_not(tmp_path):
-    dead, living = tmp_path / "c" / ".dead.x1.part", tmp_path / "c" / ".living.x2.part"
-    dead.mkdir(parents=True), living.mkdir()
-    with packing._lock(tmp_path / "c", "living"):
+    dead = tmp_path / "c" / ".dead.abcd1234.part"
+    dead.mkdir(parents=True)
+    with storage.atomic_folder(tmp_path / "c" / "living") as living:
         small(tmp_path)
         assert not dead.exists() and living.exists()
-    packing.remove_leftovers(tmp_path / "c")
-    assert not living.exists()
 
 
 def test_killed_in_the_middle(tmp_path):

@@ -1,6 +1,7 @@
 """From a finished run to numbers, figures, pictures and search, through the command line."""
 
 import json
+import os
 import pathlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -265,6 +266,17 @@ def test_a_bad_query_is_named_and_the_others_are_searched(run, queries, capsys):
     assert call("search", "--run", run, bad, queries[0]) == 2
     said = capsys.readouterr().out
     assert f"{bad}: error: " in said and f"{queries[0]}: the model says" in said
+
+
+@pytest.mark.one_stack
+def test_what_is_no_file_is_refused_at_once(run, queries, capsys, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    words = ["--run", run, tmp_path / "pipe.png", "/dev/zero"]
+    for command, more in (("predict", []), ("search", []), ("search", ["--add", "/dev/zero"])):
+        assert call(command, *words, *more) == 2
+        out, err = capsys.readouterr()
+        lines = [line for line in (out + err).splitlines() if "is no ordinary file" in line]
+        assert len(lines) == (1 if more else 2), out + err
 
 
 @pytest.mark.one_stack

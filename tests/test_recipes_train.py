@@ -195,7 +195,7 @@ def test_run_folders_are_not_overwritten(finished, capsys):
 
 
 def test_evaluate_repeats_the_numbers(finished, capsys):
-    assert cli.run_command("evaluate", ["--run", "runs/r"]) == 0
+    assert cli.run_command("evaluate", ["--run", "runs/r", "--no-figures"]) == 0
     again = json.loads(pathlib.Path("runs/r/evaluation.json").read_text())
     assert again["test_accuracy"] == metrics()["test_accuracy"]
     assert again["recall_at_1"] == pytest.approx(metrics()["recall_at_1"], abs=0.005)

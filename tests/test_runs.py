@@ -9,7 +9,7 @@ import pytest
 from tfgraphreg import cli
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import load_dataset
-from tfgraphreg.errors import RunError
+from tfgraphreg.errors import DataError, RunError
 from tfgraphreg.recipes.compare import compare, gather
 from tfgraphreg.runs.folder import METRICS, RunFolder, open_run, read_run
 
@@ -34,6 +34,19 @@ def test_an_export_replaces_nothing_but_a_model(export):
         opened("runs/new", export)
     assert pathlib.Path("precious/thesis.txt").read_text() == "thesis"
     assert not pathlib.Path("runs/new").exists()
+
+
+def test_runs_without_a_name_have_folders_of_their_own():
+    paths = {opened(None).path for _ in range(3)}
+    assert len(paths) == 3 and all(path.is_dir() for path in paths)
+    with pytest.raises(RunError, match="its own run"):
+        opened(None, "runs")
+    assert set(pathlib.Path("runs").iterdir()) == paths
+    pathlib.Path("other").mkdir()
+    os.chdir("other")
+    pathlib.Path("runs").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        opened(None)
 
 
 def test_an_empty_folder_and_one_in_the_run_folder_will_do():

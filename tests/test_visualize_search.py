@@ -1,4 +1,5 @@
 import json
+import threading
 import time
 
 import numpy as np
@@ -89,6 +90,31 @@ def test_images_go_through_embed_and_become_thumbnails():
     assert searcher.thumbnails.shape == (5, 75, 50, 3)
     np.testing.assert_allclose(searcher.thumbnails.mean(), images.mean(), atol=1)
     assert searcher.search(images=images, k=1).ids[:, 0].tolist() == _ids(5)
+
+
+def test_a_reader_beside_a_writer_finds_one_index_whole(tmp_path):
+    model = _model(tmp_path / "model")
+    both = [Searcher(8), Searcher(8)]
+    for count, searcher in zip((20, 30), both):
+        searcher.add(_ids(count), embeddings=_points(count))
+    both[0].save(model)
+    ended, wrong = threading.Event(), []
+
+    def write():
+        try:
+            for number in range(150):
+                both[number % 2].save(model)
+        except Exception as error:
+            wrong.append(error)
+        ended.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    read = set()
+    while not ended.is_set():
+        read.add(len(Searcher.load(model)))
+    writer.join()
+    assert not wrong and read == {20, 30}
 
 
 def test_an_index_of_another_model_is_refused(tmp_path):

@@ -49,6 +49,69 @@ def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def test_code_of_a_user_may_branch_on_tensors_and_that_of_this_package_is_not_converted(graph):
+    class Branching(keras.layers.Layer):
+        def call(self, x):
+            y = x
+            if tf.reduce_sum(x) > 0:
+                y = x * 2
+            return y
+
+    def distance(x, y):
+        if tf.reduce_max(x) > 0:
+            far = tf.reduce_sum(tf.square(x - y), axis=-1)
+        else:
+            far = tf.zeros_like(x[:, 0])
+        return far
+
+    def loss(y, found):
+        total = keras.losses.sparse_categorical_crossentropy(y, found, from_logits=True)
+        if tf.reduce_mean(total) > 1e9:
+            total = total * 0
+        return total
+
+    def embedding(outputs):
+        found = outputs
+        if tf.reduce_max(outputs) > 1e9:
+            found = outputs * 0
+        return found
+
+    layers = [keras.layers.Dense(4), Branching(), keras.layers.Dense(3)]
+    model = tfgraphreg.GraphRegularization(
+        keras.Sequential(layers), alpha=0.1, distance=distance, embedding=embedding
+    )
+    model.compile("adam", loss)
+    data = tfgraphreg.with_neighbors((X, Y), graph, tfgraphreg.Paired(), batch_size=10)
+    assert model.fit(data, verbose=0).history["graph_loss"][0] > 0
+
+    from tensorflow.python.autograph.impl import conversion
+
+    assert conversion.is_allowlisted(tfgraphreg.GraphRegularization.train_step)
+    assert not conversion.is_allowlisted(distance)
+
+
+@pytest.mark.parametrize(
+    "mode", [tfgraphreg.Packed(2), tfgraphreg.Gathered(2), tfgraphreg.Paired(), tfgraphreg.Bank(2)]
+)
+def test_every_batch_has_the_labeled_rows_that_were_asked_for(graph, mode):
+    few = np.where(np.arange(N) < 3, Y, -1)
+
+    def batches(**options):
+        return tfgraphreg.with_neighbors((X, few), graph, mode, batch_size=10, **options)
+
+    without = [int((weight.numpy() > 0).sum()) for _, _, weight in batches()]
+    assert min(without) == 0
+    data = batches(labeled_batch=4)
+    rows = [(weight.numpy() > 0).sum() for _, _, weight in data]
+    assert min(rows) >= 4 and len(rows) == len(data) == 7  # 40 / (10 - 4) batches
+    seen = {tuple(row) for features, _, _ in data for row in features["x"].numpy()[4:]}
+    assert seen == {tuple(row) for row in X}
+    with pytest.raises(ConfigError, match="labeled_batch"):
+        batches(labeled_batch=12)
+    with pytest.raises(ConfigError, match="whole number"):
+        batches(labeled_batch=0.5)
+
+
 @pytest.mark.parametrize("kind", ["l2", "l1"])
 def test_the_flow_of_nsls_tutorial_gives_nsls_numbers(graph, kind, tmp_path):
     config = nsl.configs.make_graph_reg_config(

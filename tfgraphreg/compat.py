@@ -102,7 +102,30 @@ def load_tensorflow() -> types.ModuleType:
             f"TensorFlow cannot be imported ({error}).", cure="Run: pip install tfgraphreg."
         ) from error
     _load_keras(tf)
+    _skip_conversion()
     return tf
+
+
+def _skip_conversion() -> bool:
+    """Spares this package AutoGraph, as TensorFlow spares Keras.
+
+    None of its functions branches on a tensor in Python, and converting them takes most of the
+    time before a first training step. Layers and functions of a user are still converted.
+    """
+    try:
+        from tensorflow.python.autograph.core import config
+    except ImportError:  # Not TensorFlow's public API: without it, all is the same, but slower.
+        return False
+    rule = config.DoNotConvert("tfgraphreg")
+    if not any(str(rule) == str(one) for one in config.CONVERSION_RULES):
+        config.CONVERSION_RULES = (rule, *config.CONVERSION_RULES)
+    return True
+
+
+def as_converted(function: Any) -> Any:
+    """A function of a user as AutoGraph converts it: it may branch on tensors."""
+    autograph = load_tensorflow().__internal__.autograph
+    return autograph.tf_convert(function, autograph.control_status_ctx())
 
 
 def _load_keras(tf: types.ModuleType) -> types.ModuleType:

@@ -168,7 +168,7 @@ class Predictor:
         gives = self._raw.structured_outputs["probabilities"].shape[-1]
         if (takes, gives) != (self.image_shape, len(self.class_names)):
             raise ValueError(
-                f"{META} tells of {len(self.class_names)} classes and images of shape "
+                f"{META} names {len(self.class_names)} classes and images of shape "
                 f"{list(self.image_shape)}, the network has {gives} and {list(takes)}"
             )
 

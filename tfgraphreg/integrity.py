@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tfgraphreg.leftovers import is_part, lock_folder
 from tfgraphreg.paths import atomic_path, write_text
 
 _SEAL = b"tfgraphreg seal:"
@@ -97,21 +97,17 @@ def write_noted(path: os.PathLike[str] | str, text: str) -> None:
 def noted_path(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
     """As `atomic_path`; a hidden file beside it notes the digest, for `check_note`."""
     path, beside = pathlib.Path(path), note_of(path)
-    folder = None
-    try:
-        with atomic_path(path) as part:
-            yield part
-            folder = os.open(path.parent, os.O_RDONLY)
-            # Of two writers at once, note and file must be of the same one.
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            accepted = [file_digest(part)]
-            # Killed between the two writes, the earlier content stays valid.
-            if beside.exists() and path.exists():
-                accepted.append(file_digest(path))
-            write_text(beside, "\n".join(accepted) + "\n")
-    finally:
-        if folder is not None:
-            os.close(folder)
+    with contextlib.ExitStack() as alone, atomic_path(path) as part:
+        yield part
+        # Of two writers at once, note and file must be of the same one. In a temporary folder there
+        # is one writer, who holds it.
+        if not is_part(path.parent):
+            alone.enter_context(lock_folder(path.parent))
+        accepted = [file_digest(part)]
+        # Killed between the two writes, the earlier content stays valid.
+        if beside.exists() and path.exists():
+            accepted.append(file_digest(path))
+        write_text(beside, "\n".join(accepted) + "\n")
 
 
 def check_note(path: os.PathLike[str] | str) -> None:
@@ -123,11 +119,17 @@ def check_note(path: os.PathLike[str] | str) -> None:
     beside = note_of(path)
     if not beside.exists():
         return
-    if file_digest(path) not in beside.read_text(encoding="utf-8", errors="replace").split():
+    # Another process may have written both between the two looks.
+    if not any(_agree(path, beside) for _ in range(3)):
         raise ValueError(
             f"it is not as it was written; if it was changed on purpose, delete {beside.name} "
             "beside it"
         )
+
+
+def _agree(path: os.PathLike[str] | str, beside: pathlib.Path) -> bool:
+    found = file_digest(path)
+    return found in beside.read_text(encoding="utf-8", errors="replace").split()
 
 
 def note_of(path: os.PathLike[str] | str) -> pathlib.Path:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 from tfgraphreg.errors import DataError
+from tfgraphreg.leftovers import part_of
 
 _UNWRITABLE = {
     errno.EACCES,
@@ -89,33 +87,16 @@ def atomic_path(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
         DataError: If the folder cannot be written or the disk is full; nothing is left behind.
     """
     path = pathlib.Path(path)
-    part = None
     try:
-        handle, name = tempfile.mkstemp(**beside(path))
-        os.close(handle)
-        part = pathlib.Path(name)
-        yield part
-        os.chmod(part, 0o666 & ~umask())
-        os.replace(part, path)
+        with part_of(path, folder=False) as part:
+            try:
+                yield part
+                os.chmod(part, 0o666 & ~umask())
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
     except OSError as error:
         raise write_error(error, path) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
-
-
-def beside(path: pathlib.Path) -> dict[str, Any]:
-    """The arguments with which tempfile makes what is to replace `path`; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return {"prefix": f".{short_name(path.name)}.", "suffix": ".part", "dir": path.parent}
-
-
-def short_name(name: str) -> str:
-    """A name short enough for the affixes of a temporary one; distinct names stay distinct."""
-    encoded = os.fsencode(name)
-    if len(encoded) <= 200:
-        return name
-    return f"{name[:40]}-{hashlib.sha256(encoded).hexdigest()[:20]}"
 
 
 def write_text(path: os.PathLike[str] | str, text: str) -> None:

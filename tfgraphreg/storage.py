@@ -13,10 +13,8 @@ import functools
 import json
 import os
 import pathlib
-import re
 import shutil
 import struct
-import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from tfgraphreg import leftovers
 from tfgraphreg.integrity import (
     check_note,
     file_digest,
@@ -35,11 +34,10 @@ from tfgraphreg.integrity import (
     sealed_path,
     write_noted,
 )
+from tfgraphreg.leftovers import lock_folder
 from tfgraphreg.paths import (
     atomic_path,
-    beside,
     cache_folder,
-    short_name,
     umask,
     user_path,
     write_error,
@@ -57,6 +55,7 @@ __all__ = [
     "fingerprint",
     "is_sealed",
     "lock",
+    "lock_folder",
     "noted_path",
     "one_writer",
     "plain",
@@ -93,8 +92,6 @@ UNREADABLE_NPZ = (
     zlib.error,
 )
 
-# Random words of tempfile.mkstemp and mkdtemp.
-_RANDOM = "[a-z0-9_]{8}"
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
@@ -113,16 +110,16 @@ def atomic_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     part = None
     try:
-        part = pathlib.Path(tempfile.mkdtemp(**beside(path)))
-        os.chmod(part, 0o777 & ~umask())
-        yield part
-        while not _put(part, path):
-            pass  # Another process made or removed the folder in between.
+        with leftovers.part_of(path, folder=True) as part:
+            os.chmod(part, 0o777 & ~umask())
+            yield part
+            while not _put(part, path):
+                pass  # Another process made or removed the folder in between.
     except OSError as error:
         raise write_error(error, path) from error
     finally:
         if part is not None:
-            _remove(part)
+            leftovers.remove(part, wait=True)
 
 
 def _put(part: pathlib.Path, path: pathlib.Path) -> bool:
@@ -131,9 +128,7 @@ def _put(part: pathlib.Path, path: pathlib.Path) -> bool:
         if not os.path.lexists(path):
             os.replace(part, path)
         elif not _exchange(part, path):
-            old = pathlib.Path(
-                tempfile.mkdtemp(prefix=f".{short_name(path.name)}.old.", dir=path.parent)
-            )
+            old = leftovers.old_of(path)
             os.replace(path, old / "old")
             os.replace(part, path)
             shutil.rmtree(old, ignore_errors=True)
@@ -159,31 +154,11 @@ def steady_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
     while True:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            _lock_folder(handle, fcntl.LOCK_SH)
+            leftovers.lock(handle, fcntl.LOCK_SH)
             # Replaced and removed before it was locked: there is another by now.
             if os.fstat(handle).st_nlink:
                 yield pathlib.Path(f"/proc/self/fd/{handle}")
                 return
-        finally:
-            os.close(handle)
-
-
-def _lock_folder(handle: int, how: int) -> None:
-    # Some network file systems have no locks. There a reader may find files gone.
-    with contextlib.suppress(OSError):
-        fcntl.flock(handle, how)
-
-
-def _remove(path: pathlib.Path) -> None:
-    """Removes a file or a folder; a folder once nobody is in `steady_folder` with it."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            _lock_folder(handle, fcntl.LOCK_EX)
-            shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(handle)
 
@@ -208,22 +183,14 @@ def _renameat2() -> Any:
 
 
 def remove_leftovers(path: os.PathLike[str] | str) -> None:
-    """Removes what killed processes left of `path` and its note; nobody may be writing it now."""
+    """Removes what killed processes left of `path` and its note, not what a living one writes."""
     path = pathlib.Path(path)
-    names = "|".join(re.escape(short_name(each.name)) for each in (path, note_of(path)))
-    _remove_parts(path.parent, names)
+    leftovers.remove_leftovers(path.parent, path.name, note_of(path).name)
 
 
 def remove_leftovers_in(folder: os.PathLike[str] | str) -> None:
-    """Removes what killed processes left in a folder; nobody may be writing into it now."""
-    _remove_parts(pathlib.Path(folder), ".+")
-
-
-def _remove_parts(folder: pathlib.Path, names: str) -> None:
-    pattern = re.compile(rf"\.({names})\.({_RANDOM}\.part|old\.{_RANDOM})")
-    for left in folder.iterdir() if folder.is_dir() else ():
-        if pattern.fullmatch(left.name):
-            _remove(left)
+    """Removes what killed processes left in a folder, not what a living one writes."""
+    leftovers.remove_leftovers(pathlib.Path(folder))
 
 
 @contextlib.contextmanager

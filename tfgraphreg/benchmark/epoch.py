@@ -140,8 +140,9 @@ def _feeding(
     turns = {"a matching drawn and laid out": Turn(draw)}
     draw()
     for mode, k in (("plain", 0), ("paired", 1), ("packed", 1), ("gathered", 1), ("bank", 10)):
-        config = _config(neighbors="packed" if mode == "plain" else mode, max_neighbors=max(k, 1))
-        batches = batch_source(config, dataset, None if mode == "plain" else graph)(0)
+        plainly = mode == "plain"
+        config = _config(alpha=0) if plainly else _config(neighbors=mode, max_neighbors=k)
+        batches = batch_source(config, dataset, None if plainly else graph)(0)
         name = f"batches of {mode}" + (f", k={k}" if k else "")
         turns[name] = Turn(t.batches_alone(batches, steps))
         turns[name].work()

@@ -31,9 +31,10 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
     found = Found(f"The network `{BACKBONE}` exported as SavedModel, Fashion-MNIST (28x28).")
     calls: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
+        fixed: dict[str, Any] = {"backbone": BACKBONE, "epochs": t.EPOCHS, "batch_size": 128}
         for name, config in (
-            (_PLAIN, TrainConfig(backbone=BACKBONE, epochs=t.EPOCHS, alpha=0)),
-            (_GRAPH, TrainConfig(backbone=BACKBONE, epochs=t.EPOCHS, packer="stream")),
+            (_PLAIN, TrainConfig(**fixed, alpha=0)),
+            (_GRAPH, TrainConfig(**fixed, packer="stream")),
         ):
             trainer = t.ours(config, dataset, graph if config.alpha else None)
             trainer.run(4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -72,8 +73,7 @@ def benchmark(
         }
         show(one, result)
         if json_path:
-            kept.setdefault(mode, {})[one] = result
-            storage.write_json(json_path, kept)
+            kept = _keep(pathlib.Path(json_path), mode, one, result)
         if stored is not None:
             old = stored.get(mode, {}).get(one, {}).get("ratios", {})
             compared += len(old.keys() & result["ratios"].keys())
@@ -141,7 +141,17 @@ def _versions() -> dict[str, str]:
     return versions()
 
 
-def _read(path: str) -> dict[str, Any]:
+def _keep(path: pathlib.Path, mode: str, name: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Merges a result into a file, which another process may have written meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with storage.lock_folder(path.parent):
+        kept = _read(path) if path.exists() else {}
+        kept.setdefault(mode, {})[name] = result
+        storage.write_json(path, kept)
+    return kept
+
+
+def _read(path: os.PathLike[str] | str) -> dict[str, Any]:
     try:
         found = read_json(path)
     except ValueError as error:

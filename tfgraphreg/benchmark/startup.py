@@ -111,7 +111,7 @@ def _first_step(kind: str, tf: Any, lap: Callable[[str], None]) -> None:
         compat.load_nsl()
         lap("import of NSL")
         term = {"alpha": 0.0} if kind == "plain" else {"neighbors": "paired"}
-        config = TrainConfig(backbone=BACKBONE, **term)
+        config = TrainConfig(backbone=BACKBONE, batch_size=128, **term)
         material = prepare(config, lambda *_: None)
         lap("data and graph")
         from tfgraphreg.compat import keras

@@ -35,7 +35,9 @@ def _variants(
     from tfgraphreg.benchmark import trainers as t
 
     def config(**settings: Any) -> TrainConfig:
-        return TrainConfig(backbone=BACKBONE, epochs=t.EPOCHS, packer="stream", **settings)
+        return TrainConfig(
+            backbone=BACKBONE, epochs=t.EPOCHS, batch_size=128, packer="stream", **settings
+        )
 
     made = {
         _BASE: t.ours(config(), dataset, graph),

@@ -66,7 +66,7 @@ class ProgressBar:
     """A `Progress` that shows work once it takes longer than two seconds.
 
     In a terminal a bar moves until the work is done or the next line is printed. In a log a
-    line tells of every tenth of the work, at most one in two seconds.
+    line reports every tenth of the work, at most one in two seconds.
     """
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import pathlib
+import tempfile
 import types
 import urllib.parse
 import zlib
@@ -49,6 +50,21 @@ def load_tfds() -> types.ModuleType:
             cure="Run: pip check, and install what it names.",
         )
     return tfds
+
+
+def make_builder(name: str, folder: os.PathLike[str] | str) -> Any:
+    """`tfds.builder`, without the temporary folder that it leaves behind.
+
+    Where nothing is prepared it makes one for what its server may know, and never removes it.
+    """
+    tfds = load_tfds()
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as removed:
+        tempfile.tempdir = removed
+        try:
+            return tfds.builder(name, data_dir=str(folder))
+        finally:
+            tempfile.tempdir = before
 
 
 @contextlib.contextmanager
@@ -127,7 +143,7 @@ def _builder(tfds: Any, name: str, folder: pathlib.Path) -> Any:
             cure=did_you_mean(f"tfds:{base}", [f"tfds:{one}" for one in known]),
         )
     try:
-        return tfds.builder(name, data_dir=str(folder))
+        return make_builder(name, folder)
     # A version that it does not have is an AssertionError, an argument a TypeError.
     except (ValueError, KeyError, OSError, ImportError, AssertionError, TypeError) as error:
         raise DataError(

@@ -42,7 +42,7 @@ def read(known: KnownSet, folder: pathlib.Path) -> dict[str, bytes]:
         DataError: If it cannot be read or its content is altered.
     """
     tfds = tfds_access.load_tfds()
-    builder = tfds.builder(known.name, data_dir=str(folder))
+    builder = tfds_access.make_builder(known.name, folder)
     with tfds_access.reading(builder):
         splits = {s: _original_order(tfds, builder, s) for s in ("train", "test")}
     where = folder / known.name
@@ -68,6 +68,5 @@ def download(name: str, data_dir: Any, progress: Progress) -> pathlib.Path:
     """
     folder = user_path(data_dir) if data_dir else tfds_access.default_folder()
     progress(f"downloading {name} through tensorflow-datasets into {folder}", 0, 0)
-    tfds = tfds_access.load_tfds()
-    tfds_access.prepare(tfds.builder(name, data_dir=str(folder)))
+    tfds_access.prepare(tfds_access.make_builder(name, folder))
     return folder

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfgraphreg.compat import tf
+from tfgraphreg.compat import as_converted, tf
 from tfgraphreg.distances import DISTANCES, Distance
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.neighbors.mode import Edges
@@ -44,7 +44,7 @@ class GraphTerm:
         sources, targets = edges.sources, edges.targets
         if self.distance.distributions:
             sources, targets = tf.nn.softmax(sources), tf.nn.softmax(targets)
-        distances = (self.running or self.distance).tensor(sources, targets)
+        distances = as_converted((self.running or self.distance).tensor)(sources, targets)
         if distances.shape.rank not in (1, None):
             raise ConfigError(
                 "A distance must give one number for each edge.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tfgraphreg.compat import tf
+from tfgraphreg.compat import as_converted, tf
 from tfgraphreg.errors import ConfigError, DataError, did_you_mean
 from tfgraphreg.neighbors.examples import IMAGE, INPUT
 
@@ -113,7 +113,7 @@ class Readout:
     def _pick(self, outputs: Any) -> Any:
         """The embedding among the outputs."""
         if callable(self.embedding):
-            return self.embedding(outputs)
+            return as_converted(self.embedding)(outputs)
         if isinstance(outputs, Mapping):
             name = EMBEDDING if self.embedding is None else self.embedding
             if name in outputs:

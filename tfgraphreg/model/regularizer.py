@@ -128,6 +128,7 @@ class Regularizer:
 class Wrapper:
     """What the wrappers of both Keras versions share; stands before `Model` among the bases."""
 
+    base_model: Any
     _library: Any  # the Keras module
 
     def _regularized(

@@ -21,6 +21,7 @@ def with_neighbors(
     mode: NeighborMode,
     *,
     batch_size: int = 128,
+    labeled_batch: int = 0,
     seed: int = 0,
 ) -> tf.data.Dataset:
     """One epoch of batches with neighbors; each iteration over it is the next epoch.
@@ -43,6 +44,9 @@ def with_neighbors(
         mode: `Packed(k)`, `Gathered(k)`, `Paired()` or `Bank(k)`.
         batch_size: B; the last batch of an epoch may be smaller. For `Paired` even for each
             replica of the distribution strategy in whose scope this is called.
+        labeled_batch: So many of the B rows are drawn from the examples that have a label, again
+            and again; the others pass over all examples once an epoch. Where few examples have a
+            label, most batches have none otherwise. 0 to B; even for `Paired`.
         seed: Any integer; decides all orders and draws.
 
     Raises:
@@ -63,7 +67,8 @@ def with_neighbors(
             received=type(graph).__name__,
             cure="Use knn_graph, or SimilarityGraph.from_scipy, from_pairs or from_table.",
         )
-    for name, value in (("batch_size", batch_size), ("seed", seed)):
+    sizes = {"batch_size": batch_size, "labeled_batch": labeled_batch, "seed": seed}
+    for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise ConfigError(f"`{name}` must be a whole number.", received=f"{name}={value!r}")
     check_trainable(graph)
@@ -87,8 +92,9 @@ def with_neighbors(
         graph,
         batch_size=batch_size,
         seed=seed,
+        labeled_batch=labeled_batch,
         epochs=None,
         replicas=tf.distribute.get_strategy().num_replicas_in_sync,
     )
-    steps = steps_per_epoch(len(examples), batch_size)
+    steps = steps_per_epoch(len(examples), batch_size, labeled_batch)
     return batches.apply(tf.data.experimental.assert_cardinality(steps))

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
@@ -112,7 +111,7 @@ def pack_neighbors(
     }
     name = storage.fingerprint(parts)
     folder = pathlib.Path(folder)
-    remove_leftovers(folder)
+    storage.remove_leftovers_in(folder)
     with _lock(folder, name):
         packed = read_packed(folder / name)
         if packed is None:
@@ -154,16 +153,6 @@ def _from_manifest(folder: pathlib.Path, manifest: dict[str, Any]) -> PackedExam
     )
 
 
-def remove_leftovers(folder: os.PathLike[str] | str) -> None:
-    """Removes unfinished folders of killed processes; those of living ones are locked."""
-    for part in pathlib.Path(folder).glob(".*.*"):
-        if not part.is_dir():
-            continue
-        name = part.name[1:].split(".")[0]
-        with contextlib.suppress(BlockingIOError), _lock(part.parent, name, wait=False):
-            shutil.rmtree(part, ignore_errors=True)
-
-
 def _check(split: Split, graph: Any, max_neighbors: int, packer: str) -> None:
     if packer not in PACKERS:
         raise ConfigError("Unknown packer.", received=repr(packer), cure="Use nsl or stream.")
@@ -186,9 +175,9 @@ def check_nodes(split: Sized, graph: Any) -> None:
         )
 
 
-def _lock(folder: pathlib.Path, name: str, *, wait: bool = True) -> Any:
+def _lock(folder: pathlib.Path, name: str) -> Any:
     """Holds the lock of one cache entry."""
-    return storage.lock(folder / f".{name}.lock", wait=wait)
+    return storage.lock(folder / f".{name}.lock", wait=True)
 
 
 def _write_manifest(

@@ -93,9 +93,15 @@ def open_run(config: TrainConfig) -> RunFolder:
     elif before is not None and config.export_dir is None:
         config = dataclasses.replace(config, export_dir=before.export_dir)
     run = RunFolder(path, config)
-    _check_export(run)
-    _check_writable(path)
-    _check_writable(run.export_path.parent)
+    try:
+        _check_export(run)
+        _check_writable(path)
+        _check_writable(run.export_path.parent)
+    except Exception:
+        if config.run_dir is None:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # Where `_default_path` made it.
+        raise
     return run
 
 
@@ -345,19 +351,24 @@ def _default_path(config: TrainConfig) -> pathlib.Path:
             ):
                 return path
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = root / f"{words}-{stamp}"
-    number = 1
-    while path.exists():
-        number += 1
-        path = root / f"{words}-{stamp}-{number}"
-    return path
+    path, number = root / f"{words}-{stamp}", 1
+    while True:
+        try:
+            # Of two that begin in one second, each makes its own.
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            number += 1
+            path = root / f"{words}-{stamp}-{number}"
+        except OSError as error:
+            raise write_error(error, path) from error
 
 
 def _check_writable(path: pathlib.Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        handle, probe = tempfile.mkstemp(prefix=".writable.", dir=path)
-        os.close(handle)
-        os.unlink(probe)
+        # On Linux it has no name, so that a process killed here leaves none.
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise write_error(error, path) from error

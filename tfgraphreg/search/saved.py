@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,14 @@ import numpy as np
 from tfgraphreg.errors import ConfigError, DataError, first_line
 from tfgraphreg.reading import read_json
 from tfgraphreg.search.index import Index
-from tfgraphreg.storage import UNREADABLE_NPZ, atomic_folder, file_digest, fingerprint, write_json
+from tfgraphreg.storage import (
+    UNREADABLE_NPZ,
+    atomic_folder,
+    file_digest,
+    fingerprint,
+    steady_folder,
+    write_json,
+)
 
 FOLDER = "search"
 _VECTORS, _ITEMS, _META = "index.faiss", "items.npz", "meta.json"
@@ -45,13 +53,30 @@ def write_index(
         write_json(part / _META, {**meta, "digest": fingerprint(meta)})
 
 
-def read_meta(folder: pathlib.Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def steady_index(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a path to an index that stays whole in the block, though another replaces it.
+
+    Of an index that is not there, its own path.
+    """
+    with contextlib.ExitStack() as stack:
+        at = folder
+        with contextlib.suppress(OSError):
+            at = stack.enter_context(steady_folder(folder))
+        yield at
+
+
+def read_meta(folder: pathlib.Path, at: pathlib.Path) -> dict[str, Any]:
     """The description of an index, not yet compared with its digest.
+
+    Args:
+        folder: Its name, for messages.
+        at: Where it is read, in `steady_index`.
 
     Raises:
         DataError: If there is no index, or this cannot be read.
     """
-    path = folder / _META
+    path = at / _META
     if not path.is_file():
         raise DataError(
             "There is no search index beside this model.",
@@ -73,11 +98,14 @@ def read_meta(folder: pathlib.Path) -> dict[str, Any]:
     return meta
 
 
-def read_index(folder: pathlib.Path, meta: dict[str, Any]) -> tuple[Index, dict[str, np.ndarray]]:
+def read_index(
+    folder: pathlib.Path, at: pathlib.Path, meta: dict[str, Any]
+) -> tuple[Index, dict[str, np.ndarray]]:
     """The index and the arrays that `write_index` wrote.
 
     Args:
-        folder: The folder.
+        folder: Its name, for messages.
+        at: Where it is read, in the `steady_index` that `read_meta` was called in.
         meta: What `read_meta` gave for it.
 
     Raises:
@@ -86,13 +114,13 @@ def read_index(folder: pathlib.Path, meta: dict[str, Any]) -> tuple[Index, dict[
     try:
         if meta["format"] > 1:
             plain = {name: value for name, value in meta.items() if name != "digest"}
-            found = {name: file_digest(folder / name) for name in (_VECTORS, _ITEMS)}
+            found = {name: file_digest(at / name) for name in (_VECTORS, _ITEMS)}
             if meta["digest"] != fingerprint(plain) or meta["digests"] != found:
                 raise ValueError("its files do not fit together")
         index = Index(meta["dim"], method=meta["method"], distance=meta["distance"])
-        index.read_bytes((folder / _VECTORS).read_bytes())
+        index.read_bytes((at / _VECTORS).read_bytes())
         index.recall = float(meta["recall"])
-        with np.load(folder / _ITEMS, allow_pickle=False) as items:
+        with np.load(at / _ITEMS, allow_pickle=False) as items:
             arrays = {name: items[name] for name in items.files}
     except (*UNREADABLE_NPZ, ConfigError) as error:
         raise damaged(folder, first_line(error)) from error

@@ -1,7 +1,7 @@
 """Averages of batch normalization, which inference uses in place of those of a batch.
 
-They begin at 0 and 1 and follow the training batches slowly. After few steps they still tell of
-the start, or of weights that have moved on since. Measuring them anew is the "precise BatchNorm"
+They begin at 0 and 1 and follow the training batches slowly. After few steps they still reflect
+the start, or weights that have changed since. Measuring them anew is the "precise BatchNorm"
 of Wu and Johnson (arXiv:2105.07576).
 """
 

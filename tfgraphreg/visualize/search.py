@@ -17,7 +17,14 @@ import numpy as np
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.search.index import Index
 from tfgraphreg.search.measured import as_matrix
-from tfgraphreg.search.saved import FOLDER, damaged, read_index, read_meta, write_index
+from tfgraphreg.search.saved import (
+    FOLDER,
+    damaged,
+    read_index,
+    read_meta,
+    steady_index,
+    write_index,
+)
 from tfgraphreg.visualize.thumbnails import thumbnails
 
 DISTANCES = ("cosine", "euclidean")
@@ -252,14 +259,15 @@ class Searcher:
             DataError: If there is none, it is damaged, or it belongs to another model.
         """
         folder = pathlib.Path(model_folder) / FOLDER
-        meta = read_meta(folder)
-        if meta["model"] != model_fingerprint(model_folder):
-            raise DataError(
-                "The search index does not belong to this model.",
-                received=f"an index of model {meta['model'][:40]} in {folder}",
-                cure="Build the index again with this model: `rebuild=True`.",
-            )
-        index, arrays = read_index(folder, meta)
+        with steady_index(folder) as at:
+            meta = read_meta(folder, at)
+            if meta["model"] != model_fingerprint(model_folder):
+                raise DataError(
+                    "The search index does not belong to this model.",
+                    received=f"an index of model {meta['model'][:40]} in {folder}",
+                    cure="Build the index again with this model: `rebuild=True`.",
+                )
+            index, arrays = read_index(folder, at, meta)
         if {"ids", "labels"} - arrays.keys() or index.distance not in DISTANCES:
             raise damaged(folder, "items.npz lacks what an index needs")
         made = cls(index.dim, method=index.method, distance=index.distance, embed=embed)
