@@ -30,6 +30,7 @@ EXTRAS = {
     "kecam": ["keras-cv-attention-models>=1.4.3,<1.5"],
     "mde": ["pymde>=0.3", "torch>=2.0"],
     "test": [
+        "cleanlab>=2.7",
         "graphlearning>=1.7",
         "hypothesis>=6",
         "import-linter>=2",
