@@ -230,7 +230,7 @@ def start(run, *words):
     )
 
 
-LONG = ("--epochs", "3", "--augment", "flip_shift", "--limit", "600")
+LONG = ("--epochs", "3", "--backbone", "cnn", "--augment", "flip_shift", "--limit", "1400")
 
 
 @pytest.fixture(scope="module")
