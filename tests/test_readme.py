@@ -10,7 +10,7 @@ from tfgraphreg.cli import make_parser
 from tfgraphreg.commands.table import COMMANDS
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -52,10 +52,11 @@ def test_the_readme_has_the_two_commands_that_ci_runs():
         assert len(re.findall(pattern, text, re.MULTILINE)) == 1, pattern
 
 
-def test_python_in_the_readme_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "docs/api/runs.md"])
+def test_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFGRAPHREG_CACHE", str(tmp_path / "cache"))
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     blocks = [code for language, code in BLOCK.findall(text) if language == "python"]
     assert blocks
     names = {}
