@@ -25,6 +25,8 @@ EXTRAS = {
     ],
     "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26"],
     "gpu": ["tensorflow[and-cuda]>=2.15,<2.22"],
+    # Not on the addons stack: its tensorflow-text needs a TensorFlow with Keras 3.
+    "keras-hub": ["keras-hub>=0.21"],
     "kecam": ["keras-cv-attention-models>=1.4.3,<1.5"],
     "mde": ["pymde>=0.3", "torch>=2.0"],
     "test": [
@@ -47,7 +49,8 @@ EXTRAS = {
         "torchmetrics>=1.3",
     ],
 }
-EXTRAS["all"] = sorted({need for name in ("docs", "kecam", "mde", "test") for need in EXTRAS[name]})
+_ALL = ("docs", "keras-hub", "kecam", "mde", "test")
+EXTRAS["all"] = sorted({need for name in _ALL for need in EXTRAS[name]})
 
 setup(
     name="tfgraphreg",
