@@ -42,6 +42,7 @@ FAST = {
 # tools around the package, and single networks, some of which the contract takes on both stacks. CI
 # runs them on the default stack alone.
 ONE_STACK = {
+    "test_audit",
     "test_backbones_cli",
     "test_backbones_families_attention",
     "test_backbones_families_conv",
@@ -67,8 +68,12 @@ ONE_STACK = {
     "test_recipes_propagate",
     "test_registry",
     "test_runs",
+    "test_site",
     "test_storage",
+    "test_style",
+    "test_suggest",
     "test_tools_backbones",
+    "test_tutorials",
     "test_visualize_mde",
     "test_visualize_pictures",
     "test_visualize_report",

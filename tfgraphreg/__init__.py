@@ -40,6 +40,9 @@ _HOMES = {
     # labels over a graph
     "propagate": "tfgraphreg.propagation",
     "Propagation": "tfgraphreg.propagation",
+    # what is wrong with images and labels
+    "find_label_errors": "tfgraphreg.audit",
+    "find_duplicates": "tfgraphreg.audit",
     # networks and their training
     "list_backbones": "tfgraphreg.backbones.catalog",
     "build_backbone": "tfgraphreg.backbones.build",

@@ -202,12 +202,12 @@ def _check_together(config: TrainConfig) -> None:
         )
     if (
         config.augment in LABEL_MIXING
-        and config.labels_per_class is not None
+        and (config.labels_per_class is not None or config.labels is not None)
         and config.propagate == "none"
     ):
         raise ConfigError(
             f"`augment={config.augment}` mixes labels, and unlabeled images have none.",
-            received=f"labels_per_class={config.labels_per_class}",
+            received=f"labels_per_class={config.labels_per_class}, labels={config.labels}",
             cure="Use all labels, or an augmentation that keeps labels.",
         )
 

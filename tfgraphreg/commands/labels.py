@@ -13,7 +13,8 @@ from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.settings import GraphSettings, kinds
 from tfgraphreg.progress import Progress
 
-_WEIGHTS = "local_gaussian"
+LOCAL_WEIGHTS = "local_gaussian"
+"""Edge weights that commands take which carry labels along edges."""
 
 EXAMPLES = """
 examples:
@@ -42,7 +43,7 @@ def propagate_parser(parser: ArgumentParser) -> None:
     from tfgraphreg.propagation import METHODS
 
     add_config(parser, GRAPH_FIELDS)
-    parser.set_defaults(graph_features="auto", graph_weights=_WEIGHTS)
+    parser.set_defaults(graph_features="auto", graph_weights=LOCAL_WEIGHTS)
     words = "; ".join(f"{name}: {METHODS.get(name).summary}" for name in METHODS)
     group = parser.add_argument_group("propagation")
     group.add_argument("--method", type=str, default="spreading", help=words)
@@ -69,9 +70,7 @@ def propagate_parser(parser: ArgumentParser) -> None:
 
 def propagate(args: Any, progress: Progress) -> int:
     """Runs `propagate` and returns its exit status."""
-    if not kinds(args) and args.graph_weights == _WEIGHTS:
-        # This command's own default; a file of edges has its weights.
-        args.graph_weights = GraphSettings.graph_weights
+    without_own_weights(args)
     config = to_config(args, GRAPH_FIELDS)
     sizes, settings = _sizes(args.class_sizes), _settings(args.method_settings)
     from tfgraphreg.propagation import METHODS
@@ -91,6 +90,12 @@ def propagate(args: Any, progress: Progress) -> int:
     )
     show.propagated(labeling)
     return 0
+
+
+def without_own_weights(args: Any) -> None:
+    """Takes back a command's default of the edge weights where a file of edges has its own."""
+    if not kinds(args) and args.graph_weights == LOCAL_WEIGHTS:
+        args.graph_weights = GraphSettings.graph_weights
 
 
 def _sizes(text: str | None) -> str | list[float] | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
     from tfgraphreg.export import Prediction
+    from tfgraphreg.recipes.audit import Audited
     from tfgraphreg.recipes.compare import Comparison
     from tfgraphreg.recipes.find import Answer
     from tfgraphreg.recipes.propagate import Labeling
@@ -104,6 +105,23 @@ def propagated(labeling: Labeling) -> None:
         print(
             f"right: {found['accuracy']:.1%} of the {found['measured']} images whose class is "
             f"known and was not given; {found['accuracy_certain']:.1%} of the more certain half"
+        )
+
+
+def audited(found: Audited) -> None:
+    """How many findings of each issue there are."""
+    counts = found.found.counts()
+    if found.found.label_errors is None:
+        print("labels were not judged: that needs one class an image, and two of a class")
+    print(
+        ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if n)
+        or "nothing was found"
+    )
+    for blend in found.found.blends[:5]:
+        names = found.dataset.class_names
+        print(
+            f"{names[blend.first]} and {names[blend.second]} blend: {blend.share:.1%} of "
+            "their edges join one to the other"
         )
 
 

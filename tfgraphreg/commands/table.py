@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from tfgraphreg.commands import labels, results, show
+from tfgraphreg.commands import curation, labels, results, show
 from tfgraphreg.commands.flags import GRAPH_FIELDS, add_config, to_config
 from tfgraphreg.commands.results import start_tensorflow
 from tfgraphreg.errors import ConfigError
@@ -179,6 +179,18 @@ COMMANDS = {
         labels.propagate_parser,
         labels.propagate,
         labels.EXAMPLES,
+    ),
+    "suggest": Command(
+        "Chooses images that are worth a label, and makes a page to label them on.",
+        curation.suggest_parser,
+        curation.suggest,
+        curation.SUGGEST_EXAMPLES,
+    ),
+    "audit": Command(
+        "Finds likely label errors, copies, leaks and odd images; a page with pictures.",
+        curation.audit_parser,
+        curation.audit,
+        curation.AUDIT_EXAMPLES,
     ),
     "evaluate": Command(
         "Measures the exported model of a run in every way, and draws figures.",

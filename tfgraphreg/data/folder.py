@@ -189,7 +189,8 @@ def _class_names(
     parts: dict[str, tuple[list[int], list[str]]], root: pathlib.Path
 ) -> tuple[str, ...]:
     classes = {s: set(labels) - {UNLABELED_FOLDER} for s, (_, labels) in parts.items()}
-    names = tuple(sorted(classes["train"]))
+    # Where no training image has a label yet, the others say which classes there are.
+    names = tuple(sorted(classes["train"] or set().union(*classes.values())))
     if len(names) < 2:
         raise DataError(
             "A dataset needs at least two classes.",

@@ -34,6 +34,14 @@ class DataSettings(Settings):
     cache_images: bool = setting(
         False, "decode the images of a folder once into a file in the cache, not at every use"
     )
+    labels: str | None = setting(
+        None,
+        "CSV file (id, label) with the training labels, such as one that the page of `tfgraphreg "
+        "suggest` saved; the other training images count as unlabeled",
+    )
+    drop: str | None = setting(
+        None, "CSV file of `tfgraphreg audit`: leave out the training images whose action is drop"
+    )
     image_size: int | None = setting(
         None, "side in pixels that the backbone sees. Default: the images' own, if it can take them"
     )
@@ -50,7 +58,7 @@ class DataSettings(Settings):
             "a dataset that is downloaded or prepared",
         ),
         Effect(
-            ("limit", "validation_fraction"),
+            ("limit", "validation_fraction", "labels", "drop"),
             lambda all: not all.dataset.startswith(GIVEN),
             "a dataset that is loaded by name",
         ),
@@ -63,5 +71,12 @@ class DataSettings(Settings):
             ConfigError: If a value is out of range.
         """
         at_least(self, 1, "limit", "labels_per_class", "image_size")
+        if self.labels is not None and self.labels_per_class is not None:
+            refuse(
+                "labels_per_class",
+                "must not be given beside `labels`",
+                self.labels_per_class,
+                "The file says which labels there are.",
+            )
         if not 0 <= self.validation_fraction < 1:
             refuse("validation_fraction", "must be in [0, 1)", self.validation_fraction, "Try 0.1.")

@@ -57,13 +57,13 @@ def kernel_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> 
         known = known[np.linspace(0, len(known) - 1, _MOST).astype(int)]
     rows = unit_length(np.asarray(features, np.float32))
     anchors = rows[known]
-    gram = _kernel(anchors, anchors)
+    gram = gaussian_kernel(anchors, anchors)
     gram[np.diag_indices_from(gram)] += _RIDGE
     targets = np.eye(num_classes)[labels[known]] - 1 / num_classes
     dual = linalg.solve(gram, targets, assume_a="pos")
     found = np.empty((len(rows), num_classes))
     for start in range(0, len(rows), _BLOCK):
-        scores = _SHARPNESS * _kernel(rows[start : start + _BLOCK], anchors) @ dual
+        scores = _SHARPNESS * gaussian_kernel(rows[start : start + _BLOCK], anchors) @ dual
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         found[start : start + _BLOCK] = scores / scores.sum(axis=1, keepdims=True)
     return found
@@ -74,6 +74,6 @@ def unit_length(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def _kernel(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+def gaussian_kernel(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """`[.., M]` float64: exp(-gamma |a - b|^2) of rows of length 1."""
     return np.exp(-_GAMMA * (2 - 2 * (rows @ anchors.T).astype(np.float64)))

@@ -121,15 +121,26 @@ def check_graph(config: TrainConfig) -> None:
 
 
 def file_mark(config: TrainConfig) -> str | None:
-    """The digest of the user's own file of edges or vectors; None where there is none."""
+    """The digest of the user's own files: edges or vectors, labels, images to drop.
+
+    None where there are none.
+    """
+    paths = (_graph_file(config), config.labels, config.drop)
+    marks = [_digest(path) for path in paths if path is not None]
+    return storage.fingerprint(marks) if len(marks) > 1 else next(iter(marks), None)
+
+
+def _graph_file(config: TrainConfig) -> str | None:
     if not config.uses_graph:
         return None
     if _is_file(config.graph):
-        path = config.graph
-    elif set(config.graph.split(",")) != {"class"} and config.graph_features.startswith("file:"):
-        path = config.graph_features.removeprefix("file:")
-    else:
-        return None
+        return config.graph
+    if set(config.graph.split(",")) != {"class"} and config.graph_features.startswith("file:"):
+        return config.graph_features.removeprefix("file:")
+    return None
+
+
+def _digest(path: str) -> str:
     try:
         return storage.file_digest(path)
     except OSError as error:

@@ -10,6 +10,8 @@ import numpy as np
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import DATASETS, load_dataset
 from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.data.dropped import without
+from tfgraphreg.data.given_labels import with_labels
 from tfgraphreg.data.splits import keep_labels, labels_beyond_budget
 from tfgraphreg.runs.folder import RunFolder
 
@@ -32,14 +34,14 @@ class RunOutputs:
 
 
 def load_data(config: TrainConfig, progress: Any) -> Dataset:
-    """The dataset of a config, with all its labels.
+    """The dataset of a config, with all its labels and without what it drops.
 
     Raises:
         DataError: If it cannot be loaded.
     """
     # Images of one size reach the model as they are, so that its export takes them so.
     own_size = config.dataset in DATASETS and DATASETS.get(config.dataset).image_shape
-    return load_dataset(
+    dataset = load_dataset(
         config.dataset,
         data_dir=config.data_dir,
         seed=config.seed,
@@ -50,10 +52,13 @@ def load_data(config: TrainConfig, progress: Any) -> Dataset:
         cache_images=config.cache_images,
         progress=progress,
     )
+    return dataset if config.drop is None else without(dataset, config.drop)
 
 
 def within_budget(config: TrainConfig, dataset: Dataset) -> Dataset:
-    """The dataset as the config trains on it: with `labels_per_class` labels, if it says so."""
+    """The dataset as the config trains on it: with the `labels` of a file, or few a class."""
+    if config.labels is not None:
+        return with_labels(dataset, config.labels)
     if config.labels_per_class is None:
         return dataset
     few = keep_labels(dataset.train, config.labels_per_class, seed=config.seed)

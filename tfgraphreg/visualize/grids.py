@@ -269,3 +269,21 @@ def _same(label: np.ndarray, other: np.ndarray) -> bool:
     if np.ndim(label):
         return bool(((np.asarray(label) > 0) & (np.asarray(other) > 0)).any())
     return bool(label == other)
+
+
+def contact_sheet(images: np.ndarray, texts: Sequence[str], *, columns: int = 10) -> Any:
+    """All images side by side, ten in a row, each with a text below.
+
+    Args:
+        images: M images.
+        texts: M words.
+        columns: Images in a row.
+    """
+    rows = -(-len(images) // columns)
+    with figure(height=_grid_height(rows, columns)) as made:
+        cells = made.subplots(rows, columns, squeeze=False).ravel()
+        for axes in cells[len(images) :]:
+            axes.set_axis_off()
+        for axes, image, text in zip(cells, images, texts):
+            _cell(axes, image, text, None)
+    return made

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import html
 import io
-import json
 import math
 import os
 import pathlib
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import DataError
-from tfgraphreg.storage import write_text
+from tfgraphreg.visualize.page import data_uri, write_page
 
 MAX_POINTS = 20_000
 _MAX_TILE = 32
@@ -152,36 +150,11 @@ def write_report(
         "runs": [_run(run) for run in runs],
         "embeddings": [_embedding(item, sprites, seed) for item in embeddings],
         "sprites": list(sprites.values()),
-        "pictures": [{"title": p.title, "source": _data_uri(p.png)} for p in pictures],
+        "pictures": [{"title": p.title, "source": data_uri(p.png)} for p in pictures],
         "notes": list(notes),
         "problems": list(problems),
     }
-    folder = pathlib.Path(__file__).parent
-    page = (folder / "report_template.html").read_text(encoding="utf-8")
-    scripts = "\n".join((folder / name).read_text(encoding="utf-8") for name in _PARTS)
-    head, middle, tail = page.partition("<!-- scripts -->")
-    head = head.replace("<!-- title -->", html.escape(title))
-    data = f'<script type="application/json" id="data">{_json(content)}</script>\n'
-    write_text(path, head + data + scripts + middle + tail)
-    return pathlib.Path(path)
-
-
-def _json(content: Any) -> str:
-    """JSON that can stand in a script element: no character of it can end the element."""
-    text = json.dumps(_finite(content), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+    return write_page(path, content, parts=_PARTS)
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -240,7 +213,7 @@ def _embedding(item: Embedding, sprites: dict[str, str], seed: int) -> dict[str,
     }
     if item.thumbnails is not None and count:
         sheet, tile, columns = sprite_sheet(np.asarray(item.thumbnails)[kept])
-        source = _data_uri(sheet)
+        source = data_uri(sheet)
         sprites.setdefault(source, source)
         made.update(sprite=list(sprites).index(source), tile=tile, columns=columns)
     return made
@@ -332,10 +305,6 @@ def sprite_sheet(thumbnails: np.ndarray) -> tuple[bytes, int, int]:
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return file.getvalue(), tile, columns
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _base64(array: np.ndarray) -> str:

@@ -1,0 +1,83 @@
+"""Labels of training images from a file, as `suggest` collects them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+
+import numpy as np
+
+from tfgraphreg.data.dataset import UNLABELED, Dataset
+from tfgraphreg.data.tables import read_table
+from tfgraphreg.errors import DataError, did_you_mean
+
+_CURE = "Write the columns id and label, as the page of `tfgraphreg suggest` saves them."
+
+
+def with_labels(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
+    """The dataset with the training labels of a CSV file (id, label) and no others.
+
+    Rows with an empty label are passed over, as are images that are in no split.
+
+    Raises:
+        DataError: If the file cannot be used, names an image or class that nobody knows, one image
+            twice with two labels, or one that is not for training; or if the dataset has several
+            classes an image.
+    """
+    if dataset.multilabel:
+        raise DataError(
+            "Labels from a file need one class an image.", received=f"dataset={dataset.name}"
+        )
+    found: dict[str, str] = {}
+    for name, label in read_table(path, ("id", "label"), cure=_CURE):
+        if label and found.setdefault(name, label) != label:
+            raise DataError(
+                f"{path} has two labels for one image.",
+                received=f"{name[:120]!r}: {found[name][:60]!r} and {label[:60]!r}",
+            )
+    place = {name: i for i, name in enumerate(dataset.train.ids.tolist())}
+    number = {name: c for c, name in enumerate(dataset.class_names)}
+    beside = set(dataset.ids_beside_train)
+    labels = np.full(len(place), UNLABELED, np.int64)
+    for name, label in found.items():
+        if label not in number:
+            raise DataError(
+                f"{path} has a label that is no class of {dataset.name}.",
+                received=f"{label[:120]!r} of {name[:120]!r}",
+                cure=did_you_mean(label, number),
+            )
+        if name in place:
+            labels[place[name]] = number[label]
+        elif name not in beside:
+            raise DataError(
+                f"{path} labels an image that is not in this dataset.",
+                received=repr(name[:120]),
+                cure=did_you_mean(name, place),
+            )
+    outside = [n for n in found if n in beside and n not in set(dataset.left_out)]
+    if outside:
+        raise DataError(
+            f"Only training images can be labeled, and {path} labels {len(outside)} others.",
+            received=repr(outside[0][:120]),
+            cure="Use the `seed` and the `validation_fraction` of `tfgraphreg suggest`.",
+        )
+    if not (labels >= 0).any():
+        raise DataError(f"{path} labels no training image.", received=f"{len(found)} labels")
+    note = f"{int((labels >= 0).sum())} training labels are those of {path}; no other is used."
+    return dataclasses.replace(
+        dataset,
+        train=dataclasses.replace(dataset.train, labels=labels),
+        notes=(*dataset.notes, note),
+    )
+
+
+def labels_text(ids: list[str], labels: list[str]) -> str:
+    """The text of such a file."""
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("id", "label"))
+    writer.writerows(zip(ids, labels))
+    return text.getvalue()
