@@ -73,6 +73,7 @@ ONE_STACK = {
     "test_style",
     "test_suggest",
     "test_tools_backbones",
+    "test_tutorials",
     "test_visualize_mde",
     "test_visualize_pictures",
     "test_visualize_report",

@@ -1,6 +1,6 @@
 """Hostile flags, configs and files end in one line, or do what they say; nothing hangs.
 
-`pytest -m slow tests/test_hostile_harness.py` gives some 300 commands what no careful user would;
+`pytest -m slow tests/test_hostile_harness.py` gives some 600 commands what no careful user would;
 `tests/test_cli.py` does a few among the ordinary tests.
 """
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from tfgraphreg import cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300, func_only=True)]
 
 DATA = ["--dataset", "digits", "--limit", "40"]
 TRAIN = ["train", *DATA, "--backbone", "fcnn", "--epochs", "1", "--run-dir", "new"]
@@ -250,7 +250,7 @@ def one_line(words, folder, capsys):
     return status
 
 
-@pytest.mark.parametrize("words", flag_cases())
+@pytest.mark.parametrize("words", list(flag_cases()))
 def test_flags(words, place, capsys):
     one_line(words, place, capsys)
 

@@ -143,6 +143,10 @@ def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
             received=first_line(error),
             cure="Look for control characters and brackets.",
         ) from error
+    except OverflowError as error:
+        raise ConfigError(
+            "A number is too large.", received=f"{max(argv, key=len)[:80]}...", cure="Shorten it."
+        ) from error
 
 
 def _check_config_file(path: str) -> None:

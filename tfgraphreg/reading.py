@@ -71,8 +71,9 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
     """The value in a YAML file.
 
     Raises:
-        ValueError: As `read_text` does, or if the file is no YAML, is nested too deeply, or uses
-            aliases, of which a short file can make an endless value.
+        ValueError: As `read_text` does, or if the file is no YAML, is nested too deeply, uses
+            aliases, of which a short file can make an endless value, or holds a number of over 25
+            digits.
     """
     import yaml
 
@@ -86,6 +87,8 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _MOST_LEVELS:
                 raise ValueError(f"it is nested more than {_MOST_LEVELS} levels deep")
+            if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
+                _check_digits(event.value)
         return yaml.safe_load(text)
     # A date such as 2001-99-99 raises ValueError, a key that is a list TypeError.
     except (yaml.YAMLError, TypeError, OverflowError, AttributeError) as error:
@@ -93,9 +96,14 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
 
 
 def _whole(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
-        raise ValueError(f"it holds a number of {len(text)} digits")
+    _check_digits(text)
     return int(text)
+
+
+def _check_digits(text: str) -> None:
+    digits = text.lstrip("+-").replace("_", "")
+    if len(digits) > _MOST_DIGITS and digits.isdigit():
+        raise ValueError(f"it holds a number of {len(digits)} digits")
 
 
 def _finite(text: str) -> float:

@@ -97,7 +97,14 @@ def _backbones_parser(parser: ArgumentParser) -> None:
 def _backbones(args: Any, progress: Progress) -> int:
     from tfgraphreg.backbones.catalog import backbone_table
 
-    limit = None if args.max_parameters is None else int(args.max_parameters * 1e6)
+    limit = args.max_parameters
+    if limit is not None:
+        if not 0 < limit < 1e9:
+            raise ConfigError(
+                "`max_parameters` must be a number of millions above 0.",
+                received=f"max_parameters={limit}",
+            )
+        limit = int(limit * 1e6)
     show.backbones(backbone_table(args.pattern, max_parameters=limit))
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pathlib
 
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
@@ -28,7 +27,7 @@ def build_graph(
     Raises:
         TFGraphRegError: If the data, the settings or the folder are in the way.
     """
-    folder = pathlib.Path(folder)
+    folder = storage.user_path(folder)
     material = prepare(config, progress)
     graph, train = material.graph, material.dataset.train
     if graph is None:

@@ -72,6 +72,10 @@ class EmbedOptions:
                 )
         if self.limit < 10:
             raise ConfigError("`limit` must be at least 10.", received=f"limit={self.limit}")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(
+                "`seed` must be from 0 to 4,294,967,295.", received=f"seed={self.seed}"
+            )
         if self.onto_train and (self.variant != "neighbors" or self.source != "embedding"):
             raise ConfigError(
                 "`onto_train` needs the variant neighbors and the source embedding.",

@@ -16,7 +16,7 @@ from tfgraphreg.progress import silent
 from tfgraphreg.recipes.compare import Comparison, compare, gather
 from tfgraphreg.recipes.tables import write_tables
 from tfgraphreg.runs.run import Run
-from tfgraphreg.storage import UNREADABLE_NPZ, check_note, one_writer
+from tfgraphreg.storage import UNREADABLE_NPZ, check_note, one_writer, user_path
 from tfgraphreg.visualize import report
 from tfgraphreg.visualize.style import read_picture
 
@@ -52,6 +52,7 @@ def compare_runs(
         )
     failed: list[str] = []
     folders: list[Any] = list(paths)
+    folder = user_path(out or "comparison")
     if sweep is not None:
         from tfgraphreg.recipes.sweep import read_sweep, run_sweep
 
@@ -60,10 +61,9 @@ def compare_runs(
         # A failed run has been reported already.
         names = [name for name in plan.runs if not any(f" {name} " in text for text in failed)]
         folders += [plan.out / name for name in names]
-        out = out or str(plan.out)
+        folder = folder if out else plan.out
     runs, problems = gather(folders)
     found = compare(runs, problems=[*failed, *problems])
-    folder = pathlib.Path(out or "comparison")
     # Of two at once, the files must be of the same one.
     files = [folder / name for name in ("table.csv", "table.md", "report.html")]
     with one_writer(folder / _LOCK, *files):

@@ -20,7 +20,7 @@ from tfgraphreg.progress import Progress, silent
 from tfgraphreg.propagation import Propagation, propagate
 from tfgraphreg.propagation.propagate import Sizes
 from tfgraphreg.recipes.material import prepare_data, prepare_graph
-from tfgraphreg.storage import write_text
+from tfgraphreg.storage import user_path, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ def propagate_labels(
         ConfigError: If every training image is labeled, or a setting cannot be.
         TFGraphRegError: If the data, the graph or the file is in the way.
     """
+    out = None if out is None else user_path(out)
     separator = None if out is None else _separator(out)
     dataset, true_labels = prepare_data(config, progress)
     if dataset.train.labeled.all():

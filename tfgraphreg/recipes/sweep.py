@@ -66,7 +66,8 @@ def read_sweep(path: os.PathLike[str] | str) -> Sweep:
     out = content.pop("out", None) or pathlib.Path("runs") / path.stem
     if not isinstance(out, (str, pathlib.Path)):
         raise ConfigError("`out` must be the name of a folder.", received=f"out={out!r}")
-    return Sweep(pathlib.Path(out), grid(content, pathlib.Path(out)))
+    folder = storage.user_path(out)
+    return Sweep(folder, grid(content, folder))
 
 
 def grid(settings: dict[Any, Any], out: pathlib.Path) -> dict[str, TrainConfig]:
@@ -250,7 +251,7 @@ def _typed(name: str, value: Any) -> Any:
     if kind is int and isinstance(value, int):
         return value
     if kind is float and isinstance(value, (int, float, str)):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)
     raise wrong
 
