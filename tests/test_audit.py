@@ -329,6 +329,8 @@ def test_vectors_of_a_file_are_of_training_images(workplace):
 
     train = load_dataset("digits", limit=200).train
     np.savez("v.npz", vectors=train.images.reshape(200, -1).astype(np.float32), ids=train.ids)
+    with pytest.raises(DataError, match="NUL character"):
+        audit_dataset(TrainConfig(dataset="digits"), out="a\0b")
     found = audit_dataset(
         TrainConfig(dataset="digits", limit=200, graph_features="file:v.npz", graph_neighbors=5)
     )

@@ -276,7 +276,6 @@ HOSTILE_FLAGS = [
     ["train", "--epochs", str(2**63)],
     ["train", "--batch-size", str(10**30)],
     ["train", "--embedding-dim", str(2**31)],
-    ["train", "--image-size", str(10**7)],
     ["train", "--learning-rate", "1e39"],
     ["train", "--dataset", "folder:" + "x" * 5000],
     ["train", "--dataset", "folder:" + "x" * 300],

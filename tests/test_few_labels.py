@@ -274,7 +274,10 @@ def test_rounds_are_in_the_metrics_and_the_learning_rate_starts_over(whole):
     )
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize(
+    "epoch",
+    [pytest.param(1, marks=pytest.mark.one_stack), 2, pytest.param(3, marks=pytest.mark.one_stack)],
+)
 def test_a_run_that_was_cut_off_in_any_round_ends_as_if_it_never_was(whole, epoch, workplace):
     stopped = f"epoch {epoch + 1}"
 
@@ -288,6 +291,7 @@ def test_a_run_that_was_cut_off_in_any_round_ends_as_if_it_never_was(whole, epoc
     assert comparable(again) == comparable(whole)
 
 
+@pytest.mark.one_stack
 @pytest.mark.parametrize("name", ["rounds/network_1.npy", "rounds.json"])
 def test_a_damaged_file_of_a_round_is_refused(name, workplace):
     def stop(what, done, total):
@@ -306,6 +310,7 @@ def test_a_damaged_file_of_a_round_is_refused(name, workplace):
         tfgraphreg.train(settings("run", resume=True))
 
 
+@pytest.mark.one_stack
 def test_edges_are_weighed_once_also_with_a_warmup(workplace, caplog):
     words = {"neighbors": "paired", "pair_correction": True, "warmup_epochs": 1, "epochs": 2}
     common = {"dataset": "digits", "backbone": "fcnn", "limit": 200, "batch_size": 64}
@@ -318,6 +323,7 @@ def test_the_settings_name_every_method():
     assert set(METHOD_NAMES) == set(METHODS)
 
 
+@pytest.mark.one_stack
 def test_labels_that_must_not_be_known_change_nothing(whole, workplace):
     data = tfgraphreg.load_dataset("digits", limit=300)
     hidden = within(data)
@@ -365,6 +371,7 @@ def test_what_cannot_be_together_is_refused(workplace):
         tfgraphreg.TrainConfig(alpha=0, batch_size=128, labeled_batch=4)
 
 
+@pytest.mark.one_stack
 def test_a_recipe_gives_values_that_flags_overrule(workplace, capsys):
     words = ["--dataset", "digits", "--limit", "300", "--labels-per-class", "3", "--epochs", "4"]
     words += ["--backbone", "fcnn", "--augment", "none", "--min-steps", "12", "--batch-size", "64"]

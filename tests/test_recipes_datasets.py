@@ -39,10 +39,10 @@ def metrics(run="runs/r"):
     ("name", "classes"),
     [
         ("voc2007", 20),
-        ("imagenet2012", 1000),
-        ("imagenette", 10),
+        pytest.param("imagenet2012", 1000, marks=pytest.mark.one_stack),
+        pytest.param("imagenette", 10, marks=pytest.mark.one_stack),
         pytest.param("imagenet_resized/64x64", 1000, marks=pytest.mark.slow),
-        ("tfds:cifar100", 100),
+        pytest.param("tfds:cifar100", 100, marks=pytest.mark.one_stack),
     ],
 )
 def test_a_dataset_of_tfds_is_trained_on_evaluated_and_exported(name, classes, capsys):
@@ -71,6 +71,7 @@ def test_a_dataset_of_tfds_is_trained_on_evaluated_and_exported(name, classes, c
     assert predictor.meta["multilabel"] == (name == "voc2007")
 
 
+@pytest.mark.one_stack
 def test_multi_hot_labels_pack_alike_and_train_in_every_way():
     with tfds.testing.mock_data(num_examples=16):
         words = ["--dataset", "voc2007", "--image-size", "16", "--seed", "3"]
@@ -107,6 +108,7 @@ def test_a_folder_is_trained_on_evaluated_and_exported(capsys):
     assert Predictor("saved_models/r").class_names == ("blue", "red")
 
 
+@pytest.mark.one_stack
 def test_images_larger_than_memory_train_alike(monkeypatch, capsys):
     words = folder()
     assert train(*words, run="runs/memory") == 0
@@ -126,6 +128,7 @@ def _one_line(capsys, run="runs/r"):
     return lines[-1]
 
 
+@pytest.mark.one_stack
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -189,6 +192,7 @@ def test_multi_hot_rows_in_a_loop_of_ones_own_are_refused_and_one_hot_ones_turne
     assert class_numbers(one_hot).tolist() == [2, 1, -1, -1]
 
 
+@pytest.mark.one_stack
 def test_folders_that_cannot_work_are_one_line_and_status_2(capsys):
     pathlib.Path("empty").mkdir()
     assert train("--dataset", "folder:empty") == 2
@@ -204,6 +208,7 @@ def test_folders_that_cannot_work_are_one_line_and_status_2(capsys):
     assert "Two files have the id 'red/000'" in line and "red/000.jpg" in line
 
 
+@pytest.mark.one_stack
 def test_bad_images_are_named_before_anything_else_and_can_be_left_out(capsys):
     words = folder("bad")
     reds = pathlib.Path("bad/red")
@@ -227,6 +232,7 @@ def test_bad_images_are_named_before_anything_else_and_can_be_left_out(capsys):
     assert "4 file(s)" in capsys.readouterr().out
 
 
+@pytest.mark.one_stack
 def test_features_of_networks_are_computed_once_and_follow_their_weights(monkeypatch, capsys):
     words = folder()
     assert train(*words, run="runs/first") == 0

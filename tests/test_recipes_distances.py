@@ -112,6 +112,7 @@ def test_embeddings_that_are_no_numbers_leave_the_covariance_alone():
     assert np.isfinite(running.tensor(np.ones((2, 3)), np.zeros((2, 3)))).all()
 
 
+@pytest.mark.one_stack
 def test_a_run_by_mahalanobis_resumes_as_if_it_never_stopped(monkeypatch):
     words = ["--distance", "mahalanobis", "--graph-metric", "mahalanobis"]
     assert train(*words, run="runs/whole", epochs=3) == 0
@@ -159,6 +160,7 @@ def test_retrieval_ranks_by_the_distance_itself(name):
         np.testing.assert_allclose(expected[order], values, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.one_stack
 def test_a_distance_of_ones_own_makes_graph_loss_and_ranking(capsys):
     def farthest_coordinate(x, y):
         return tf.reduce_max(tf.abs(tf.convert_to_tensor(x) - y), axis=-1)

@@ -75,6 +75,7 @@ def test_evaluate_measures_everything_and_draws(run, capsys):
     assert "cohen kappa" in capsys.readouterr().out
 
 
+@pytest.mark.one_stack
 def test_evaluate_searches_by_another_distance_without_figures(run):
     assert call("evaluate", "--run", run, "--distance", "manhattan", "--no-figures") == 0
     found = json.loads((run / "evaluation.json").read_text())
@@ -82,6 +83,7 @@ def test_evaluate_searches_by_another_distance_without_figures(run):
     assert not (run / "figures").exists() and "probes" not in found
 
 
+@pytest.mark.one_stack
 @needs_mde
 def test_embed_leaves_pictures_and_what_the_page_and_tensorboard_read(run):
     assert call("embed", "--run", run, "--limit", "120") == 0
@@ -104,6 +106,7 @@ def test_embed_leaves_pictures_and_what_the_page_and_tensorboard_read(run):
     assert '"name":"r: embedding 2d"' in page and '"name":"r: embedding 3d"' in page
 
 
+@pytest.mark.one_stack
 @needs_mde
 @pytest.mark.parametrize(
     ("words", "name", "items"),
@@ -120,6 +123,7 @@ def test_embed_draws_graphs_and_new_images_too(run, words, name, items):
     assert len(np.load(run / "embedding.npz")["points"]) == items
 
 
+@pytest.mark.one_stack
 def test_embed_without_its_extra_says_how_to_get_it(run, monkeypatch, capsys):
     import importlib.util
 
@@ -168,6 +172,7 @@ def test_search_builds_an_index_keeps_it_and_grows_it(run, queries, capsys):
     assert len(Searcher.load(run / "saved_model")) == 302
 
 
+@pytest.mark.one_stack
 def test_added_images_stay_when_the_index_is_built_again(run, queries, capsys):
     assert call("search", "--run", run, "--add", *queries[:2], "--distance", "euclidean") == 0
     for words in (["--method", "hnsw"], ["--distance", "cosine"], ["--rebuild"]):
@@ -180,6 +185,7 @@ def test_added_images_stay_when_the_index_is_built_again(run, queries, capsys):
     assert f"  {queries[1]}" in capsys.readouterr().out
 
 
+@pytest.mark.one_stack
 def test_added_images_that_cannot_stay_are_told_of(run, queries, capsys):
     assert call("search", "--run", run, "--add", *queries[:2]) == 0
     meta = run / "saved_model" / "search" / "meta.json"
@@ -192,6 +198,7 @@ def test_added_images_that_cannot_stay_are_told_of(run, queries, capsys):
     assert "images that were added to it are lost" in capsys.readouterr().out
 
 
+@pytest.mark.one_stack
 def test_two_that_add_at_once_and_one_that_builds_anew_lose_nothing(run, tmp_path):
     from tfgraphreg.recipes.find import search_run
     from tfgraphreg.runs.folder import read_run
@@ -209,6 +216,7 @@ def test_two_that_add_at_once_and_one_that_builds_anew_lose_nothing(run, tmp_pat
     assert len(Searcher.load(run / "saved_model")) == 304
 
 
+@pytest.mark.one_stack
 def test_a_run_that_may_only_be_read_answers(run, queries, capsys, monkeypatch):
     from tfgraphreg.visualize.search import Searcher
 
@@ -226,6 +234,7 @@ def test_a_run_that_may_only_be_read_answers(run, queries, capsys, monkeypatch):
     assert "cannot be written" in last_error(capsys)
 
 
+@pytest.mark.one_stack
 def test_more_results_than_images_are_refused_and_a_picture_stays_small(run, queries, capsys):
     assert call("search", "--run", run, queries[0], "--k", "10000000000") == 2
     assert "Use at most 1000." in last_error(capsys)
@@ -234,6 +243,7 @@ def test_more_results_than_images_are_refused_and_a_picture_stays_small(run, que
     assert width < 6000 and height < 6000
 
 
+@pytest.mark.one_stack
 def test_a_kind_of_index_that_there_is_not_is_refused_first(run, queries, capsys):
     assert call("search", "--run", run, "--rebuild") == 0
     capsys.readouterr()
@@ -243,11 +253,13 @@ def test_a_kind_of_index_that_there_is_not_is_refused_first(run, queries, capsys
         assert "must be one of" in said.err and said.out == ""
 
 
+@pytest.mark.one_stack
 def test_approximate_search_says_its_recall(run, queries, capsys):
     assert call("search", "--run", run, queries[0], "--method", "hnsw") == 0
     assert "recall of the ten nearest 1.0000 as measured" in capsys.readouterr().out
 
 
+@pytest.mark.one_stack
 def test_a_bad_query_is_named_and_the_others_are_searched(run, queries, capsys):
     bad = queries[0].with_name("bad.png")
     bad.write_text("no image")
@@ -256,6 +268,7 @@ def test_a_bad_query_is_named_and_the_others_are_searched(run, queries, capsys):
     assert f"{bad}: error: " in said and f"{queries[0]}: the model says" in said
 
 
+@pytest.mark.one_stack
 def test_what_is_no_file_is_refused_at_once(run, queries, capsys, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     words = ["--run", run, tmp_path / "pipe.png", "/dev/zero"]
@@ -266,6 +279,7 @@ def test_what_is_no_file_is_refused_at_once(run, queries, capsys, tmp_path):
         assert len(lines) == (1 if more else 2), out + err
 
 
+@pytest.mark.one_stack
 def test_an_index_of_another_model_is_refused_until_it_is_rebuilt(run, queries, capsys):
     assert call("search", "--run", run, queries[0]) == 0
     meta = run / "saved_model" / "search" / "meta.json"
@@ -276,6 +290,7 @@ def test_an_index_of_another_model_is_refused_until_it_is_rebuilt(run, queries, 
     assert call("search", "--run", run, "--rebuild") == 0
 
 
+@pytest.mark.one_stack
 @pytest.mark.parametrize("command", ["evaluate", "embed", "search"])
 @pytest.mark.parametrize("damage", ["nowhere", "no config", "bad config", "no model", "no data"])
 def test_broken_runs_get_one_line(run, queries, command, damage, capsys):
@@ -305,6 +320,7 @@ def test_broken_runs_get_one_line(run, queries, command, damage, capsys):
     assert not (run / "evaluation.json").exists() and not (run / "embedding.npz").exists()
 
 
+@pytest.mark.one_stack
 @pytest.mark.parametrize(
     ("words", "message"),
     [

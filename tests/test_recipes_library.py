@@ -72,6 +72,7 @@ def test_objects_in_a_run_out_twice_in_one_process(capfd):
         train(TrainConfig(**FAST, run_dir="b", resume=True), **{**again, "dataset": other})
 
 
+@pytest.mark.one_stack
 @pytest.mark.parametrize(
     ("settings", "arguments", "error", "words"),
     [
@@ -109,6 +110,7 @@ def test_a_dataset_in_place_of_the_config_or_of_a_setting_is_one_short_line():
         assert len(str(caught.value)) < 150
 
 
+@pytest.mark.one_stack
 def test_a_finished_run_is_given_more_epochs_and_starts_another():
     fixed = {**NAMED, "schedule": "fixed"}
     whole = train(TrainConfig(**{**fixed, "epochs": 3}, run_dir="whole"))
@@ -141,6 +143,7 @@ def test_a_finished_run_is_given_more_epochs_and_starts_another():
         train(TrainConfig(**NAMED, weights="run:nowhere", run_dir="x"))
 
 
+@pytest.mark.one_stack
 def test_runs_that_differ_in_their_seed_share_features_and_graph():
     cache = pathlib.Path("cache")
 

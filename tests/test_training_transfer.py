@@ -107,6 +107,7 @@ def test_in_the_warm_up_the_head_moves_and_the_backbone_does_not(tmp_path, preci
     assert not any(equal(before, backbone_weights(model)))
 
 
+@pytest.mark.one_stack
 def test_a_run_stopped_in_or_after_the_warm_up_goes_on_as_if_it_had_not(tmp_path):
     whole = compiled(first_step=2 * STEPS, backbone=0.5)
     rows = fit(whole, plan(tmp_path / "whole", 3, warmup_epochs=2))

@@ -184,6 +184,29 @@ def test_any_model_and_embedding(graph, make, embedding):
     assert logs["graph_loss"] == pytest.approx((weights * distances).sum() / (weights > 0).sum())
 
 
+def test_a_wrapper_says_how_it_was_made():
+    made = tfgraphreg.GraphRegularization(
+        functional(name="vector"), 0.5, "manhattan", embedding="hidden", mode=tfgraphreg.Gathered(2)
+    )
+    name = made.base_model.name
+    expected = f"GraphRegularization({name}, alpha=0.5, distance='manhattan', embedding='hidden', "
+    assert repr(made) == expected + "mode=Gathered(k=2, sample='uniform'))"
+    import keras as keras_3
+
+    if keras_3.__version__.startswith("3"):
+        base = keras_3.Sequential([keras_3.Input((5,)), keras_3.layers.Dense(3)], name="net")
+        found = repr(tfgraphreg.GraphRegularization(base))
+        assert found == "GraphRegularization(net, alpha=0.1, distance='cosine')"
+    config = nsl.configs.make_graph_reg_config(max_neighbors=1, multiplier=0.2)
+    as_nsl = repr(tfgraphreg.GraphRegularization(functional(), config))
+    assert "GraphRegConfig(" in as_nsl and "multiplier=0.2" in as_nsl
+    assert [repr(m) for m in (tfgraphreg.Packed(1), tfgraphreg.Paired(), tfgraphreg.Bank(3))] == [
+        "Packed(k=1)",
+        "Paired(by_weight=False, known=False)",
+        "Bank(k=3, size=None, sample='top')",
+    ]
+
+
 def test_what_cannot_be_compared_is_refused():
     wrap = tfgraphreg.GraphRegularization
     with pytest.raises(ConfigError, match=r"no layer or output.*Did you mean hidden"):
@@ -316,8 +339,11 @@ def test_what_is_no_data_or_graph_or_mode_is_refused(graph):
     def make(x=X, y=Y, over=graph, by=mode, **options):
         return tfgraphreg.with_neighbors((x, y), over, by, **options)
 
-    with pytest.raises(DataError, match=r"one array of numbers\. Received: dict.*compile\(loss="):
-        make(y={"logits": Y})
+    for labeled in ((X, {"logits": Y}), tf.data.Dataset.from_tensor_slices((X, {"logits": Y}))):
+        with pytest.raises(
+            DataError, match=r"not a dictionary by output\. Received: .*keys logits.*compile\(loss="
+        ):
+            tfgraphreg.with_neighbors(labeled, graph, mode)
     with pytest.raises(DataError, match="one array of numbers"):
         make(y=np.array(["cat"] * N))
     with pytest.raises(DataError, match=r"input must be one array.*as a dictionary, by name"):
@@ -360,7 +386,9 @@ def test_what_is_no_data_or_graph_or_mode_is_refused(graph):
 
 @pytest.mark.parametrize("backbone", ["ResNetBackbone", "ViTBackbone", "DINOV2Backbone"])
 def test_a_backbone_of_keras_hub_trains(backbone, graph):
-    hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed")
+    hub = pytest.importorskip(
+        "keras_hub", reason="keras-hub, of the extra keras-hub, is not installed"
+    )
     import keras as keras_3
 
     sizes = {

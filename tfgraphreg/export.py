@@ -35,7 +35,10 @@ class _Server(tf.Module):
 
     def __init__(self, model: keras.Model, *, multilabel: bool):
         super().__init__()
-        self.model = model
+        # The variables alone: of a Keras model as attribute, TensorFlow would trace and write a
+        # function for every layer, which nobody calls and which takes most of the time.
+        self.weights = model.weights
+        self._infer = lambda image: model(image, training=False)
         self.multilabel = multilabel
         self.shape = tuple(model.input_shape[1:])
         pixels = tf.TensorSpec([None, *self.shape], tf.uint8, name="image")
@@ -49,7 +52,7 @@ class _Server(tf.Module):
         image = tf.ensure_shape(image, [None, *self.shape])
         count = tf.shape(image)[0]
         image = tf.pad(image, [[0, tf.maximum(1 - count, 0)], [0, 0], [0, 0], [0, 0]])
-        outputs = self.model(image, training=False)
+        outputs = self._infer(image)
         scores = probabilities(outputs[LOGITS], multilabel=self.multilabel)
         return {"probabilities": scores[:count], "embedding": outputs[EMBEDDING][:count]}
 

@@ -16,6 +16,8 @@ from typing import Any
 # Larger settings, metrics and sweeps are none that this project or a person wrote.
 _MOST_BYTES = 64 << 20
 _MOST_DIGITS = 25
+# Settings and sweeps nest three levels. PyYAML takes time quadratic in the depth.
+_MOST_LEVELS = 50
 
 
 def read_text(path: os.PathLike[str] | str) -> str:
@@ -77,14 +79,17 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
 
     text = read_text(path)
     try:
+        depth = 0
         for event in yaml.parse(text, yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise ValueError("it uses aliases (*name)")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MOST_LEVELS:
+                raise ValueError(f"it is nested more than {_MOST_LEVELS} levels deep")
             if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
                 _check_digits(event.value)
         return yaml.safe_load(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
     # A date such as 2001-99-99 raises ValueError, a key that is a list TypeError.
     except (yaml.YAMLError, TypeError, OverflowError, AttributeError) as error:
         raise ValueError(" ".join(str(error).split())[:300]) from error

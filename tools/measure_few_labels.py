@@ -14,7 +14,9 @@ unlabeled training images got their label right.
 import argparse
 import json
 import logging
+import os
 import pathlib
+import platform
 import sys
 import tempfile
 import time
@@ -154,12 +156,22 @@ def measure(dataset: str, row: str, budget: int, seed: int) -> None:
         "seed": seed,
         **found,
         "seconds": round(time.perf_counter() - started, 1),
+        "processor": processor(),
         "commit": commit(),
         "versions": versions(),
     }
     with LINES.open("a", encoding="utf-8") as out:
         out.write(json.dumps(line) + "\n")
     print(f"{found['accuracy']:.4f}, {line['seconds']:.0f} s", flush=True)
+
+
+def processor() -> str:
+    """What the run was computed on."""
+    from tfgraphreg.compat import tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
+    return ", ".join(map(str, names)) or f"{os.cpu_count()} cores ({platform.machine()})"
 
 
 def trained(dataset: str, row: str, budget: int, seed: int) -> dict:

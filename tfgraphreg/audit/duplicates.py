@@ -109,7 +109,7 @@ def _read(images: Any, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
 
 def _shrunk(images: np.ndarray) -> np.ndarray:
     """`[B, D]` float32 rows without their means; D at most 32 x 32 x channels."""
-    values = images.astype(np.float32)
+    values: np.ndarray = images.astype(np.float32)
     for axis in (1, 2):
         step = -(-values.shape[axis] // _SIDE)
         starts = np.arange(0, values.shape[axis], step)

@@ -185,7 +185,7 @@ def _kernel_ridge(rows: np.ndarray, targets: np.ndarray, known: np.ndarray) -> n
     factor = linalg.cholesky(gram, lower=True)
     weights = linalg.cho_solve((factor, True), right)
     found = np.empty((len(rows), count))
-    labeled = targets.any(axis=1)
+    labeled = np.asarray(targets.any(axis=1))
     for start in range(0, len(rows), _BLOCK):
         part = slice(start, start + _BLOCK)
         block = gaussian_kernel(rows[part], centers)

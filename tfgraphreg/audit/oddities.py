@@ -125,8 +125,8 @@ def blended_classes(
     sources = graph.sources()
     both = (labels[sources] >= 0) & (labels[graph.indices] >= 0)
     cells = labels[sources[both]] * num_classes + labels[graph.indices[both]]
-    weights = np.bincount(cells, graph.weights[both], num_classes**2)
-    weights = weights.astype(np.float64).reshape(num_classes, num_classes)
+    sums = np.bincount(cells, graph.weights[both], num_classes**2)
+    weights = sums.astype(np.float64).reshape(num_classes, num_classes)
     across = weights + weights.T
     inside = np.diag(weights)
     whole = across + inside[:, None] + inside[None, :]

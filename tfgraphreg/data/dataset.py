@@ -1,4 +1,4 @@
-"""The value that the data room hands on: images, labels, ids, and where they came from."""
+"""The values that hold data: images, labels, ids, and where they came from."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def class_numbers(labels: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """N images with what is known of them.
+    """N images with their labels and ids.
 
     Attributes:
         images: `[N, height, width, channels]` uint8 with 1 or 3 channels: a NumPy array, a
@@ -118,7 +118,7 @@ class Dataset:
         source: In words, where the bytes came from.
         checksum: A digest of the images of all splits, for fingerprints; labels do not count.
         notes: Sentences that the user should read, such as which images were left out.
-        left_out: Ids of images that exist and stand in no split.
+        left_out: Ids of images that exist but are in no split.
     """
 
     name: str

@@ -54,7 +54,7 @@ class BadImage(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class ImageFacts:
-    """What a look at a whole image file tells: its size in pixels and whether it has color."""
+    """Facts about an image file: its size in pixels and whether it has color."""
 
     height: int
     width: int
@@ -62,7 +62,7 @@ class ImageFacts:
 
 
 def inspect_image(path: os.PathLike[str] | str, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
-    """Decodes a file to see that it can be decoded, and forgets the pixels.
+    """Checks that a file can be decoded; the pixels are discarded.
 
     Raises:
         BadImage: As `decode_image` does, or if the file is not of the format that its suffix
@@ -109,7 +109,7 @@ def decode_image(
 
 
 def is_image(path: os.PathLike[str] | str) -> bool:
-    """Whether a file begins like an image that can be read."""
+    """Whether a file starts with the signature of a readable image format."""
     try:
         with _opened(path, MAX_PIXELS):
             return True

@@ -41,8 +41,8 @@ _SIDES = (16, 24, 32, 48, 64, 96, 128)
 def load_folder(path: str, options: LoadOptions) -> Dataset:
     """Loads `folder:PATH`; see the module's description for the layout.
 
-    Images are ids by their path without the suffix, checked before anything else (see
-    `tfgraphreg.data.preflight`), and read lazily if they are large together.
+    An image's id is its path without the suffix. All images are checked first (see
+    `tfgraphreg.data.preflight`), and read lazily if they are too large for memory.
 
     Raises:
         DataError: If the folder is missing or empty, has fewer than two classes, or has unusable
@@ -162,7 +162,9 @@ def _image_shape(
 
 
 def _refuse_empty_classes(layout: Layout, root: pathlib.Path) -> None:
-    """A class whose every image is unusable must not vanish and move the others' numbers."""
+    """Raises if all images of a class are unusable: without it the other classes would be
+    renumbered.
+    """
     known = {*layout.parts["train"][1], UNLABELED_FOLDER} if "train" in layout.parts else set()
     for parent in layout.class_parents:
         folders = [p.name for p in (root / parent).iterdir() if p.is_dir()]

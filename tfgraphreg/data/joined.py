@@ -21,9 +21,8 @@ def joined(dataset: Dataset) -> tuple[Split, np.ndarray]:
     parts = {name: getattr(dataset, name) for name in SPLITS}
     parts = {name: split for name, split in parts.items() if len(split)}
     images = [split.images for split in parts.values()]
-    together = JoinedImages(images)
-    if all(isinstance(each, np.ndarray) for each in images):
-        together = np.concatenate(images)
+    in_memory = all(isinstance(each, np.ndarray) for each in images)
+    together = np.concatenate(images) if in_memory else JoinedImages(images)
     split = Split(
         together,
         np.concatenate([split.labels for split in parts.values()]),

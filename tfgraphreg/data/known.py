@@ -1,7 +1,7 @@
 """Datasets whose every byte is known: their files, digests, class names and layout.
 
-A source, whatever it is (a folder, tensorflow-datasets, a Debian package), must bring these
-files' decompressed bytes; they are checked here before anything looks at an image. So an
+Every source (a folder, tensorflow-datasets, a Debian package) must provide the decompressed bytes
+of these files, which are checked here before any image is read. So an
 image's number, and with it its id, is its place in the original files for every source.
 """
 
@@ -60,7 +60,7 @@ class KnownSet:
         files: All files.
         parse: Files' bytes by name -> ``{"train": (images, labels), "test": ...}``.
         unparse: The inverse of `parse`, for sources that hold arrays.
-        url: An address that answers when the download can work.
+        url: An address that responds if the download is possible.
         folders: Where inside a user's folder the files are usually found.
         archive: File name of the one archive that holds all files, or None.
         debian_package: `(package, folder in it)`, or None.

@@ -48,7 +48,7 @@ def split_of(folder: str) -> str | None:
 
 
 def read_layout(names: Sequence[str], root: pathlib.Path) -> Layout:
-    """Reads the splits and classes off the names of image files.
+    """Finds the splits and classes from the names of image files.
 
     Args:
         names: Files relative to the root, with `/` between their parts.

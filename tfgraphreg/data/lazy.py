@@ -20,10 +20,10 @@ from tfgraphreg.errors import DataError, first_line
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path
 
-# The CRC-32 of a row of pixels, begun with that of the file's name: a file in another's place is
+# The CRC-32 of a row of pixels, seeded with that of the file's name, so that a swapped file is
 # refused too.
 _CHECK = np.dtype("<u4")
-# Images decoded or written at a time while all of them are gone through.
+# Images that are decoded or written at a time when all of them are processed.
 _CHUNK = 512
 
 

@@ -1,4 +1,4 @@
-"""Asking quickly whether a download can work at all."""
+"""Checks quickly whether a download is possible."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import urllib.request
 def reachable(url: str, *, seconds: float = 6.0) -> bool:
     """Whether the host of `url` answers within `seconds`, through a proxy if one is set.
 
-    Any answer counts, an HTTP error too. The question is asked in a thread because a name
-    lookup knows no timeout: without a network it can hang for much longer than `seconds`.
+    Any answer counts, an HTTP error too. It runs in a thread because a name lookup has no timeout:
+    without a network it can hang for much longer than `seconds`.
     """
     answers: list[bool] = []
 

@@ -1,4 +1,4 @@
-"""What a dataset's loader may be asked for."""
+"""The arguments of a dataset's loader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at every image of a folder before anything depends on it."""
+"""Checks every image of a folder before it is used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SYSTEM_FOLDERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """The result of a look at N image files.
+    """The result of checking N image files.
 
     Attributes:
         names: Usable files, relative to the folder, sorted.
@@ -55,7 +55,7 @@ def check_folder(
 ) -> Checked:
     """Decodes every image below `root` in parallel threads.
 
-    The result is kept in `cache`, so that an unchanged folder is looked at once.
+    The result is kept in `cache`, so that an unchanged folder is checked once.
 
     Args:
         root: The folder.
@@ -203,7 +203,7 @@ def report_bad(bad: list[tuple[str, str]], root: pathlib.Path, on_bad_image: str
 
 
 def describe_ignored(ignored: list[str]) -> str | None:
-    """A sentence on what was passed over and why, or None if nothing was."""
+    """A sentence that names what was ignored and why, or None."""
     if not ignored:
         return None
     folders = [name for name in ignored if name.endswith("/")]

@@ -1,4 +1,4 @@
-"""Which data a run is about."""
+"""The data of a run."""
 
 from __future__ import annotations
 

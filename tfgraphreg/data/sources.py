@@ -41,7 +41,7 @@ def find_files(
     offline: bool = False,
     progress: Progress = silent,
 ) -> tuple[dict[str, bytes], str]:
-    """Brings the checked files of a known dataset.
+    """Gets the checked files of a known dataset.
 
     Args:
         known: The dataset.
@@ -231,7 +231,7 @@ def _locate(raw: RawFile, folder: pathlib.Path) -> pathlib.Path | None:
 
 
 def _inflate(content: bytes, raw: RawFile, where: Any, cure: str) -> bytes:
-    """Decompresses, reading at most one byte more than the file may have."""
+    """Decompresses, and reads at most one byte more than the expected size."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             return stream.read(raw.size + 1)

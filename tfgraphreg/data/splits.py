@@ -20,8 +20,8 @@ def stratified_choice(
 ) -> np.ndarray:
     """Chooses about `fraction` of the items, every class in its proportion.
 
-    Each class gives the floor of its share; what is missing from the rounded total comes
-    from the classes with the largest remainders. Multi-hot rows are chosen without regard
+    Each class gives the floor of its share; the rest of the rounded total comes from the classes
+    with the largest remainders. Multi-hot rows are chosen without regard
     to class.
 
     Args:
@@ -115,7 +115,7 @@ def keep_labels(split: Split, per_class: int, *, seed: int) -> Split:
 
 
 def labels_beyond_budget(validation: Split, per_class: int) -> str | None:
-    """What to say of a validation split beside few training labels; None if it is empty."""
+    """A note on a validation split beside few training labels; None if the split is empty."""
     if not len(validation):
         return None
     return (

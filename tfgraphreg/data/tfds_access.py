@@ -1,4 +1,4 @@
-"""Loading tensorflow-datasets and preparing datasets with it, with errors in sentences."""
+"""Loads tensorflow-datasets and prepares datasets with it, with readable errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def make_builder(name: str, folder: os.PathLike[str] | str) -> Any:
 
 @contextlib.contextmanager
 def reading(builder: Any) -> Iterator[None]:
-    """Turns what reading prepared files can raise into a DataError that names the folder."""
+    """Turns any error from reading prepared files into a DataError that names the folder."""
     from tfgraphreg.compat import tf
 
     folder = getattr(builder, "data_dir", builder.name)
@@ -101,7 +101,7 @@ def prepared_builder(
 
     Raises:
         UnknownNameError: If tensorflow-datasets has no such dataset.
-        DataError: If the data is not there and cannot be brought.
+        DataError: If the data is missing and cannot be downloaded.
     """
     tfds = load_tfds()
     named = [user_path(data_dir)] if data_dir is not None else []
@@ -178,7 +178,7 @@ def prepare(builder: Any, *, manual_dir: str | None = None) -> None:
     config = tfds.download.DownloadConfig(manual_dir=manual_dir) if manual_dir else None
     try:
         builder.download_and_prepare(download_config=config)
-    except Exception as error:  # a download fails in as many ways as there are servers
+    except Exception as error:  # each server fails in its own way
         raise DataError(
             f"tensorflow-datasets could not prepare {builder.name}.",
             received=first_line(error),

@@ -1,4 +1,4 @@
-"""What the features of a dataset of tensorflow-datasets say about labels and names."""
+"""Finds labels and names among the features of a tensorflow-datasets dataset."""
 
 from __future__ import annotations
 

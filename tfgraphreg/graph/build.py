@@ -1,4 +1,4 @@
-"""One entry to every kind of graph.
+"""Builds every kind of graph.
 
 Shapes: N items, D width, E edges.
 """
@@ -48,8 +48,8 @@ def build_graph(
             similarity of at least `threshold`, whatever the metric. ``"radius"``: all pairs at a
             distance of at most `radius` by the metric. Both are found exactly. ``"class"``:
             `k` random items of the same label for each labeled one; every class must have more
-            than `k`. ``"random"``: the control: the knn graph with every edge's end exchanged at
-            random, see `rewired`.
+            than `k`. ``"random"``: a control, the knn graph with the targets of its edges exchanged
+            at random, see `rewired`.
         features: `[N, D]`.
         k: Neighbors; at least 1.
         metric: Of knn, mutual and random, and of gaussian weights.
@@ -64,7 +64,7 @@ def build_graph(
         progress: Called as ``progress(what, done, total)``.
 
     Raises:
-        ConfigError: If an argument cannot be, also a `k` as large as a class or larger.
+        ConfigError: If an argument is out of range, or `k` is not smaller than every class.
         GraphError: If the graph would have no edge, or too many.
     """
     if kind not in KINDS:
@@ -126,7 +126,7 @@ def rewired(
     """A control: a random graph in which every node keeps its in-degree and its out-degree.
 
     Pairs of edges a -> b and c -> d are drawn at random and become a -> d and c -> b, unless that
-    makes a self loop or an edge that is there already; every edge has 30 chances (Maslov and
+    makes a self loop or a duplicate; every edge is tried 30 times (Maslov and
     Sneppen, Science 296, 2002). Weights stay with the node that an edge leaves.
     """
     rng = np.random.default_rng(seed)
@@ -140,7 +140,7 @@ def rewired(
         new = np.concatenate([sources[one] * n + targets[other], sources[other] * n + targets[one]])
         fine = ~np.isin(new, sources * n + targets)
         fine &= new // n != new % n
-        # Of two exchanges that make the same edge neither is done.
+        # If two exchanges would make the same edge, neither is done.
         _, place, counts = np.unique(new, return_inverse=True, return_counts=True)
         fine &= counts[place] == 1
         done = fine[:half] & fine[half:]

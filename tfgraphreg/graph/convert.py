@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Ids: TypeAlias = "Sequence[str] | np.ndarray"
 """`[N]` strings, each once."""
 
-_MOST_GUESSED = 10_000_000  # nodes, unless edges speak for more
+_MOST_GUESSED = 10_000_000  # nodes; more need one edge end for every 100 nodes
 
 
 class Edges(NamedTuple):
@@ -117,7 +117,7 @@ def from_matrix(matrix: sparse.spmatrix | sparse.sparray | np.ndarray) -> Edges:
         )
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise GraphError("`matrix` must be square.", received=f"shape={matrix.shape}")
-    # An entry that is stored twice counts as the sum of both, as SciPy has it.
+    # Duplicate entries are added up, as in SciPy.
     rows = sparse.csr_matrix(matrix, copy=True)
     rows.sum_duplicates()
     count = rows.shape[0]
@@ -246,7 +246,7 @@ def _unknown(name: Any, number: Mapping[Any, int]) -> GraphError:
 
 
 def _largest(ends: Sequence[np.ndarray]) -> int:
-    """The number of nodes that the largest node number asks for."""
+    """The largest node number plus one."""
     numbers = [v for v in ends if v.size and v.dtype.kind in "iu"]
     count = max((int(v.max()) for v in numbers), default=-1) + 1
     if count > _MOST_GUESSED and count > 100 * sum(v.size for v in numbers):

@@ -1,4 +1,4 @@
-"""What a graph is like, in numbers and, where a graph loss would be zero, in words.
+"""Describes a graph in numbers, and says why a graph loss would be zero.
 
 Shapes: N nodes, E edges, C classes.
 """

@@ -27,7 +27,7 @@ def write_npz(
         graph: N nodes.
         ids: `[N]` strings.
         path: The file.
-        key: What the file stands for in a cache; it is part of the digest.
+        key: The cache key of the file; part of the digest.
 
     Raises:
         GraphError: If there is not one id for every node.
@@ -60,8 +60,8 @@ def read_npz(
     Args:
         path: The file.
         ids: The ids that the file must have, in this order, where given.
-        others: Where given, the file may have other ids and another order: nodes are those of
-            `ids`, edges to ids in `others` are dropped and counted in `about`, and other ids are
+        others: If given, the file may have other ids in another order: the nodes are those of
+            `ids`, edges to ids in `others` are dropped and counted in `about`, and unknown ids are
             an error.
         key: The `key` that the file must have been written with, where given.
 

@@ -24,8 +24,8 @@ def pairs_within(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ordered pairs of different items at a distance of at most `radius`, found exactly.
 
-    Where the distance is Euclid's in some space, a matrix product proposes pairs, a few too many,
-    and their distances decide; else every item is compared with all others.
+    If the distance is Euclidean in some space, a matrix product proposes candidates, whose exact
+    distances then decide; otherwise every item is compared with all others.
 
     Args:
         measured: Features and their distance.
@@ -79,7 +79,7 @@ def _proposals(measured: Measured, radius: float) -> Iterator[tuple[np.ndarray, 
     for start in range(0, n, _BLOCK):
         block = rows[start : start + _BLOCK]
         between = lengths[start : start + _BLOCK, None] + lengths - 2 * block @ rows.T
-        # What rounding can do to a difference of such numbers.
+        # A bound on the rounding error of a difference of such numbers.
         slack = 1e-5 * (lengths[start : start + _BLOCK, None] + lengths)
         sources, targets = np.nonzero(between <= square + slack)
         yield sources + start, targets

@@ -54,7 +54,7 @@ def write_report(
     """Writes a page with numbers, histograms, and the best and worst edges as pairs of images.
 
     Best are the heaviest edges; worst are the heaviest between different classes, or the lightest
-    where labels do not tell.
+    if there are no labels.
 
     Args:
         graph: N nodes.
@@ -200,10 +200,10 @@ def _plain(axis: Any) -> None:
 def _chosen_edges(
     graph: SimilarityGraph, labels: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Numbers of the best edges, of the worst, and in words which the worst are."""
+    """Numbers of the best and the worst edges, and a phrase for what the worst ones are."""
     sources = graph.sources()
     order = np.argsort(-graph.weights, kind="stable")
-    # Of an edge in both directions one is enough.
+    # Of an edge in both directions only one is shown.
     reverse = np.isin(
         sources * graph.num_nodes + graph.indices,
         graph.indices.astype(np.int64) * graph.num_nodes + sources,

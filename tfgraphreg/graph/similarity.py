@@ -1,4 +1,4 @@
-"""The value that the graph room hands on: who is similar to whom, and how much.
+"""The value that all users of graphs share: which nodes are similar, and how much.
 
 Shapes: N nodes, E directed edges, K neighbors.
 """
@@ -176,7 +176,7 @@ class SimilarityGraph:
     def from_scipy(cls, matrix: sparse.spmatrix | sparse.sparray) -> SimilarityGraph:
         """A graph of a sparse `[N, N]` matrix of weights; row i holds the edges out of node i.
 
-        A stored zero is an edge of weight 0, but on the diagonal it is nothing.
+        A stored zero is an edge of weight 0; on the diagonal it is ignored.
 
         Raises:
             GraphError: If the matrix is not sparse and square, holds a self loop, or a weight is

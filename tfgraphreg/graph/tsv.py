@@ -38,8 +38,8 @@ def read_tsv(
 ) -> SimilarityGraph:
     """Reads a graph over the items named by `ids`.
 
-    Of an edge listed twice the larger weight is kept, as NSL does; self loops and edges to
-    `others` are dropped and counted, and blank lines are passed over. The file is read line by
+    Of an edge listed twice the larger weight is kept, as NSL does; self loops and edges to `others`
+    are dropped and counted, and blank lines are skipped. The file is read line by
     line. A file of `write_tsv` that was changed since is refused.
 
     Args:
@@ -55,8 +55,8 @@ def read_tsv(
         `others`) and `unknown_dropped`.
 
     Raises:
-        GraphError: If the file is missing, holds no edge, or has a line that is no edge; the
-            message has file, line number and text.
+        GraphError: If the file is missing, holds no edges, or has a malformed line; the message
+            names the file, the line number and the text.
     """
     if on_unknown not in ("error", "skip"):
         raise ConfigError("`on_unknown` must be error or skip.", received=repr(on_unknown))
@@ -126,7 +126,7 @@ def read_tsv(
 
 def _node(number: Mapping[str, int], name: str) -> int | None:
     found = number.get(name)
-    # Ids are in one Unicode form; file systems and editors write the other one too.
+    # Ids are in Unicode NFC; file systems and editors also write NFD.
     return number.get(unicodedata.normalize("NFC", name)) if found is None else found
 
 

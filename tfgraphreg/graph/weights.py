@@ -15,7 +15,7 @@ from tfgraphreg.search.measured import Measured
 WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "binary")
 
 SMALLEST = 1e-6
-"""Weights below this are raised to it: an edge that is in the graph keeps a weight."""
+"""Smaller weights are raised to this, so that every edge counts."""
 
 _SCALE_NEIGHBOR = 7
 # Adam squares gradients, which grow with the weights: beyond this, float32 overflows.
@@ -23,7 +23,7 @@ _LARGEST = 1e12
 
 
 def check_trainable(graph: SimilarityGraph) -> None:
-    """Refuses weights by which no loss could be computed.
+    """Refuses weights that make the loss overflow.
 
     Raises:
         GraphError: If a weight is above 1e12.
@@ -96,7 +96,7 @@ def _local_gaussian(sources: np.ndarray, squares: np.ndarray, n: int) -> np.ndar
 
 def _falling(squares: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """exp(-squares / scale)."""
-    # An item all of whose scale is 0 has copies only; copies weigh 1.
+    # A scale of 0 means that all neighbors are duplicates, which weigh 1.
     ratio = np.divide(squares, scale, out=np.full(len(squares), np.inf), where=scale > 0)
     return np.where(squares > 0, np.exp(-ratio), 1.0)
 

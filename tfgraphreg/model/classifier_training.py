@@ -1,4 +1,4 @@
-"""`GraphRegularization` of this package's classifier: its loss, its accuracy, its mixed labels."""
+"""`GraphRegularization` for this package's classifier, with its loss, accuracy and mixed labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ClassAccuracy(keras.metrics.Mean):
         self.multilabel = multilabel
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Counts the labeled rows of a batch; no weight but being labeled counts."""
+        """Mean over the labeled rows of a batch; sample weights are ignored."""
         labels = _labels(y_true, multilabel=self.multilabel)
         if self.multilabel:
             right = tf.equal(tf.cast(labels, tf.float32) > 0, y_pred > 0)
@@ -142,7 +142,7 @@ class RegularizedClassifier(GraphRegularization):
     def test_step(self, data):
         """Supervised loss and accuracy of a batch's labeled rows in inference mode."""
         labeled = _labeled(data[1]) > 0
-        # Masked rather than weighted: a batch must count as much as it has labels.
+        # Masked, not weighted: a batch counts in proportion to its labeled rows.
         rows = tf.nest.map_structure(lambda v: tf.boolean_mask(v, labeled), data[:2])
         return super().test_step(rows)
 
@@ -178,7 +178,7 @@ class RegularizedClassifier(GraphRegularization):
 
 
 def _labels(y_true: tf.Tensor, *, multilabel: bool) -> tf.Tensor:
-    """Labels as they were before Keras made class numbers `[B]` a column."""
+    """Labels without the column axis that Keras adds to class numbers `[B]`."""
     column = not multilabel and y_true.shape.rank == 2 and y_true.shape[-1] == 1
     return tf.squeeze(y_true, -1) if column else y_true
 
@@ -190,7 +190,7 @@ def _labeled(labels: tf.Tensor) -> tf.Tensor:
 
 
 def _row_weights(weights: tf.Tensor) -> tf.Tensor:
-    """Weights with which Keras' mean over the rows is their mean weighted by `weights` `[B]`."""
+    """Weights that turn Keras' mean over the rows into the mean weighted by `weights` `[B]`."""
     rows = tf.cast(tf.shape(weights)[0], tf.float32)
     total = global_sum(tf.reduce_sum(weights))
     return weights * tf.math.divide_no_nan(global_sum(rows), total)

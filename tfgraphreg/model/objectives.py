@@ -10,7 +10,7 @@ BASIC = ("auto", "softmax", "sigmoid")
 
 
 def check_objective(objective: str, *, multilabel: bool) -> None:
-    """Refuses an objective that this stack or these labels cannot have.
+    """Refuses an objective that this stack or these labels do not support.
 
     Raises:
         ConfigError: If it needs one class an image and labels are multi-hot, or the reverse.
@@ -70,8 +70,8 @@ def class_losses(labels: tf.Tensor, logits: tf.Tensor, *, multilabel: bool) -> t
 def metric_learning(objective: str, labels: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
     """A loss of tensorflow-addons over the labeled rows of the batch, a scalar.
 
-    It is 0 for a batch without two rows of one class or without two classes, of which these
-    losses say nothing (and for which tensorflow-addons gives NaN).
+    It is 0 for a batch without two rows of one class or without two classes, for which these losses
+    are undefined (tensorflow-addons returns NaN).
     """
     labeled = labels >= 0
     labels, embedding = labels[labeled], tf.boolean_mask(embedding, labeled)
@@ -107,7 +107,7 @@ def _of_pairs(objective: str, labels: tf.Tensor, embedding: tf.Tensor) -> tf.Ten
 
 
 def _pairs(labels: tf.Tensor, embedding: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Disjoint pairs of one class, as many as there are: first rows, second rows, classes."""
+    """The largest number of disjoint pairs of one class: first rows, second rows, classes."""
     order = tf.argsort(labels, stable=True)
     labels, embedding = tf.gather(labels, order), tf.gather(embedding, order)
     place = tf.range(tf.size(labels)) - tf.searchsorted(labels, labels)  # within the class

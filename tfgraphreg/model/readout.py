@@ -41,7 +41,7 @@ class Readout:
 
     @property
     def width(self) -> int | None:
-        """D, or None where only a batch can tell."""
+        """D, or None if it is unknown before the first batch."""
         if self._spec is None or callable(self.embedding):
             return None
         shape = self._spec.shape[1:]
@@ -77,7 +77,7 @@ class Readout:
         )
 
     def outputs(self, argument: Any, *, training: bool) -> Any:
-        """What the base model gives for what `select` gave."""
+        """The base model's outputs for an argument of `select`."""
         return self.base_model(argument, training=training)
 
     def run(self, argument: Any, *, training: bool) -> tuple[Any, tf.Tensor]:

@@ -34,11 +34,11 @@ class GraphRegularization(Wrapper, nsl.keras.GraphRegularization):
 
     A batch and its neighbors go through the model in *one* pass: batch normalization sees them as
     one batch and moves its averages once a step (NSL: twice). If the batch carries indices
-    (`Gathered`), duplicates are computed once, but for up to 15 rows that make their number a
-    multiple of 16; not with `jit_compile`, since XLA needs to know that number.
+    (`Gathered`), duplicates are computed once, except for up to 15 rows that pad the pass to a
+    multiple of 16. With `jit_compile` all rows are computed: XLA needs fixed shapes.
 
-    Over several replicas the loss is the mean over the *global* batch and its edges, also where
-    replicas share a batch unevenly, so that training equals training on one.
+    Over several replicas the loss is the mean over the *global* batch and its edges, even if the
+    replicas have unequal shares of it, so training equals training on one replica.
 
     With NSL's `GraphRegConfig` in place of alpha the computation is NSL's own: the output is
     compared, in two passes.
@@ -54,8 +54,8 @@ class GraphRegularization(Wrapper, nsl.keras.GraphRegularization):
             a step.
         embedding: What is compared: the name of an output or layer, a function of the model's
             outputs, or None: the output (of a dictionary: `embedding`).
-        mode: `Packed(k)`, `Gathered(k)`, `Paired()` or `Bank(k, size)`; None: the keys of each
-            batch tell.
+        mode: `Packed(k)`, `Gathered(k)`, `Paired()` or `Bank(k, size)`; None: found from the keys
+            of each batch.
         graph_reg_config: A `GraphRegConfig`, by NSL's name.
         augmenter: Layer that changes the inputs at random in training. Each row gets a draw of
             its own; what goes through the model once is changed once.
@@ -127,6 +127,12 @@ class GraphRegularization(Wrapper, nsl.keras.GraphRegularization):
         self._parts = lambda: parts
         self.built = base_model.built
 
+    def __repr__(self) -> str:
+        """The arguments, as they would be written."""
+        if vars(self).get("as_nsl"):
+            return f"GraphRegularization({self.base_model.name}, {self.graph_reg_config})"
+        return super().__repr__()
+
     @property
     def bank(self) -> Any:
         """The table of embeddings of a `Bank`, or None."""
@@ -184,7 +190,7 @@ class GraphRegularization(Wrapper, nsl.keras.GraphRegularization):
         return modes.Packed(max(self.graph_reg_config.neighbor_config.max_neighbors, 1))
 
     def _replica_weight(self, inputs: Any) -> tf.Tensor | None:
-        """The part that this replica has the global batch; None if it is all of it."""
+        """The share of the global batch's rows on this replica; None on a single replica."""
         if tf.distribute.get_strategy().num_replicas_in_sync == 1:
             return None
         rows = tf.cast(tf.shape(tf.nest.flatten(inputs)[0])[0], tf.float32)
@@ -199,10 +205,10 @@ class GraphRegularization(Wrapper, nsl.keras.GraphRegularization):
         weight = self._replica_weight(x)
         with tf.GradientTape() as tape:
             y_pred = self(x, training=True)
-            graph = self._graph_share  # Read at once: replicas take turns from `minimize` on.
+            graph = self._graph_share  # Read before `minimize`, where replicas start to take turns.
             loss = self.compute_loss(x, y, y_pred, sample_weight)
             self._validate_target_and_loss(y, loss)
-            # Keras divides by the replicas, as if their parts of a batch were equal.
+            # Keras divides by the number of replicas, as if their shares of a batch were equal.
             minimized = loss if weight is None else loss * weight * replicas
         others = [tf.cast(penalty, loss.dtype) for penalty in self.losses]
         supervised = loss * replicas - (tf.add_n(others) if others else 0.0)

@@ -23,7 +23,7 @@ class Regularizer:
         readout: Runs the base model.
         alpha: Weight of the graph term, finite and >= 0.
         distance: See `find_distance`.
-        mode: How batches carry neighbors; None: each batch's keys tell.
+        mode: How batches carry neighbors; None: found from the keys of each batch.
         augmenter: Called as `augmenter(inputs, training=True)` on what goes through the model in
             training, or None.
         contrast: Temperature of a `ContrastTerm`, above 0; None: distances are compared.
@@ -65,7 +65,7 @@ class Regularizer:
             self._start(mode, readout.width)
 
     def infer(self, inputs: Any) -> Any:
-        """The base model's outputs in inference; neighbors in the batch are not looked at."""
+        """The base model's outputs in inference; neighbors in the batch are ignored."""
         argument = self.readout.select(own_inputs(inputs, self.mode))
         return self.readout.outputs(argument, training=False)
 
@@ -126,8 +126,9 @@ class Regularizer:
 
 
 class Wrapper:
-    """What the wrapper of either Keras does alike, in front of its `Model` among the bases."""
+    """What the wrappers of both Keras versions share; stands before `Model` among the bases."""
 
+    base_model: Any
     _library: Any  # the Keras module
 
     def _regularized(
@@ -139,6 +140,19 @@ class Wrapper:
         self.augmenter = augmenter
         readout = Readout(base_model, embedding, self._library)
         self._regularizer = Regularizer(readout, augmenter=augmenter, **settings)
+
+    def __repr__(self) -> str:
+        """The arguments, as they would be written."""
+        if "_regularizer" not in vars(self):  # Keras names the model while it is being made.
+            return super().__repr__()
+        parts = [f"alpha={self.alpha:g}", f"distance={self.distance.name!r}"]
+        options = {
+            "embedding": getattr(self.embedding, "__name__", self.embedding),
+            "mode": self.mode,
+            "contrast": self._regularizer.contrast,
+        }
+        parts += [f"{name}={value!r}" for name, value in options.items() if value is not None]
+        return f"GraphRegularization({self.base_model.name}, {', '.join(parts)})"
 
     @property
     def alpha(self) -> float:
@@ -202,7 +216,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _may_create() -> bool:
-    """Whether variables can be made here: not by one replica of several."""
+    """Whether variables can be created here: not inside one replica of several."""
     return tf.distribute.in_cross_replica_context() or (
         tf.distribute.get_strategy().num_replicas_in_sync == 1
     )

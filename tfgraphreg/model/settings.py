@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setting
 
-# A backbone that the size of the training set decides.
+# The backbone is chosen by the size of the training set.
 AUTO_BACKBONE = "auto"
 REGULARIZED = ("embedding", "logits")
 GRAPH_LOSSES = ("pull", "contrast")
@@ -86,7 +86,7 @@ class BackboneSettings(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GraphTermSettings(Settings):
-    """What the graph asks of an image and its neighbors, and how strongly."""
+    """The graph term: what is compared, by which distance, and its weight."""
 
     alpha: float = setting(0.1, "weight of the graph term; 0 is plain training")
     distance: str = setting(

@@ -10,7 +10,7 @@ class EmbeddingBank(tf.Module):
 
     A row is as old as its example's last visit: one epoch at most, half an epoch on average.
     No gradient flows through a row, so an edge moves its source only. Unseen rows count as
-    edges of weight zero, so the first epoch starts without a graph term and grows into it.
+    edges of weight zero, so the graph term grows during the first epoch.
 
     Args:
         size: N, the number of examples.

@@ -153,8 +153,8 @@ def _interleaved(parts: list[Any]) -> Any:
 def _distinct(index: Any) -> tuple[Any, Any]:
     """Rows that hold each index once `[U]`, and the place among them of each of the M `[M]`.
 
-    Some come twice to make U a multiple of 16 (or M): libraries prepare for every new shape, and
-    so there are few.
+    Some are repeated to make U a multiple of 16 (or M), so that there are few shapes: each new one
+    costs a compilation.
     """
     names, places = tf.unique(index)
     rows, distinct = tf.shape(index)[0], tf.shape(names)[0]

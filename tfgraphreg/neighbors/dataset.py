@@ -31,8 +31,8 @@ def with_neighbors(
     for a split, the keys of a dictionary) and the keys of the mode. A missing label has sample
     weight 0, and the weights of its batch are multiplied by rows / labeled rows, so that Keras'
     loss is the mean over labeled rows. The dataset knows its cardinality: `fit` needs no
-    `steps_per_epoch`. The first epoch is a function of the arguments, and so is each later one;
-    a second dataset with the same arguments begins with the first epoch again.
+    `steps_per_epoch`. Every epoch is a function of the arguments; a second dataset with the same
+    arguments starts at the first epoch again.
 
     Args:
         data: N examples in the order of the graph's nodes: `(x, y)` or `(x, y, sample_weight)` of
@@ -50,8 +50,9 @@ def with_neighbors(
         seed: Any integer; decides all orders and draws.
 
     Raises:
-        ConfigError: If the mode or a number cannot be.
-        DataError: If the data cannot be examples, or an input has a key of the mode.
+        ConfigError: If the mode or a number is invalid.
+        DataError: If the data is of another form, or an input has the name of one of the mode's
+            keys.
         GraphError: If the graph is not one of N nodes, has no edges, or weights above 1e12.
     """
     if not isinstance(mode, NeighborMode):

@@ -1,4 +1,4 @@
-"""What batches are made of: inputs of any shape and type, labels, and which labels are missing."""
+"""The examples that batches are made of: inputs, labels, and which labels are missing."""
 
 from __future__ import annotations
 
@@ -165,10 +165,16 @@ def _one_array(values: Any) -> np.ndarray:
 
 def _labels(y: Any) -> np.ndarray:
     """Labels as an array of numbers `[N, ...]`."""
+    if isinstance(y, Mapping):
+        raise DataError(
+            "Labels must be one array of numbers, not a dictionary by output.",
+            received=f"a dictionary with the keys {', '.join(map(str, y))}",
+            cure="Pass the labels of one output and name it: compile(loss={NAME: ...}).",
+        )
     cure = "Number the classes from 0; if the model has several outputs, name the one that they "
     cure += "belong to: compile(loss={NAME: ...})."
     try:
-        found = np.asarray(None if isinstance(y, Mapping) else y)
+        found = np.asarray(y)
     except ValueError as error:
         raise DataError(
             "Labels must be one array.", received=first_line(error), cure=cure
@@ -190,7 +196,7 @@ def _missing(y: np.ndarray) -> np.ndarray:
         marked = flat == UNLABELED
     whole = marked.all(axis=1)
     partly = marked.any(axis=1) & ~whole
-    # Signed targets of several columns, such as -1 and 1, are regression targets, not marks.
+    # Rows that mix -1 with other values are regression targets, not missing labels.
     if partly.any() and y.dtype.kind == "f" and not np.isnan(flat).any():
         return np.zeros(len(y), bool)
     if partly.any():
@@ -253,6 +259,6 @@ def _table(n: int, spec: Any) -> np.ndarray:
         return np.empty(shape, dtype)
     folder = storage.cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    # The file has no name: it goes with the array, also if the process is killed.
+    # The file has no name: it disappears with the array, even if the process is killed.
     with tempfile.TemporaryFile(dir=folder) as file:
         return np.memmap(file, dtype, "w+", shape=shape)

@@ -38,7 +38,8 @@ def grouped_order(
 def grow_groups(near: np.ndarray, order: np.ndarray, *, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Groups of images connected by edges, followed in either direction.
 
-    An image without a group starts one, which grows breadth first over images without a group.
+    An image without a group starts one, which then grows breadth first over other images without a
+    group.
 
     Args:
         near: `[N, K]` int64 neighbors of each of the N images, -1 where there are fewer.
@@ -99,7 +100,7 @@ def _grow(near, order, size, rows, starts):
 def spread_groups(
     nodes: np.ndarray, starts: np.ndarray, classes: np.ndarray, *, seed: int
 ) -> np.ndarray:
-    """Moves groups, so that those of one kind come at even distances: stratified sampling.
+    """Moves groups, so that those of one class come at even distances: stratified sampling.
 
     Images of a group are mostly of one class, so a batch of groups in random order holds fewer
     and less even classes than one of single images, and its gradient is noisier. Here the groups

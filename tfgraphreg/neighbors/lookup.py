@@ -29,7 +29,7 @@ def row_lookup(rows: Any, *, memory_bytes: int = MEMORY_BYTES) -> Callable[[Any]
         return lambda indices: tf.gather(table, indices)
 
     def read(indices: np.ndarray) -> np.ndarray:
-        # A row that is asked for twice is read, and perhaps decoded, once.
+        # A duplicate row is read, and decoded, once.
         names, places = np.unique(indices, return_inverse=True)
         return np.asarray(rows[names], rows.dtype)[places.reshape(indices.shape)]
 

@@ -1,4 +1,4 @@
-"""Random maximal matchings: in each epoch every image gets at most one neighbor beside it.
+"""Random maximal matchings: in each epoch every image is paired with at most one neighbor.
 
 Nodes are visited in random order; a node that is still free takes one of its free
 out-neighbors, at random. The result is maximal: no edge is left with both ends free. Time is
@@ -62,7 +62,7 @@ def _match(indptr, indices, weights, order, seed, by_weight, state):
                 share = weights[edge] if by_weight else 1.0
                 if share <= 0:
                     continue
-                # The last candidate stands in for what rounding leaves over.
+                # If rounding leaves a remainder, the last candidate is drawn.
                 chosen = edge
                 left -= share
                 if left <= 0:
@@ -108,8 +108,8 @@ def side_by_side(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lays an epoch out in rows, so that matched nodes are rows 2i and 2i + 1.
 
-    Pairs come in `order` of their node that comes first in it; so do nodes without a partner,
-    two and two.
+    Pairs are sorted by the earlier of their two places in `order`; nodes without a partner are put
+    two to a pair and sorted with them.
 
     Args:
         graph: `SimilarityGraph` of N nodes.
@@ -131,7 +131,7 @@ def side_by_side(
 @numba.njit(nogil=True, cache=True)
 def _lay_out(indptr, indices, edge_weights, factors, matching, order, nodes, weights):
     n = len(order)
-    took = np.full(n, -1, np.int64)  # Of a node that was taken: by which edge.
+    took = np.full(n, -1, np.int64)  # For a node that was taken: the edge that took it.
     taker = np.full(n, -1, np.int64)
     for node in range(n):
         edge = matching[node]

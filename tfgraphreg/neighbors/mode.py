@@ -1,6 +1,6 @@
-"""What a neighbor mode is: it owns the keys of its batches, makes and checks them, reads edges.
+"""The interface of a neighbor mode: it makes and checks batches and reads the edges out of them.
 
-The model knows nothing else of neighbors.
+The model uses nothing else to find neighbors.
 
 Shapes: B batch, K neighbors, D width of what is compared, M rows of one pass through the model.
 """

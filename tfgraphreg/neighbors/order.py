@@ -1,7 +1,7 @@
-"""In what order images are seen: one draw an epoch, from (seed, epoch) alone.
+"""The order of the images: one permutation for each epoch, from (seed, epoch) alone.
 
 So plain training, `packed`, `bank` and `gathered` of top neighbors see the same images in the same
-batches, and a run that is taken up again at epoch e goes on exactly as if it had not stopped.
+batches, and a run that is resumed at epoch e continues exactly as if it had not stopped.
 Pairs, and groups of sampled neighbors, come in an order made from this one and the graph.
 """
 
@@ -26,7 +26,7 @@ def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def epoch_draw(seed: int, epoch: int) -> int:
-    """A 63-bit number for what else is drawn in an epoch: matchings, sampled neighbors."""
+    """A 63-bit seed for an epoch's other draws: matchings, sampled neighbors."""
     return int(np.random.default_rng([_DRAW, abs(int(seed)), int(epoch)]).integers(2**63))
 
 
@@ -152,7 +152,7 @@ def index_batches(
 
 
 def check_batches(batch_size: int, first_epoch: int, epochs: int | None) -> None:
-    """Raises ConfigError unless batches of this size over these epochs can be made."""
+    """Raises ConfigError unless batch size and range of epochs are valid."""
     if batch_size < 1:
         raise ConfigError("`batch_size` must be at least 1.", received=f"batch_size={batch_size}")
     if not 0 <= first_epoch <= (first_epoch if epochs is None else epochs):

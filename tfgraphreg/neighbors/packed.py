@@ -1,7 +1,7 @@
 """Batches from packed records.
 
-A record with fewer than K neighbors is filled up: weight 0, and for the missing image its own,
-so that nothing foreign (a black image, say) enters the statistics of batch normalization.
+A record with fewer than K neighbors is padded with its own image at weight 0, so that no foreign
+image (a black one, for example) enters the statistics of batch normalization.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def packed_batches(
     """Batches of packed examples; see `tfgraphreg.neighbors.batches` for what all batches share.
 
     Features: `image`, and for neighbor i from 0 to K - 1 `NL_nbr_<i>_image` uint8 `[B, height,
-    width, channels]` and `NL_nbr_<i>_weight` float32 `[B, 1]`. Where an example has fewer
-    neighbors, the weight is 0 and the image its own.
+    width, channels]` and `NL_nbr_<i>_weight` float32 `[B, 1]`. If an example has fewer neighbors,
+    it is repeated with weight 0.
 
     Args:
         packed: What `pack_neighbors` gave.

@@ -79,9 +79,9 @@ def pack_neighbors(
     `NL_num_nbrs`, and for neighbor i, by decreasing weight with ties to the larger id:
     `NL_nbr_<i>_image`, `NL_nbr_<i>_label`, `NL_nbr_<i>_id`, `NL_nbr_<i>_weight`.
 
-    The result lies in `folder/<fingerprint>`; it is written whole or not at all, and a process
-    that packs the same at the same time waits for the first. A truncated or altered result is
-    made again. What a killed process left behind is removed.
+    The result is in `folder/<fingerprint>`, written whole or not at all; a process that packs the
+    same data at the same time waits for the first. A truncated or altered result is written again.
+    Leftovers of a killed process are removed.
 
     Args:
         split: N images to train on, the nodes of `graph`.
@@ -166,7 +166,7 @@ def _check(split: Split, graph: Any, max_neighbors: int, packer: str) -> None:
 
 
 def check_nodes(split: Sized, graph: Any) -> None:
-    """Raises GraphError unless the nodes of `graph` can be the items of `split`."""
+    """Raises GraphError unless `graph` has one node for every item of `split`."""
     if graph.num_nodes != len(split):
         raise GraphError(
             "The graph must have one node for every training image.",
@@ -227,7 +227,7 @@ def _write_nsl(
 
 @contextlib.contextmanager
 def _record_writer(path: pathlib.Path) -> Iterator[Any]:
-    """A TFRecordWriter whose failures are those of any other file."""
+    """A TFRecordWriter that raises OSError like any other file."""
     from tfgraphreg.compat import tf
 
     try:

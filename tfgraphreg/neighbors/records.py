@@ -81,7 +81,7 @@ class _Place:
         if label_entry is None:
             values = np.frombuffer(label, np.int64)
             label_entry = _entry(self._prefix + "label", _int64_feature(values))
-            # Class numbers and frequent multi-hot rows repeat; rare rows must not pile up.
+            # Bounded: class numbers and common multi-hot rows repeat, rare rows would accumulate.
             if len(self._labels) < _KEPT_LABELS:
                 self._labels[label] = label_entry
         return b"".join((id_head, name, label_entry, self._image, image))
@@ -160,8 +160,8 @@ def _contents(
 def _reader(images: Any, stack: contextlib.ExitStack) -> Callable[[np.ndarray], np.ndarray]:
     """A function from indices to images.
 
-    A whole file that is mapped read-only is read instead: its mapped pages would count as memory
-    of this process, up to the size of the file.
+    A memory map of a whole file is replaced by ordinary reads: its mapped pages would count as this
+    process's memory.
     """
     own = isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
     if not own or images.mode != "r" or not images.flags.c_contiguous or not images.filename:

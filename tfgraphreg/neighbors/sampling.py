@@ -1,4 +1,4 @@
-"""Which K neighbors a node brings along in an epoch."""
+"""Chooses the K neighbors of each node in an epoch."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def sample_neighbors(
     Args:
         graph: `SimilarityGraph` of N nodes.
         k: K.
-        draw: Any number from 0 below 2^63; the same one gives the same neighbors.
+        draw: A whole number in [0, 2^63); the same number gives the same neighbors.
         by_weight: Draw in proportion to weight, and give each drawn edge the mean weight of the
             node's edges instead of its own. Edges of weight 0 are then left out.
 

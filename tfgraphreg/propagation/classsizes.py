@@ -1,4 +1,4 @@
-"""Class sizes as a prior: a factor for each class, chosen so that the classes get their sizes.
+"""Class sizes as a prior: one factor for each class, chosen so that each class gets its size.
 
 Shapes: N nodes, C classes.
 """
@@ -20,9 +20,9 @@ _TURNS = 10_000
 def size_factors(evidence: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, float]:
     """Factors by which the argmax of `evidence` times factors gives each class its share.
 
-    One class after the other gets the factor at which exactly its share of the nodes prefers it,
-    the other factors being as they are; sweeps over the classes are repeated until all sizes are
-    right to 0.1 % of the nodes. In logarithms this is coordinate ascent in the dual of the
+    One class after another is given the factor at which exactly its share of the nodes prefers it,
+    while the other factors stay fixed; sweeps over the classes repeat until every size is right to
+    0.1 % of the nodes. In logarithms this is coordinate ascent in the dual of the
     assignment problem that maximizes the sum of log(evidence) under the class sizes.
 
     Args:
@@ -30,10 +30,10 @@ def size_factors(evidence: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, 
         shares: `[C]` above 0, summing to 1.
 
     Returns:
-        `[C]` factors above 0 with a geometric mean of 1, and the largest error of a class size
-        that is left, as a share of the nodes. It is above 1e-3 where the evidence does not allow
-        the sizes, as where too many nodes have no class but one, and now and then where the next
-        step would have to change several factors at once.
+        `[C]` factors above 0 with a geometric mean of 1, and the largest remaining error of a class
+        size, as a share of the nodes. The error stays above 1e-3 if the evidence does not allow the
+        sizes (too many nodes have a single possible class), and occasionally if several factors
+        would have to change at once.
     """
     n, count = evidence.shape
     goals = np.round(shares * n).astype(np.int64)
@@ -53,7 +53,7 @@ def size_factors(evidence: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _threshold(needed: np.ndarray, goal: int, before: float) -> float:
-    """A factor that `goal` of the `needed` ones are below, and the others above."""
+    """A factor that exceeds `goal` of the `needed` factors and stays below the others."""
     possible = needed[np.isfinite(needed)]
     if not possible.max(initial=0) > 0:
         return before  # no node has a choice
@@ -62,7 +62,7 @@ def _threshold(needed: np.ndarray, goal: int, before: float) -> float:
     parted = np.partition(possible, ends)
     low = parted[goal - 1] if goal else 0.0
     high = parted[goal] if goal < len(possible) else np.inf
-    if low <= 0:  # so many nodes are sure of the class as the goal wants, or more
+    if low <= 0:  # at least `goal` nodes are sure of the class
         return float(possible[possible > 0].min()) / 2
     return float(2 * low if np.isinf(high) else np.sqrt(low) * np.sqrt(high))
 
@@ -86,8 +86,8 @@ def stepped(
     """Labels of the sizes `shares` by the rule of `graphlearning.ssl.ssl.volume_label_projection`.
 
     Each factor moves by 0.1 times what its class lacks, until no class lacks 1e-3 of the nodes.
-    It reaches other labels than `size_factors` for a few nodes between two classes, and is here
-    so that PoissonMBO takes the same way as there.
+    For a few nodes between two classes the labels differ from those of `size_factors`; the rule is
+    kept so that PoissonMBO takes the same steps as in graphlearning.
 
     Args:
         scores: `[N, C]` from 0 to 1.

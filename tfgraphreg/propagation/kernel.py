@@ -10,7 +10,7 @@ from scipy import linalg
 
 from tfgraphreg.errors import ConfigError, GraphError
 
-# Chosen on training images of Fashion-MNIST held out for it; see docs/propagation.md.
+# Chosen on held-out training images of Fashion-MNIST; see docs/propagation.md.
 _GAMMA = 0.5
 _RIDGE = 0.05
 _SHARPNESS = 8.0

@@ -1,10 +1,10 @@
 """Methods that carry labels along the edges of a graph.
 
-Each takes a `Problem` and gives scores and evidence: scores as the method's authors define them,
-evidence as numbers of at least 0 that say in which proportion a node fits the columns.
+Each takes a `Problem` and returns scores, as the method's authors define them, and evidence:
+numbers >= 0 that say how well a node fits each column, relative to the others.
 
-Shapes: N nodes, M of them labeled, K columns: classes, or for several classes an image a column
-for each class and one for its absence.
+Shapes: N nodes, M of them labeled, K columns: the classes; for multi-label images two columns for
+each class, presence and absence.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Method:
         name: Its registered name.
         solve: Function of a `Problem` and of the settings by name.
         settings: Names and defaults of the settings.
-        needs_sizes: Whether the method uses class sizes itself and cannot do without.
+        needs_sizes: Whether the method itself uses class sizes and requires them.
         summary: One line for lists.
     """
 
@@ -161,7 +161,8 @@ def _source(problem: Problem) -> np.ndarray:
 def poisson_mbo(problem: Problem, *, rounds: int, steps: int, fidelity: float) -> Solution:
     """PoissonMBO (Calder et al., ICML 2020): Poisson learning under given class sizes.
 
-    From the labels of Poisson learning on, each round diffuses the labels by `steps` steps of heat
+    Starting from the labels of Poisson learning, each round diffuses the labels by `steps` steps of
+    heat
     flow with `fidelity` times the Poisson source, then chooses labels of the given class sizes.
     As `graphlearning.ssl.poisson_mbo`: scores are 1 for the class chosen, else 0. Evidence is the
     last diffused field times the class factors.

@@ -15,8 +15,9 @@ from tfgraphreg.propagation.system import System
 def origins(system: System, labeled: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
     """The labeled node that each node is nearest to along the edges.
 
-    A step along an edge of weight w is 1 + ln(largest weight / w) long, so that few and heavy
-    edges are near. With `labels`, paths begin at a labeled node of the same label and go through
+    A step along an edge of weight w is 1 + ln(largest weight / w) long, so that a path of few,
+    heavy edges is short. With `labels`, paths begin at a labeled node of the same label and go
+    through
     nodes of that label; only where there is no such path may they go through others.
 
     Args:
@@ -45,7 +46,7 @@ def origins(system: System, labeled: np.ndarray, labels: np.ndarray | None) -> n
 
 
 def _nearest(lengths: sparse.csr_matrix, starts: np.ndarray) -> np.ndarray:
-    """`[N]` which of the `starts` each node is nearest to; -1 where none reaches it."""
+    """`[N]`: for each node the nearest of the `starts`; -1 if no path leads to it."""
     distances, _, sources = dijkstra(
         lengths, indices=starts, min_only=True, return_predecessors=True
     )

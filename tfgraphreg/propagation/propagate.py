@@ -26,10 +26,10 @@ Sizes = str | np.ndarray | list | tuple | None
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Propagation:
-    """What is known of each node after its labels were propagated.
+    """What is known about each node after propagation.
 
     A labeled node keeps its label: its probabilities are 0 and 1, its certainty is 1 and its
-    source is itself. A node that no path of edges joins to a labeled one stays unlabeled: label
+    source is itself. A node without a path to a labeled node stays unlabeled: label
     -1, source -1, certainty 0, scores 0 and probabilities of 1 / C (0.5 for several classes an
     image).
 
@@ -46,8 +46,9 @@ class Propagation:
             With several classes an image, the nearest labeled node.
         class_sizes: `[C]` the shares of the nodes that the classes were given; None if unknown.
         size_error: The largest difference between a class's share of the labels and its size,
-            over the reached nodes; None without class sizes. Mostly below 0.001; above where the
-            graph does not allow the sizes, or of few nodes several would have to change at once.
+            over the reached nodes; None without class sizes. Mostly below 0.001; larger if the
+            graph does not allow the sizes, or if several nodes of a small graph would have to
+            change at once.
         method: Its name.
         settings: Of the method, with `tolerance` and `max_iterations`.
     """
@@ -64,7 +65,7 @@ class Propagation:
 
     @property
     def reached(self) -> np.ndarray:
-        """`[N]` bool: the nodes that a path of edges joins to a labeled one, and the labeled."""
+        """`[N]` bool: the labeled nodes, and the nodes with a path to one."""
         return self.source >= 0
 
 
@@ -96,15 +97,15 @@ def propagate(
         method: A name in `METHODS`: ``"laplace"``, ``"spreading"`` (setting `alpha`, in (0, 1)),
             ``"poisson"``, ``"poisson-reweighted"`` or ``"poisson-mbo"`` (settings `rounds`,
             `steps`, `fidelity`; needs `class_sizes`).
-        class_sizes: What is known beforehand of how many nodes belong to each class; a prior,
-            which must come from knowledge and never from labels that are to be predicted. A
+        class_sizes: Prior knowledge of how many nodes belong to each class. It must never be taken
+            from the labels that are to be predicted. A
             factor for each class is chosen so that the labels have these sizes. None: unknown.
             ``"equal"``: all classes alike. ``"labeled"``: estimated as the shares among the
             labeled nodes, which is right if those were drawn at random, and misleading if each
             class was given as many labels. `[C]` numbers above 0: sizes in proportion to them;
             with several classes an image, the share of nodes in each class, in (0, 1).
-        labeled: `[N]` truth values: the nodes whose label may be used; what `labels` says of all
-            others is not looked at. By default all that are not -1.
+        labeled: `[N]` truth values: the nodes whose label may be used; `labels` of all other nodes
+            are ignored. By default all that are not -1.
         tolerance: Of the residual of a linear system, relative to its right-hand side.
         max_iterations: Of conjugate gradients for a linear system.
         progress: Called as ``progress(what, done, total)``.
@@ -259,8 +260,8 @@ def _shares(sizes: Sizes, targets: np.ndarray, *, several: bool) -> np.ndarray |
 def _reached(system: System, labeled: np.ndarray) -> tuple[System, np.ndarray]:
     """The components with a labeled node as a system of their own, and its node numbers.
 
-    Neighbors get numbers that lie close together (reverse Cuthill and McKee): what a product with
-    the matrix reads is then in a core's cache, which makes it three times as fast.
+    Nodes are renumbered so that neighbors have close numbers (reverse Cuthill-McKee): a product
+    with the matrix then reads from a core's cache, which makes it three times as fast.
     """
     parts = np.zeros(system.num_components, bool)
     parts[system.component[labeled]] = True
@@ -319,7 +320,7 @@ def _probabilities(
     np.add.at(there, system.component[problem.labeled], problem.targets)
     there = there[system.component] > 0
     evidence = np.where(there, evidence, 0)
-    # Where numbers have run out, as far from every label, all classes of the component are alike.
+    # If all evidence underflowed (far from every label), all classes of the component are equal.
     evidence = np.where(evidence.any(axis=1, keepdims=True), evidence, there)
     evidence = evidence / evidence.sum(axis=1, keepdims=True)
     evidence[problem.labeled] = problem.targets
@@ -351,7 +352,7 @@ def _scattered(
     num_nodes: int,
     **about: Any,
 ) -> Propagation:
-    """The results of the reached `nodes` among those of all."""
+    """Puts the results of the reached `nodes` into arrays for all nodes."""
 
     def among(values: np.ndarray, missing: float) -> np.ndarray:
         full = np.full((num_nodes, *values.shape[1:]), missing, values.dtype)

@@ -1,4 +1,4 @@
-"""Pseudo-labels: what the graph, and a classifier of its features, say of unlabeled images.
+"""Pseudo-labels: labels for unlabeled images from the graph and from a classifier of its features.
 
 Shapes: N images, C classes.
 """
@@ -15,8 +15,8 @@ from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.propagation.classsizes import size_factors
 from tfgraphreg.propagation.propagate import Propagation, entropy, propagate
 
-# Propagated probabilities are flat, and the fewer labels there are the less a classifier of the
-# features knows; see docs/propagation.md for how these were chosen.
+# Propagated probabilities are flat, so they are sharpened by a power; with fewer labels more, since
+# the classifier is then less reliable. See docs/propagation.md for how these were chosen.
 _SHARPER, _SHARP, _FEW = 8, 4, 20
 _SMALLEST = 1e-9
 
@@ -26,8 +26,8 @@ class PseudoLabels:
     """Labels to train on.
 
     Attributes:
-        labels: `[N]` class numbers or `[N, C]` multi-hot rows; given labels as they were given,
-            -1 where no labeled image can be reached over the graph.
+        labels: `[N]` class numbers or `[N, C]` multi-hot rows; given labels are unchanged; -1 if no
+            path leads to a labeled image.
         certainty: `[N]` from 0 to 1; 1 where the label was given.
         weights: `[N]` float32: how much each label counts in training.
     """
@@ -52,13 +52,13 @@ def pseudo_labels(
 
     Args:
         graph: Of N nodes.
-        labels: `[N]` or `[N, C]`, -1 where unlabeled. Nothing else is known of unlabeled images.
+        labels: `[N]` or `[N, C]`, -1 where unlabeled. Unlabeled images enter in no other way.
         num_classes: C.
         method: See `propagate`.
         class_sizes: See `propagate`.
         second: `[N, C]` probabilities of a second opinion, such as `kernel_ridge`; for one class
-            an image. The propagated probabilities count as their 8th power beside it, from 20
-            labels a class as their 4th power.
+            an image. It is multiplied with the propagated probabilities to the 8th power (4th power
+            from 20 labels a class).
         weighting: ``"equal"``: all labels count 1. ``"certainty"``: as certainty divided by its
             sum over the label's class, scaled to a mean of 1 (Iscen et al., Label Propagation for
             Deep Semi-supervised Learning, CVPR 2019); given labels have certainty 1.
@@ -77,7 +77,7 @@ def pseudo_labels(
     if second is not None:
         power = _SHARP if given.sum() >= _FEW * num_classes else _SHARPER
         chosen, certainty = _together(found, second, given, power)
-    # Also where the solver's rounding or the second opinion would have it otherwise.
+    # Given labels stay, whatever rounding or the second opinion says.
     chosen = np.where(given.reshape(-1, *[1] * (labels.ndim - 1)), labels, chosen)
     chosen = chosen.astype(labels.dtype)
     weights = np.ones(len(labels), np.float32)
@@ -94,7 +94,7 @@ def _together(
     logs = power * np.log(np.maximum(found.probabilities, _SMALLEST))
     logs = (logs + np.log(np.maximum(second, _SMALLEST)))[reached]
     both = np.exp(logs - logs.max(axis=1, keepdims=True))
-    # A class that nothing speaks for must be able to get its share of images.
+    # A class with zero evidence everywhere could not get its share of images.
     both = np.maximum(both, np.finfo(float).tiny)
     if found.class_sizes is not None:
         both *= size_factors(both, found.class_sizes)[0]

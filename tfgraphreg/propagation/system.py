@@ -86,7 +86,7 @@ def solve(
 ) -> np.ndarray:
     """Solves `matrix` @ x = `right` by conjugate gradients, preconditioned by the diagonal.
 
-    All columns take part in each product with the matrix, each with step lengths of its own.
+    Each product with the matrix covers all columns; each column has its own step lengths.
 
     Args:
         matrix: `[N, N]` symmetric, positive definite or positive semidefinite with `right` in its
@@ -115,7 +115,7 @@ def solve(
             return x
         product = matrix @ direction
         curvature = np.einsum("ij,ij->j", direction, product)
-        # A column that is solved stands still.
+        # A solved column no longer changes.
         moving = (size > goal) & (curvature > 0)
         step = np.divide(size, curvature, out=np.zeros_like(size), where=moving)
         x += step * direction

@@ -142,6 +142,7 @@ def audit_dataset(
         ConfigError: If `images` is neither.
         TFGraphRegError: If the data, the graph or the folder is in the way.
     """
+    folder = None if out is None else storage.user_path(out)
     from_file = not kinds(config) or config.graph_features.startswith("file:")
     images = images or ("train" if from_file else "all")
     if images not in IMAGES:
@@ -168,8 +169,8 @@ def audit_dataset(
         progress=progress,
     )
     audited = Audited(dataset, items, splits, graph, found)
-    if out is not None:
-        _write(audited, pathlib.Path(out))
+    if folder is not None:
+        _write(audited, folder)
     return audited
 
 

@@ -74,6 +74,7 @@ def suggest_images(
         ConfigError: If `n` or `method` cannot be, or every image is labeled.
         TFGraphRegError: If the data, the graph or the folder is in the way.
     """
+    folder = None if out is None else storage.user_path(out)
     if method not in METHODS:
         raise ConfigError(f"`method` must be one of {', '.join(METHODS)}.", received=method)
     if not kinds(config) - {"class"}:
@@ -117,8 +118,8 @@ def suggest_images(
         progress=progress,
     )
     suggested = Suggested(dataset, found)
-    if out is not None:
-        _write(suggested, pathlib.Path(out))
+    if folder is not None:
+        _write(suggested, folder)
     return suggested
 
 

@@ -1,4 +1,4 @@
-"""FAISS behind one door: exact search, inverted lists and HNSW, with the recall measured.
+"""The one user of FAISS: exact search, inverted lists and HNSW, with measured recall.
 
 Shapes: N rows, Q queries, D width, K results.
 """
@@ -85,12 +85,12 @@ def build_index(
 
 
 def widen(index: faiss.IndexIVF, recall: Callable[[], float], *, limit: float = 1.0) -> bool:
-    """Raises the number of lists that are looked at until `recall()` reaches `GOAL`.
+    """Raises the number of lists that a search reads until `recall()` reaches `GOAL`.
 
     Args:
         index: Of the method ``"ivf"``.
-        recall: Measures with the index as it stands.
-        limit: Share of the lists that is worth looking at, at most.
+        recall: Measures the recall of the index with its current settings.
+        limit: Largest share of the lists that may be read.
 
     Returns:
         Whether it was reached.
@@ -105,7 +105,7 @@ def widen(index: faiss.IndexIVF, recall: Callable[[], float], *, limit: float = 
 
 
 def found_share(mine: np.ndarray, truth: np.ndarray) -> float:
-    """Share of true neighbors found, by distance; equally near ones count as found.
+    """Share of true neighbors found, by distance; an item at the same distance counts as found.
 
     Args:
         mine: `[S, K]` float64 distances of what was found.
@@ -164,8 +164,8 @@ class Index:
         return self.dim + (self.distance == "cosine")
 
     def _rows(self, vectors: np.ndarray) -> np.ndarray:
-        # Cosine by L2 between rows of length one, which is twice the cosine distance: among equal
-        # inner products FAISS keeps any, among equal distances those of the lower positions.
+        # Cosine is searched by L2 between unit rows (twice the cosine distance): FAISS breaks ties
+        # of L2 by position, but those of inner products arbitrarily.
         return unit_rows(vectors) if self.distance == "cosine" else vectors
 
     def add(self, vectors: np.ndarray) -> None:
@@ -216,7 +216,7 @@ class Index:
         return faiss.serialize_index(self._index).tobytes()
 
     def read_bytes(self, content: bytes) -> None:
-        """Takes over what `to_bytes` of an index with the same arguments gave.
+        """Restores what `to_bytes` of an index with the same arguments returned.
 
         Raises:
             ValueError: If it is none of these.
@@ -246,7 +246,7 @@ class Index:
         def far(index: faiss.Index) -> np.ndarray:
             _, found = index.search(rows[sample], k)
             values = distance.array(rows[np.repeat(sample, k)], rows[found.ravel()])
-            # What an approximate search did not find at all.
+            # Rows that an approximate search did not find.
             return np.sort(np.where(found < 0, np.inf, values.reshape(found.shape)), axis=1)
 
         return found_share(far(self._index), far(exact))

@@ -1,4 +1,4 @@
-"""Rows as numbers that can be searched and compared by a distance.
+"""Features prepared for a distance, to be searched and compared.
 
 Shapes: N items, D width, E edges.
 """
@@ -34,7 +34,7 @@ def as_matrix(
             f"`{name}` must be numbers of the shape [N, D] with D at least 1.",
             received=f"shape={values.shape}, dtype={values.dtype}",
         )
-    # What the type cannot hold becomes infinite and is refused.
+    # Values beyond float32 become infinite and are refused.
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(values, dtype)
     bad = ~np.isfinite(values).all(axis=1)
@@ -107,6 +107,6 @@ def _distributions(features: np.ndarray, name: str) -> np.ndarray:
             cure="Use features such as color or pixels, or another metric.",
         )
     total = features.sum(axis=1, keepdims=True, dtype=np.float64)
-    # A row of zeros says nothing of any bin: the uniform distribution.
+    # A row of zeros counts as the uniform distribution.
     shares = np.where(total > 0, features / np.where(total > 0, total, 1), 1 / features.shape[1])
     return shares.astype(np.float32)

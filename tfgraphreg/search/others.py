@@ -68,12 +68,12 @@ def nearest_others(
     Args:
         measured: Features and their distance.
         k: From 1 to N - 1.
-        method: ``"exact"``; ``"ivf"``: inverted lists, as many of which are looked at as 99.5%
-            of a sample's neighbors need; ``"hnsw"`` (Malkov and Yashunin, 2018,
+        method: ``"exact"``; ``"ivf"``: inverted lists, of which enough are read to find 99.5% of a
+            sample's neighbors; ``"hnsw"`` (Malkov and Yashunin, 2018,
             arXiv:1603.09320), for distances that have no such lists; ``"auto"``: exact up to some
-            20 seconds of work on two cores (by L1: a minute), then lists or, by L1, HNSW. Where
-            a quarter of the lists is not enough it is exact up to three minutes, and beyond that
-            stays with a quarter.
+            20 seconds of work on two cores (by L1: a minute), then lists or, by L1, HNSW. If a
+            quarter of the lists is not enough, the search is exact where that takes up to three
+            minutes; beyond that it reads a quarter of the lists.
         seed: Chooses the sample on which recall is measured.
         threads: Processor cores to use; all of them by default.
         progress: Called with ``"neighbors"``, items done, and N.
@@ -155,7 +155,7 @@ def _built(
     may_be_exact: bool,
     progress: Progress,
 ) -> faiss.Index | None:
-    """An index that reaches far enough, or None where exact search is the better choice."""
+    """An index with sufficient recall, or None if exact search is the better choice."""
     import faiss
 
     if method == "ivf" and space.metric not in LISTED:
@@ -173,7 +173,7 @@ def _built(
     )
     if not isinstance(index, faiss.IndexIVF):
         return index
-    # Another sample than that on which the recall is reported.
+    # Not the sample on which the recall is reported.
     sample, truth = _sample(measured, k, seed + 1)
 
     def recall() -> float:
@@ -232,8 +232,8 @@ def _ranked(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best of `found` candidates by exact distance, then by number, without the row itself.
 
-    With more than k copies of an image the row need not be among its own candidates; dropping
-    it where it is, and the last ones else, leaves k in both cases.
+    With more than k duplicates the row may be missing from its own candidates; then the last
+    candidate is dropped instead, so that k remain.
     """
     owners = np.repeat(rows, found.shape[1])
     exact = measured.between(owners, np.maximum(found.ravel(), 0)).reshape(found.shape)
@@ -245,7 +245,7 @@ def _ranked(
 def _brute(
     measured: Measured, items: np.ndarray, k: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One item against all others, for distances that FAISS does not know."""
+    """One item against all others, for distances that FAISS does not support."""
     features = measured.features.astype(np.float64)
     indices = np.empty((len(items), k), np.int64)
     distances = np.empty((len(items), k))

@@ -29,8 +29,8 @@ def nearest(
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Yields the `k` nearest gallery rows of every query, for one chunk of queries at a time.
 
-    FAISS searches where it knows the distance; every other registered distance is computed
-    for all pairs in blocks. Distances between distributions see the softmax of the rows, as
+    FAISS searches if it supports the distance; every other registered distance is computed for all
+    pairs in blocks. Distances between distributions see the softmax of the rows, as
     the graph regularizer does. Mahalanobis' covariance is the shrunk one of the gallery. A row of
     zeros has cosine distance 0 to another one and 1 to everything else.
 
@@ -83,7 +83,7 @@ def nearest(
 def without_own(positions: np.ndarray, own: np.ndarray) -> np.ndarray:
     """`[B, k + 1]` positions without the query itself, or without the last: `[B, k]`.
 
-    This is the one place where an item is kept from being its own neighbor.
+    The only place that removes an item from its own neighbors.
 
     Args:
         positions: `[B, k + 1]` of `nearest`.
@@ -95,7 +95,7 @@ def without_own(positions: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 
 def fitted(distance: Distance, gallery: np.ndarray) -> Distance:
-    """The record that measures distances to `[G, D]` gallery rows, learned from them if it must."""
+    """The record of the distance, fitted to the `[G, D]` gallery rows if it learns from data."""
     return distance.fit(gallery) if distance.fit is not None and len(gallery) else distance
 
 

@@ -67,7 +67,7 @@ def steady_index(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def read_meta(folder: pathlib.Path, at: pathlib.Path) -> dict[str, Any]:
-    """What an index says of itself, not yet compared with its digest.
+    """The description of an index, not yet compared with its digest.
 
     Args:
         folder: Its name, for messages.
@@ -89,7 +89,7 @@ def read_meta(folder: pathlib.Path, at: pathlib.Path) -> dict[str, Any]:
         fits = all(isinstance(meta[name], kind) for name, kind in kinds.items())
         fits = fits and isinstance(meta["recall"], (int, float)) and meta["format"] in _FORMATS
         fits = fits and 0 <= meta["items"] <= _MAX_ITEMS
-        # Whoever takes the digests away does not get an older index.
+        # Without this, removing the digests would make it pass for an older index.
         fits = fits and (meta["format"] == 1) == ("digest" not in meta)
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(folder, "meta.json cannot be read") from error
@@ -130,7 +130,7 @@ def read_index(
 
 
 def saved_ids(model_folder: pathlib.Path | str) -> list[str]:
-    """The ids in the index beside a model, also where it belongs to another model.
+    """The ids in the index beside a model, even if the index belongs to another model.
 
     Raises:
         DataError: If they cannot be read.

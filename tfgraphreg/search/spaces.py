@@ -70,14 +70,15 @@ def _histograms(shares: np.ndarray) -> Space:
 
     Proof: min(a, b) = (a + b - |a - b|) / 2 for all numbers a and b. Summed over the bins of two
     rows that each sum to one, sum_i min(x_i, y_i) = (1 + 1 - |x - y|_1) / 2, so the distance is
-    |x - y|_1 / 2: half the Manhattan distance, which grows with it. Whoever is nearest by one is
-    nearest by the other.
+    |x - y|_1 / 2: half the Manhattan distance, which grows with it. So both have the same nearest
+    rows.
     """
     return _one(shares, "METRIC_L1")
 
 
 def _whitened(measured: Measured) -> Space:
-    """Rows times W, where W W^T is the inverse covariance: Euclid there is Mahalanobis here.
+    """Rows times W, where W W^T is the inverse covariance: their Euclidean distance is
+    Mahalanobis'.
 
     |x W - y W|^2 = (x - y) W W^T (x - y)^T, the square of the Mahalanobis distance.
     """
@@ -97,7 +98,9 @@ def _cross_entropy(shares: np.ndarray) -> Space:
 
 
 def _roots(shares: np.ndarray) -> Space:
-    """Square roots: Euclid there is Hellinger's distance, close to JS and, nearby, to KL."""
+    """Square roots: the Euclidean distance between them is Hellinger's, close to JS and, for near
+    rows, to KL.
+    """
     return _one(np.sqrt(shares), "METRIC_L2")
 
 
