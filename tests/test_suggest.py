@@ -194,6 +194,11 @@ def test_the_page_is_used_by_keyboard_and_saves_what_is_read_back(tmp_path):
         assert said == [] and page.evaluate("window.hacked") is None
         asked = [url for url in asked if not url.startswith(("data:", "blob:"))]
         assert asked == [path.as_uri()]
+        digits = tmp_path / "digits.html"
+        write_labeling_page(digits, images[:1], ["x"], [""], ["0", "1"], known=[], title="digits")
+        page.goto(digits.as_uri())
+        page.keyboard.press("1")
+        assert page.locator("[aria-pressed=true]").inner_text().split() == ["1", "1"]
         browser.close()
     with open(tmp_path / "labels.csv", newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [
