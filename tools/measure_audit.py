@@ -21,16 +21,15 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_predict
 
 from tfgraphreg.audit import find_duplicates, find_label_errors, find_outliers
-from tfgraphreg.benchmark.results import commit
+from tfgraphreg.benchmark.results import commit, fill_measured
 from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.features import extract_features
 from tfgraphreg.graph.knn import knn_graph
-from tfgraphreg.storage import cache_folder, write_text
+from tfgraphreg.storage import cache_folder
 
 NOISES = (("nearest", 0.1), ("uniform", 0.1), ("nearest", 0.05), ("nearest", 0.2))
 BESIDE = (("nearest", 0.1), ("uniform", 0.1))  # where cleanlab is measured too
 COPIES = 200  # of each sort
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def with_noise(vectors, labels, noise, share, seed):
@@ -211,9 +210,7 @@ def main():
         f"`python {' '.join(sys.argv)}`."
     )
     if options.page.exists():
-        text = options.page.read_text(encoding="utf-8")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        write_text(options.page, f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
+        fill_measured(options.page, lines)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from tfgraphreg.benchmark.results import commit
+from tfgraphreg.benchmark.results import commit, fill_measured
 from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.data.splits import keep_labels
 from tfgraphreg.features import extract_features
@@ -55,7 +55,6 @@ COLUMNS = (
     "commit",
 )
 SAME = ("feature", "metric", "images")
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def measure(feature, split, commit, metrics):
@@ -138,9 +137,7 @@ def fill_table(page, rows):
         f"{platform.python_version()}, NumPy {np.__version__}; commits {', '.join(commits)}. Made "
         "by `python tools/measure_graph_features.py`, the smaller table with `--limit`."
     )
-    text = page.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    write_text(page, f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
+    fill_measured(page, lines)
 
 
 def compare_sgt(split):

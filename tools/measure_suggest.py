@@ -17,17 +17,16 @@ import time
 import numpy as np
 from scipy import stats
 
-from tfgraphreg.benchmark.results import commit
+from tfgraphreg.benchmark.results import commit, fill_measured
 from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.features import extract_features
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.propagation import propagate
-from tfgraphreg.storage import cache_folder, write_text
+from tfgraphreg.storage import cache_folder
 from tfgraphreg.suggestion import suggest
 
 BUDGETS = (10, 20, 50, 100)
 STRATEGIES = ("typical", "typical, in steps", "typical, then margin", "random", "balanced")
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def labeled(strategy, vectors, graph, truth, seed):
@@ -137,9 +136,7 @@ def fill(options, found, done, count):
         f"commit {commit()}. Made by `python {' '.join(sys.argv)}`."
     )
     if options.page.exists():
-        text = options.page.read_text(encoding="utf-8")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        write_text(options.page, f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
+        fill_measured(options.page, lines)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import subprocess
 from typing import Any
 
 from tfgraphreg.benchmark.timing import Figure
+from tfgraphreg.storage import write_text
 
 NAMES = ("graph", "packing", "epoch", "step", "inference", "startup", "quality")
 
@@ -104,3 +105,11 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def fill_measured(page: pathlib.Path, lines: list[str]) -> None:
+    """Puts lines into a page, in the place of those between its two marks."""
+    begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"
+    text = page.read_text(encoding="utf-8")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    write_text(page, f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}")

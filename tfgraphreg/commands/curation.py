@@ -7,9 +7,9 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from tfgraphreg.commands import show
-from tfgraphreg.commands.flags import GRAPH_FIELDS, add_config, to_config
-from tfgraphreg.commands.labels import LOCAL_WEIGHTS, without_own_weights
+from tfgraphreg.commands.labels import add_graph_flags, graph_config
 from tfgraphreg.commands.results import start_tensorflow
+from tfgraphreg.config import TrainConfig
 from tfgraphreg.progress import Progress
 
 AUDIT_EXAMPLES = """
@@ -53,8 +53,7 @@ def suggest_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `suggest`."""
     from tfgraphreg.suggestion import METHODS
 
-    add_config(parser, GRAPH_FIELDS)
-    parser.set_defaults(graph_features="auto", graph_weights=LOCAL_WEIGHTS)
+    add_graph_flags(parser)
     group = parser.add_argument_group("suggest")
     group.add_argument("--n", type=int, default=20, help="images to choose")
     group.add_argument(
@@ -72,13 +71,9 @@ def suggest_parser(parser: ArgumentParser) -> None:
 
 def suggest(args: Any, progress: Progress) -> int:
     """Runs `suggest` and returns its exit status."""
-    without_own_weights(args)
-    config = to_config(args, GRAPH_FIELDS)
+    config = _ready(args)
     from tfgraphreg.recipes.suggest import suggest_images
-    from tfgraphreg.recipes.train import check_names
 
-    check_names(config)
-    start_tensorflow()
     found = suggest_images(
         config,
         args.n,
@@ -93,8 +88,7 @@ def suggest(args: Any, progress: Progress) -> int:
 
 def audit_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `audit`."""
-    add_config(parser, GRAPH_FIELDS)
-    parser.set_defaults(graph_features="auto", graph_weights=LOCAL_WEIGHTS)
+    add_graph_flags(parser)
     group = parser.add_argument_group("audit")
     group.add_argument(
         "--images",
@@ -108,13 +102,19 @@ def audit_parser(parser: ArgumentParser) -> None:
 
 def audit(args: Any, progress: Progress) -> int:
     """Runs `audit` and returns its exit status."""
-    without_own_weights(args)
-    config = to_config(args, GRAPH_FIELDS)
+    config = _ready(args)
     from tfgraphreg.recipes.audit import audit_dataset
-    from tfgraphreg.recipes.train import check_names
 
-    check_names(config)
-    start_tensorflow()
     audited = audit_dataset(config, out=args.out, images=args.images, progress=progress)
     show.audited(audited)
     return 0
+
+
+def _ready(args: Any) -> TrainConfig:
+    """The config, its names checked before TensorFlow is loaded."""
+    from tfgraphreg.recipes.train import check_names
+
+    config = graph_config(args)
+    check_names(config)
+    start_tensorflow()
+    return config

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 from tfgraphreg.commands import show
 from tfgraphreg.commands.flags import GRAPH_FIELDS, add_config, to_config
 from tfgraphreg.commands.results import start_tensorflow
+from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.settings import GraphSettings, kinds
 from tfgraphreg.progress import Progress
@@ -42,8 +43,7 @@ def propagate_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `propagate`."""
     from tfgraphreg.propagation import METHODS
 
-    add_config(parser, GRAPH_FIELDS)
-    parser.set_defaults(graph_features="auto", graph_weights=LOCAL_WEIGHTS)
+    add_graph_flags(parser)
     words = "; ".join(f"{name}: {METHODS.get(name).summary}" for name in METHODS)
     group = parser.add_argument_group("propagation")
     group.add_argument("--method", type=str, default="spreading", help=words)
@@ -70,8 +70,7 @@ def propagate_parser(parser: ArgumentParser) -> None:
 
 def propagate(args: Any, progress: Progress) -> int:
     """Runs `propagate` and returns its exit status."""
-    without_own_weights(args)
-    config = to_config(args, GRAPH_FIELDS)
+    config = graph_config(args)
     sizes, settings = _sizes(args.class_sizes), _settings(args.method_settings)
     from tfgraphreg.propagation import METHODS
     from tfgraphreg.recipes.propagate import propagate_labels
@@ -92,10 +91,17 @@ def propagate(args: Any, progress: Progress) -> int:
     return 0
 
 
-def without_own_weights(args: Any) -> None:
-    """Takes back a command's default of the edge weights where a file of edges has its own."""
+def add_graph_flags(parser: ArgumentParser) -> None:
+    """Adds the flags of data and graph, with the defaults that carry labels farthest."""
+    add_config(parser, GRAPH_FIELDS)
+    parser.set_defaults(graph_features="auto", graph_weights=LOCAL_WEIGHTS)
+
+
+def graph_config(args: Any) -> TrainConfig:
+    """The config of these flags; a file of edges has its own weights and not the default's."""
     if not kinds(args) and args.graph_weights == LOCAL_WEIGHTS:
         args.graph_weights = GraphSettings.graph_weights
+    return to_config(args, GRAPH_FIELDS)
 
 
 def _sizes(text: str | None) -> str | list[float] | None:

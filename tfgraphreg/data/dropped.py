@@ -37,8 +37,8 @@ def without(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
     """
     ids = read_drops(path)
     training = set(dataset.train.ids.tolist())
-    beside = {*dataset.validation.ids.tolist(), *dataset.test.ids.tolist()}
-    known = training | beside | set(dataset.left_out)
+    beside = set(dataset.ids_beside_train)
+    known = training | beside
     unknown = [name for name in ids if name not in known]
     if unknown:
         raise DataError(
@@ -46,7 +46,8 @@ def without(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
             received=repr(unknown[0][:120]),
             cure=did_you_mean(unknown[0], known),
         )
-    measured = [name for name in ids if name in beside]
+    measured_by = beside - set(dataset.left_out)
+    measured = [name for name in ids if name in measured_by]
     if measured:
         raise DataError(
             f"Only training images can be dropped, and {path} drops {len(measured)} others.",

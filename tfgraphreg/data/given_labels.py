@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 
@@ -55,7 +54,8 @@ def with_labels(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
                 received=repr(name[:120]),
                 cure=did_you_mean(name, place),
             )
-    outside = [n for n in found if n in beside and n not in set(dataset.left_out)]
+    measured_by = beside - set(dataset.left_out)
+    outside = [name for name in found if name in measured_by]
     if outside:
         raise DataError(
             f"Only training images can be labeled, and {path} labels {len(outside)} others.",
@@ -70,14 +70,3 @@ def with_labels(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
         train=dataclasses.replace(dataset.train, labels=labels),
         notes=(*dataset.notes, note),
     )
-
-
-def labels_text(ids: list[str], labels: list[str]) -> str:
-    """The text of such a file."""
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", "label"))
-    writer.writerows(zip(ids, labels))
-    return text.getvalue()

@@ -1,10 +1,11 @@
-"""CSV files from outside, whose rows name images."""
+"""CSV files whose rows name images: read from outside, and written."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tfgraphreg.errors import DataError
 from tfgraphreg.reading import read_text
@@ -41,3 +42,14 @@ def read_table(
         )
     places = [head.index(name) for name in columns]
     return (tuple(row[place] for place in places) for row in rows[1:])
+
+
+def table_text(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, separator: str = ","
+) -> str:
+    """The text of a table: a line of column names, then one for each row."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import logging
 import os
 import pathlib
@@ -18,6 +16,7 @@ from tfgraphreg.audit.findings import ISSUES, Audit, Finding, audit
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.data.joined import joined
+from tfgraphreg.data.tables import table_text
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.settings import kinds
 from tfgraphreg.graph.similarity import SimilarityGraph
@@ -175,14 +174,10 @@ def audit_dataset(
 
 
 def _write(audited: Audited, folder: pathlib.Path) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(audited.rows())
     files = [folder / f"audit.{ending}" for ending in ("csv", "json", "html")]
     # Of two at once, the files must be of the same one.
     with storage.one_writer(folder / _LOCK, *files):
-        storage.write_text(files[0], text.getvalue())
+        storage.write_text(files[0], table_text(COLUMNS, audited.rows()))
         storage.write_json(files[1], audited.summary())
         write_audit_page(audited, files[2])
     logger.info(f"Written: {folder}/audit.html (look first), audit.csv (for `drop`), audit.json")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import logging
 import os
 import pathlib
@@ -15,6 +13,7 @@ import numpy as np
 
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset, has_label
+from tfgraphreg.data.tables import table_text
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.propagation import Propagation, propagate
@@ -143,7 +142,7 @@ def propagate_labels(
     )
     labeling = Labeling(dataset, true_labels, found)
     if out is not None and separator is not None:
-        write_text(out, _table(labeling, separator))
+        write_text(out, table_text(COLUMNS, labeling.rows(), separator=separator))
         logger.info(f"Written: {out}, a row for each training image")
     return labeling
 
@@ -153,14 +152,6 @@ def _separator(out: os.PathLike[str] | str) -> str:
     if ending not in _SEPARATORS:
         raise ConfigError("`out` must name a file that ends in .tsv or .csv.", received=str(out))
     return _SEPARATORS[ending]
-
-
-def _table(labeling: Labeling, separator: str) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(labeling.rows())
-    return text.getvalue()
 
 
 def labeled_right(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import logging
 import os
 import pathlib
@@ -15,6 +13,7 @@ import numpy as np
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset, has_label
+from tfgraphreg.data.tables import table_text
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.settings import kinds
 from tfgraphreg.progress import Progress, silent
@@ -124,10 +123,6 @@ def suggest_images(
 
 
 def _write(suggested: Suggested, folder: pathlib.Path) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(suggested.rows())
     train, names = suggested.dataset.train, suggested.dataset.class_names
     items = np.asarray(suggested.found.items)
     images, ids = train.images[items], train.ids[items].tolist()
@@ -135,7 +130,7 @@ def _write(suggested: Suggested, folder: pathlib.Path) -> None:
     sheet = [folder / f"sheet.{ending}" for ending in ("png", "svg")]
     files = [folder / "suggestions.csv", folder / "label.html", *sheet]
     with storage.one_writer(folder / _LOCK, *files):
-        storage.write_text(files[0], text.getvalue())
+        storage.write_text(files[0], table_text(COLUMNS, suggested.rows()))
         save(contact_sheet(images, [str(i + 1) for i in range(len(items))]), sheet[0])
         write_labeling_page(
             files[1],
