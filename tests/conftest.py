@@ -1,6 +1,7 @@
 """What every test needs: the Keras 2 API, before anything can bind Keras 3; two CPU devices."""
 
 import pathlib
+import shutil
 
 import pytest
 
@@ -90,6 +91,19 @@ def pytest_collection_modifyitems(items):
             item.add_marker("fast")
         if module in ONE_STACK:
             item.add_marker("one_stack")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium, driven by Playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("Chromium, in which the page is tested, is not installed")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture

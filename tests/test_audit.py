@@ -267,7 +267,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_the_command_writes_a_table_and_a_page_that_opens(photos, capsys):
+def test_the_command_writes_a_table_and_a_page_that_opens(photos, capsys, request):
     words = ["--dataset", "folder:photos", "--graph-features", "pixels"]
     assert run_command("audit", words) == 0
     rows = read("audit/audit.csv")
@@ -283,29 +283,23 @@ def test_the_command_writes_a_table_and_a_page_that_opens(photos, capsys):
     assert facts["findings"] == rows and facts["images"] == {"test": 20, "train": 102}
     assert sum(facts["counts"].values()) == len(rows)
     assert "1 leak" in capsys.readouterr().out
-    looked_at(photos.parent / "audit" / "audit.html", len(rows))
+    looked_at(request.getfixturevalue("browser"), photos.parent / "audit" / "audit.html", len(rows))
 
 
-def looked_at(path, findings):
+def looked_at(browser, path, findings):
     """Opens the page: every picture loads, nobody is asked, and a name is only a name."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("Chromium, in which the page is tested, is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 800})
-        said, asked = [], []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
-        assert page.locator("article").count() == findings
-        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        assert page.evaluate("window.hacked") is None and said == []
-        assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    assert page.locator("article").count() == findings
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("window.hacked") is None and said == []
+    assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
+    page.close()
 
 
 @pytest.mark.parametrize(

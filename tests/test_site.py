@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import urllib.parse
@@ -36,24 +35,18 @@ def test_every_public_name_has_an_entry(site):
     assert not missing and set(_HOMES) < set(tfgraphreg.__all__)
 
 
-def test_pages_open_from_disk_and_ask_nobody(site):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("no Chromium on this machine")
+def test_pages_open_from_disk_and_ask_nobody(site, browser):
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 20
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 800})
-        asked = []
-        page.on("request", lambda request: asked.append(request.url))
-        for path in pages:
-            if path.name != "404.html":  # which is served from the root of a host
-                page.goto(path.as_uri())
-                wide = page.evaluate("document.documentElement.scrollWidth")
-                assert wide <= 390, (path.name, wide)
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    for path in pages:
+        if path.name != "404.html":  # which is served from the root of a host
+            page.goto(path.as_uri())
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= 390, (path.name, wide)
+    page.close()
     local = [url for url in asked if not url.startswith(("data:", "blob:"))]
     assert len(local) > len(pages)
     for url in local:

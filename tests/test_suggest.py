@@ -1,7 +1,6 @@
 """Images to label: chosen well, labeled on a page, read back."""
 
 import csv
-import shutil
 
 import numpy as np
 import pytest
@@ -158,48 +157,42 @@ def test_the_loop_of_the_command(workplace, capsys):
         assert says in error and error.count("\n") == 1
 
 
-def test_the_page_is_used_by_keyboard_and_saves_what_is_read_back(tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("Chromium, in which the page is tested, is not installed")
+def test_the_page_is_used_by_keyboard_and_saves_what_is_read_back(browser, tmp_path):
     images = np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8, 1)
     classes, ids = ["cat", HOSTILE, "dog"], ["one", HOSTILE, "three"]
     path = tmp_path / "label.html"
     known = [("before", HOSTILE)]
     write_labeling_page(path, images, ids, [HOSTILE] * 3, classes, known=known, title=HOSTILE)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 800})
-        said, asked = [], []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        page.keyboard.press("3")
-        page.keyboard.press("2")
-        page.keyboard.press("1")
-        page.keyboard.press("Backspace")
-        page.keyboard.press("/")
-        page.keyboard.type("dog")
-        page.keyboard.press("Enter")
-        page.keyboard.press("Tab")
-        page.keyboard.press("ArrowLeft")
-        assert "2 of 3" in page.locator("#main h2").inner_text()
-        assert "3 of 3 labeled, and 1 before" in page.locator("[role=status]").inner_text()
-        with page.expect_download() as download:
-            page.get_by_text("Save labels.csv", exact=True).click()
-        download.value.save_as(tmp_path / "labels.csv")
-        assert said == [] and page.evaluate("window.hacked") is None
-        asked = [url for url in asked if not url.startswith(("data:", "blob:"))]
-        assert asked == [path.as_uri()]
-        digits = tmp_path / "digits.html"
-        write_labeling_page(digits, images[:1], ["x"], [""], ["0", "1"], known=[], title="digits")
-        page.goto(digits.as_uri())
-        page.keyboard.press("1")
-        assert page.locator("[aria-pressed=true]").inner_text().split() == ["1", "1"]
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.keyboard.press("3")
+    page.keyboard.press("2")
+    page.keyboard.press("1")
+    page.keyboard.press("Backspace")
+    page.keyboard.press("/")
+    page.keyboard.type("dog")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowLeft")
+    assert "2 of 3" in page.locator("#main h2").inner_text()
+    assert "3 of 3 labeled, and 1 before" in page.locator("[role=status]").inner_text()
+    with page.expect_download() as download:
+        page.get_by_text("Save labels.csv", exact=True).click()
+    download.value.save_as(tmp_path / "labels.csv")
+    assert said == [] and page.evaluate("window.hacked") is None
+    asked = [url for url in asked if not url.startswith(("data:", "blob:"))]
+    assert asked == [path.as_uri()]
+    digits = tmp_path / "digits.html"
+    write_labeling_page(digits, images[:1], ["x"], [""], ["0", "1"], known=[], title="digits")
+    page.goto(digits.as_uri())
+    page.keyboard.press("1")
+    assert page.locator("[aria-pressed=true]").inner_text().split() == ["1", "1"]
+    page.close()
     with open(tmp_path / "labels.csv", newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [
             ["id", "label"],

@@ -1,7 +1,6 @@
 """report.html in a real browser: it opens from disk, sorts, filters, shows, and asks nobody."""
 
 import json
-import shutil
 import time
 
 import numpy as np
@@ -96,18 +95,6 @@ def write(path, *, embeddings=None):
         notes=["A note about the whole."],
         problems=[f"The run folder {HOSTILE} is broken."],
     )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("Chromium, in which the page is tested, is not installed")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
