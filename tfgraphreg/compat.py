@@ -124,7 +124,9 @@ def _skip_conversion() -> bool:
 
 def as_converted(function: Any) -> Any:
     """A function of a user as AutoGraph converts it: it may branch on tensors."""
-    autograph = load_tensorflow().__internal__.autograph
+    import tensorflow as tf  # Loaded by now; `load_tensorflow` looks at versions each time.
+
+    autograph = tf.__internal__.autograph
     return autograph.tf_convert(function, autograph.control_status_ctx())
 
 
