@@ -40,10 +40,12 @@ def _train(args: Any, progress: Progress) -> int:
     from tfgraphreg.recipes.train import check_names, train
 
     check_names(config)
-    start_tensorflow()
+    # To list devices would start TensorFlow before its workers are known.
+    start_tensorflow(devices=config.strategy != "multiworker")
 
     run = train(config, progress=progress)
-    show.trained(run.name, run.metrics)
+    if run.metrics:
+        show.trained(run.name, run.metrics)
     return 0
 
 
