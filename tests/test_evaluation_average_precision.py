@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import references_evaluation as references
 
+from tfgraphreg.data.local import Objects
 from tfgraphreg.errors import DataError
 from tfgraphreg.evaluation.average_precision import (
     COCO_IOU,
     FoundBoxes,
-    TrueBoxes,
     average_best_overlap,
     average_precision_coco,
     average_precision_voc,
@@ -42,7 +42,7 @@ def _scene(rng, *, ties, duplicates):
     scores = rng.random(len(guess))
     if ties:
         scores = np.round(scores * 4) / 4
-    return TrueBoxes(boxes, classes, rng.random(count) < 0.25), FoundBoxes(
+    return Objects(boxes, classes, rng.random(count) < 0.25), FoundBoxes(
         guess, guess_classes, scores
     )
 
@@ -59,8 +59,8 @@ CASES = {
     "many duplicates": _scenes(2, duplicates=40, count=8),
     "duplicates with ties": _scenes(3, ties=True, duplicates=9),
     "nothing found": (_scenes(4)[0], [FoundBoxes(*NOTHING)] * 25),
-    "no objects": ([TrueBoxes([], [])] * 25, _scenes(5)[1]),
-    "empty": ([TrueBoxes([], [])] * 2, [FoundBoxes(*NOTHING)] * 2),
+    "no objects": ([Objects([], [])] * 25, _scenes(5)[1]),
+    "empty": ([Objects([], [])] * 2, [FoundBoxes(*NOTHING)] * 2),
 }
 
 
@@ -163,8 +163,8 @@ def test_persons_by_hand():
     # Two persons and a difficult one. By score: a hit, a second hit of the same person (wrong),
     # a hit of the difficult one (does not count), a dog where a person is, a hit.
     truth = [
-        TrueBoxes([[0, 0, 10, 10], [20, 0, 30, 10]], [2, 2], [False, True]),
-        TrueBoxes([[0, 0, 10, 10], [50, 50, 60, 60]], [2, 1]),
+        Objects([[0, 0, 10, 10], [20, 0, 30, 10]], [2, 2], [False, True]),
+        Objects([[0, 0, 10, 10], [50, 50, 60, 60]], [2, 1]),
     ]
     found = [
         FoundBoxes([[0, 0, 10, 9], [0, 0, 10, 10], [20, 0, 30, 10]], [2, 2, 2], [0.9, 0.8, 0.7]),
@@ -189,7 +189,7 @@ def test_persons_by_hand():
 
 def test_rules_differ_on_a_second_detection_between_two_objects():
     # Both detections like the first object best; the second overlaps the other one enough.
-    truth = [TrueBoxes([[0, 0, 10, 10], [2, 0, 12, 10]], [0, 0])]
+    truth = [Objects([[0, 0, 10, 10], [2, 0, 12, 10]], [0, 0])]
     found = [FoundBoxes([[0, 0, 10, 10], [0.9, 0, 10.9, 10]], [0, 0], [0.9, 0.8])]
     assert average_precision_coco(rank_coco(truth, found, 0))[0] == 1
     assert average_precision_voc(rank_voc(truth, found, 0)) == [0.5]
@@ -197,8 +197,8 @@ def test_rules_differ_on_a_second_detection_between_two_objects():
 
 def test_recall_and_overlap_by_hand():
     truth = [
-        TrueBoxes([[0, 0, 10, 10], [20, 20, 30, 30]], [0, 1]),
-        TrueBoxes([[0, 0, 10, 10], [0, 0, 1, 1]], [0, 1], [False, True]),
+        Objects([[0, 0, 10, 10], [20, 20, 30, 30]], [0, 1]),
+        Objects([[0, 0, 10, 10], [0, 0, 1, 1]], [0, 1], [False, True]),
     ]
     proposals = [np.array([[0, 0, 10, 5], [20, 20, 30, 29]]), np.zeros((0, 4))]
     assert recall_by_count(truth, proposals, [1, 2, 500]) == {1: 1 / 3, 2: 2 / 3, 500: 2 / 3}
@@ -212,12 +212,12 @@ def test_recall_and_overlap_by_hand():
 
 def test_bad_input_is_named():
     with pytest.raises(DataError, match="one entry for each of 1 boxes"):
-        TrueBoxes([[0, 0, 1, 1]], [1, 2])
+        FoundBoxes([[0, 0, 1, 1]], [1, 2], [0.5])
     with pytest.raises(DataError, match="end after they begin"):
-        TrueBoxes([[0, 0, -1, 1]], [1])
+        FoundBoxes([[0, 0, -1, 1]], [1], [0.5])
     with pytest.raises(DataError, match="`scores` must be finite"):
         FoundBoxes([[0, 0, 1, 1]], [1], [np.nan])
-    one, none = TrueBoxes([[0, 0, 1, 1]], [3]), FoundBoxes(*NOTHING)
+    one, none = Objects([[0, 0, 1, 1]], [3]), FoundBoxes(*NOTHING)
     with pytest.raises(DataError, match="1 and 2 images"):
         rank_voc([one], [none, none], 0)
     with pytest.raises(DataError, match="`truth` must be from 0 to 2"):

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tfgraphreg.data.local import Objects
 from tfgraphreg.errors import DataError
 from tfgraphreg.evaluation.detection import area, as_boxes, box_iou, shared_area
 from tfgraphreg.evaluation.multilabel import average_over_recall
@@ -33,32 +34,6 @@ COCO_IOU = np.linspace(0.5, 0.95, 10)
 
 _COCO_RECALL = np.linspace(0, 1, 101)
 _RIGHT, _WRONG, _NEITHER = 1, 0, -1
-
-
-@dataclasses.dataclass(frozen=True)
-class TrueBoxes:
-    """The objects of one image.
-
-    Attributes:
-        boxes: `[A, 4]`.
-        classes: `[A]` class numbers from 0 on.
-        difficult: `[A]` bool; default: none.
-
-    Raises:
-        DataError: If lengths disagree or a box ends before it begins.
-    """
-
-    boxes: np.ndarray
-    classes: np.ndarray
-    difficult: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
-
-    def __post_init__(self):
-        boxes = as_boxes("boxes", self.boxes)
-        object.__setattr__(self, "boxes", boxes)
-        object.__setattr__(self, "classes", _column("classes", self.classes, len(boxes), np.int64))
-        difficult = self.difficult if len(self.difficult) else np.zeros(len(boxes), bool)
-        difficult = _column("difficult", difficult, len(boxes), np.bool_)
-        object.__setattr__(self, "difficult", difficult)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +79,7 @@ class Ranking:
 
 
 def rank_voc(
-    truth: Sequence[TrueBoxes], found: Sequence[FoundBoxes], number: int, *, iou: float = 0.5
+    truth: Sequence[Objects], found: Sequence[FoundBoxes], number: int, *, iou: float = 0.5
 ) -> Ranking:
     """Judges the detections of class `number` by the rule of the VOC development kit.
 
@@ -117,7 +92,7 @@ def rank_voc(
 
 
 def rank_coco(
-    truth: Sequence[TrueBoxes],
+    truth: Sequence[Objects],
     found: Sequence[FoundBoxes],
     number: int,
     *,
@@ -170,7 +145,7 @@ def average_precision_coco(ranking: Ranking) -> np.ndarray:
 
 
 def detection_report(
-    truth: Sequence[TrueBoxes],
+    truth: Sequence[Objects],
     found: Sequence[FoundBoxes],
     class_names: Sequence[str],
     *,
@@ -217,7 +192,7 @@ def detection_report(
 
 
 def recall_by_count(
-    truth: Sequence[TrueBoxes],
+    truth: Sequence[Objects],
     proposals: Sequence[np.ndarray],
     counts: Sequence[int],
     *,
@@ -248,7 +223,7 @@ def recall_by_count(
 
 
 def average_best_overlap(
-    truth: Sequence[TrueBoxes], proposals: Sequence[np.ndarray], class_names: Sequence[str]
+    truth: Sequence[Objects], proposals: Sequence[np.ndarray], class_names: Sequence[str]
 ) -> dict[str, Any]:
     """ABO of each class and their mean, MABO (Uijlings et al. 2013), for boxes without a class.
 
@@ -295,7 +270,7 @@ _Match = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def _rank(
-    truth: Sequence[TrueBoxes],
+    truth: Sequence[Objects],
     found: Sequence[FoundBoxes],
     number: int,
     match: _Match,
