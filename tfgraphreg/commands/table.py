@@ -27,6 +27,7 @@ examples:
   tfgraphreg train --graph my_edges.tsv --distance euclidean  a graph of your own
   tfgraphreg train --backbone resnet50 --weights imagenet --image-size 64 --warmup-epochs 1 \\
            --backbone-learning-rate 0.1                  fine-tuning of a pretrained network
+  tfgraphreg train --strategy multiworker                on each worker, with its own TF_CONFIG
   tfgraphreg train --print_config > run.yaml; tfgraphreg train --config run.yaml
 """
 
