@@ -208,6 +208,7 @@ MODES = {
 }
 
 
+@pytest.mark.one_stack
 @pytest.mark.parametrize(
     "mode", ["paired", *(pytest.param(m, marks=pytest.mark.slow) for m in list(MODES)[1:])]
 )

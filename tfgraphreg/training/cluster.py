@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tfgraphreg.errors import ConfigError, TrainingError, first_line
+from tfgraphreg.reading import parse_json
 
 VARIABLE = "TF_CONFIG"
 _EXAMPLE = (
@@ -128,8 +129,8 @@ def find_cluster() -> Cluster:
             cure=f"Set it on each worker, such as {_EXAMPLE}.",
         )
     try:
-        return _parsed(json.loads(text))
-    except (ValueError, RecursionError) as error:
+        return _parsed(parse_json(text))
+    except ValueError as error:
         raise ConfigError(
             f"{VARIABLE} is malformed ({first_line(error)}).",
             received=text[:200],
@@ -203,8 +204,8 @@ def _receive(origin: socket.socket, *, patience: float = _PATIENCE) -> dict[str,
             if not more:
                 return None
             text += more
-        found = json.loads(text)
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(text.decode())
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 
