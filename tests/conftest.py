@@ -58,6 +58,7 @@ ONE_STACK = {
     "test_errors",
     "test_evaluation_average_precision",
     "test_features_patches",
+    "test_features_proposals",
     "test_graph_report",
     "test_image_files",
     "test_kill_harness",
