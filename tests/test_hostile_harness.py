@@ -146,7 +146,7 @@ READERS_OF_TABLES = {
     "audit --drop": [*COMMANDS["audit"], "--drop", "FILE.csv"],
 }
 # Tables that drop one image or none; a table of labels must have one.
-USABLE = {"header", "two labels", "unknown class", "long class", "negative", "formula"}
+USABLE = {"header", "two labels", "unknown class", "long class", "negative", "columns"}
 
 
 def png(width, height, *, bits=8, color=0, content=b""):

@@ -10,9 +10,12 @@ import numpy as np
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.tables import read_table
 from tfgraphreg.errors import DataError, did_you_mean
+from tfgraphreg.reading import known_as
 from tfgraphreg.storage import fingerprint
 
 DROP = "drop"
+# A person may leave a cell empty.
+_ACTIONS = (DROP, "keep", "check", "")
 _CURE = "It needs the columns id and action, as audit.csv of `tfgraphreg audit` has."
 
 
@@ -20,10 +23,20 @@ def read_drops(path: os.PathLike[str] | str) -> list[str]:
     """The ids of the rows of a CSV file whose `action` is drop, each once.
 
     Raises:
-        DataError: If the file cannot be read, or lacks a column.
+        DataError: If the file cannot be read, lacks a column, or holds another action than drop,
+            keep and check.
     """
-    rows = read_table(path, ("id", "action"), cure=_CURE)
-    return list(dict.fromkeys(name for name, action in rows if action.strip() == DROP))
+    found: dict[str, None] = {}
+    for name, action in read_table(path, ("id", "action"), cure=_CURE):
+        word = action.strip().lower()
+        if word not in _ACTIONS:
+            raise DataError(
+                f"{path} has an action that is none of {', '.join(_ACTIONS[:3])}.",
+                received=f"{action[:60]!r} for {name[:120]!r}",
+            )
+        if word == DROP:
+            found[name] = None
+    return list(found)
 
 
 def without(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
@@ -35,10 +48,10 @@ def without(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
         DataError: If the file cannot be used, names an image that nobody knows or one that is not
             for training, or leaves none.
     """
-    ids = read_drops(path)
     training = set(dataset.train.ids.tolist())
     beside = set(dataset.ids_beside_train)
     known = training | beside
+    ids = [known_as(name, known) for name in read_drops(path)]
     unknown = [name for name in ids if name not in known]
     if unknown:
         raise DataError(
