@@ -28,6 +28,8 @@ _HOMES = {
     "load_dataset": "tfgraphreg.data.catalog",
     "Dataset": "tfgraphreg.data.dataset",
     "Split": "tfgraphreg.data.dataset",
+    "LocalSplit": "tfgraphreg.data.local",
+    "Objects": "tfgraphreg.data.local",
     "extract_features": "tfgraphreg.features.registry",
     "fit_patches": "tfgraphreg.features.patches",
     "SimilarityGraph": "tfgraphreg.graph.similarity",

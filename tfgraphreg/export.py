@@ -177,6 +177,10 @@ class Predictor:
                 f"{list(self.image_shape)}, the network has {gives} and {list(takes)}"
             )
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.image_shape))
+        return f"Predictor({str(self.folder)!r}: images of {size}, {len(self.class_names)} classes)"
+
     @property
     def network(self) -> tuple[Any, Any]:
         """The function from images to answers, and what holds its weights, for converters.

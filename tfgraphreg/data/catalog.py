@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgraphreg.data import digits
+from tfgraphreg.data import digits, scenes
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.data.known import KNOWN, KnownSet
 from tfgraphreg.data.options import LoadOptions
@@ -72,7 +72,9 @@ def load_dataset(
 
     Args:
         name: A name in `DATASETS`, or ``folder:PATH`` (see `tfgraphreg.data.folder`), or
-            ``tfds:NAME`` with any name of an image dataset in tensorflow-datasets.
+            ``tfds:NAME`` with any name of an image dataset in tensorflow-datasets, or a name of
+            scenes with boxes and masks such as ``scenes:digits?n=100`` (see
+            `tfgraphreg.data.scenes`).
         data_dir: A folder with the original files, or in which tensorflow-datasets prepares.
         cache_dir: Where prepared files are kept, instead of the project's cache.
         seed: Decides every random choice below.
@@ -143,7 +145,17 @@ def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:
         return lambda options: load_folder(path, options)
     if name.startswith("tfds:"):
         return _tfds_loader(name, name.removeprefix("tfds:"))
+    if scenes.is_scenes(name):
+        scenes.parse(name)
+        return functools.partial(scenes.load_scenes, name)
     return DATASETS.get(name).loader
+
+
+def has_own_size(name: str) -> bool:
+    """Whether the images of a dataset have one size, which `image_size` does not decide."""
+    return scenes.is_scenes(name) or (
+        name in DATASETS and DATASETS.get(name).image_shape is not None
+    )
 
 
 def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
@@ -324,6 +336,16 @@ def _register_known() -> None:
             num_classes=10,
             image_shape=(8, 8, 1),
             loader=_load_digits,
+        ),
+    )
+    DATASETS.register(
+        scenes.NAME,
+        DatasetRecord(
+            name=scenes.NAME,
+            description="5,000 drawn scenes of clothing items, with boxes and masks",
+            num_classes=10,
+            image_shape=(scenes.DEFAULT_SIZE, scenes.DEFAULT_SIZE, 3),
+            loader=functools.partial(scenes.load_scenes, scenes.NAME),
         ),
     )
 

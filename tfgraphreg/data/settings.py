@@ -16,7 +16,8 @@ class DataSettings(Settings):
 
     dataset: str = setting(
         "fashion_mnist",
-        "dataset: fashion_mnist, mnist, cifar10, digits (needs no network), tfds:NAME, folder:PATH",
+        "dataset: fashion_mnist, mnist, cifar10, digits (needs no network), tfds:NAME, "
+        "folder:PATH; with boxes and masks scenes, scenes:digits?n=100&size=64",
     )
     data_dir: str | None = setting(
         None, "folder with the data: original IDX files, archives, or a prepared TFDS folder"
@@ -59,7 +60,10 @@ class DataSettings(Settings):
         ),
         Effect(
             ("data_dir",),
-            lambda all: all.dataset != "digits" and not all.dataset.startswith(("folder:", GIVEN)),
+            lambda all: (
+                all.dataset != "digits"
+                and not all.dataset.startswith(("folder:", "scenes:digits", GIVEN))
+            ),
             "a dataset that is downloaded or prepared",
         ),
         Effect(

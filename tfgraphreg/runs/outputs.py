@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.catalog import DATASETS, load_dataset
+from tfgraphreg.data.catalog import has_own_size, load_dataset
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.dropped import without
 from tfgraphreg.data.given_labels import with_labels
@@ -41,14 +41,13 @@ def load_data(config: TrainConfig, progress: Any) -> Dataset:
         DataError: If it cannot be loaded.
     """
     # Images of one size reach the model as they are, so that its export takes them so.
-    own_size = config.dataset in DATASETS and DATASETS.get(config.dataset).image_shape
     dataset = load_dataset(
         config.dataset,
         data_dir=config.data_dir,
         seed=config.seed,
         validation_fraction=config.validation_fraction,
         limit=config.limit,
-        image_size=None if own_size else config.image_size,
+        image_size=None if has_own_size(config.dataset) else config.image_size,
         on_bad_image=config.on_bad_image,
         cache_images=config.cache_images,
         progress=progress,
