@@ -66,19 +66,12 @@ class RunSettings(Settings):
     )
 
     def check(self) -> None:
-        """Checks the seconds.
+        """Checks the seconds and the names of formats.
 
         Raises:
-            ConfigError: If they are out of range.
+            ConfigError: If seconds are out of range, or a format is unknown.
         """
         at_least(self, 1, "worker_wait", most=7 * 24 * 3600)
-
-    def check(self) -> None:
-        """Checks the names of formats.
-
-        Raises:
-            ConfigError: If one is unknown.
-        """
         parse_formats(self.export_format)
 
 

@@ -37,7 +37,6 @@ a row for each image of train, validation and test:
 """
 
 
-
 def export_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `export`."""
     from tfgraphreg.formats.catalog import FORMATS
