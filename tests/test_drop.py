@@ -11,6 +11,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.data.dropped import read_drops, without
 from tfgraphreg.data.given_labels import with_labels
+from tfgraphreg.data.relabeled import relabeled
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.features.vectors import read_vectors
 from tfgraphreg.graph.knn import knn_graph
@@ -54,7 +55,7 @@ def test_only_rows_that_say_drop_are_left_out():
         (["a,b"], "id,issue", "one column action"),
         (["a,b,c"], "id,id,action", "one column id"),
         (['"a,x,drop'], "id,issue,action", "cannot be read as a table"),
-        (["a,x,dropp"], "id,issue,action", "none of drop, keep, check.*'dropp' for 'a'"),
+        (["a,x,dropp"], "id,issue,action", "none of drop, keep and check.*'dropp' for 'a'"),
         (["\0,x,drop"], "id,issue,action", "not in this dataset|cannot be read"),
     ],
 )
@@ -113,6 +114,9 @@ def test_names_in_either_form_of_unicode_are_one_name(tmp_path):
     first = f"{decomposed}/0"
     dropped = without(data, write([f"{first},leak,drop"]))
     np.testing.assert_array_equal(dropped.train.ids, ids[1:])
+    rows = [f"{first},label_error,b,drop", f"b/1,hub,{decomposed},Keep"]
+    mended = relabeled(data, write(rows, "id,issue,suggested,action"))
+    np.testing.assert_array_equal(mended.train.labels, [1, 1, 1])
     labeled = with_labels(data, write([f"b/0,{decomposed}"], "id,label"))
     np.testing.assert_array_equal(labeled.train.labels, [-1, 0, -1])
     np.savez("v.npz", vectors=np.eye(3), ids=["b/1", "b/0", first])
