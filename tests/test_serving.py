@@ -388,7 +388,7 @@ def test_a_dropped_image_shows_classes_and_neighbors(served, browser):
     assert page.evaluate("[...document.images].every(one => one.complete && one.naturalWidth)")
     page.screenshot(path=str(pathlib.Path(run.path).resolve() / "page.png"))
     page.evaluate(drop, ["b.png", base64.b64encode(b"no image").decode()])
-    page.wait_for_function("document.getElementById('error').textContent")
+    page.wait_for_selector("#error:not(:empty)")
     assert "is no image" in page.inner_text("#error") and not page.is_visible("#answer")
     # The file chooser, by keyboard alone.
     page.keyboard.press("Tab")
