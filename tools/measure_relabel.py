@@ -2,7 +2,7 @@
 
 Fills the second table of docs/audit.md.
 
-    python tools/measure_relabel.py                 3 seeds, 6,000 images of Fashion-MNIST, fcnn
+    python tools/measure_relabel.py            3 seeds, 6,000 images of Fashion-MNIST, fcnn
 
 Labels of training images are changed, audited by their features, and dropped or relabeled as
 audit.csv says; the network is trained on the rest and asked about all 10,000 test images.
@@ -87,6 +87,25 @@ def rows(clean: Dataset, vectors: np.ndarray, noise: str, seed: int, epochs: int
             yield ARMS[number], accuracy(data, seed, epochs, folder / str(number)), share
 
 
+def table(found: dict[tuple[str, str], list[tuple[float, float]]], args) -> list[str]:
+    """A row for each noise and arm, and where the numbers come from."""
+    lines = ["| noise | labels | seeds | test accuracy | wrong labels left (%) |"]
+    lines.append("|---|---|--:|--:|--:|")
+    for (noise, arm), pairs in found.items():
+        scores, shares = np.array(pairs).T
+        spread = f" ± {scores.std(ddof=1):.4f}" if len(scores) > 1 else ""
+        cells = (noise, arm, len(scores), f"{scores.mean():.4f}{spread}", 100 * shares.mean())
+        lines.append("| {} | {} | {} | {} | {:.1f} |".format(*cells))
+    return [
+        *lines,
+        "",
+        f"Provenance: {args.images} training images of Fashion-MNIST, 20 % of their labels "
+        f"changed; `fcnn`, {args.epochs} epochs, alpha 0; audit by {args.features} features; mean "
+        f"and standard deviation over seeds, 10,000 test images; commit {commit()}. Made by "
+        " `python tools/measure_relabel.py`.",
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -100,26 +119,12 @@ def main() -> int:
     clean = load_dataset("fashion_mnist", limit=args.images)
     vectors = extract_features(args.features, clean.train.images)
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for noise in NOISES:
-        for seed in range(args.seeds):
+    for seed in range(args.seeds):
+        for noise in NOISES:
             for arm, score, share in rows(clean, vectors, noise, seed, args.epochs):
                 found.setdefault((noise, arm), []).append((score, share))
                 print(noise, seed, arm, f"{score:.4f}", f"{share:.4f}", flush=True)
-    lines = ["| noise | labels | test accuracy | wrong labels left (%) |", "|---|---|--:|--:|"]
-    for (noise, arm), pairs in found.items():
-        scores, shares = np.array(pairs).T
-        spread = f" ± {scores.std(ddof=1):.4f}" if len(scores) > 1 else ""
-        lines.append(
-            f"| {noise} | {arm} | {scores.mean():.4f}{spread} | {100 * shares.mean():.1f} |"
-        )
-    lines += [
-        "",
-        f"Provenance: {args.images} training images of Fashion-MNIST, 20 % of their labels "
-        f"changed; `fcnn`, {args.epochs} epochs, alpha 0; audit by {args.features} features; mean "
-        f"and standard deviation of {args.seeds} seeds, 10,000 test images; commit {commit()}. "
-        "Made by `python tools/measure_relabel.py`.",
-    ]
-    fill_measured(args.page, lines, mark=MARK)
+            fill_measured(args.page, table(found, args), mark=MARK)
     return 0
 
 

@@ -49,6 +49,7 @@ lists of 0 to 255. The page takes an image that is dropped on it. Only programs 
 answered.
 """
 
+
 def export_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `export`."""
     from tfgraphreg.formats.catalog import FORMATS
