@@ -90,6 +90,8 @@ def serve_run(
                 timeout_graceful_shutdown=5,
             )
         )
+        # From now on who asks waits until the server runs.
+        heard.listen(limits.clients)
         port = heard.getsockname()[1]
         logger.info(f"Serving {run.name}: http://{HOST}:{port}/ (Ctrl-C stops)")
         if started is not None:
