@@ -411,6 +411,7 @@ def test_a_dropped_image_shows_classes_and_neighbors(served, browser):
     assert all("400" in text for text in wrong), wrong
 
 
+@pytest.mark.slow
 def test_the_command_says_where_and_stops_quietly(served):
     run = served[0]
     command = [sys.executable, "-m", "tfgraphreg", "serve", "--run", str(run.path.resolve())]
