@@ -11,10 +11,11 @@ import os
 import pathlib
 import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from tfgraphreg.data.settings import DataSettings
 from tfgraphreg.errors import ConfigError, UnknownNameError, did_you_mean
+from tfgraphreg.formats.catalog import parse_formats
 from tfgraphreg.graph.settings import GraphSettings
 from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings
 from tfgraphreg.neighbors.settings import NeighborSettings
@@ -23,6 +24,7 @@ from tfgraphreg.reading import read_json, read_yaml
 from tfgraphreg.settings import (
     Effect,
     Settings,
+    at_least,
     check_choices,
     plain_values,
     refuse,
@@ -46,9 +48,31 @@ class RunSettings(Settings):
         "folder of the SavedModel; an earlier model there is replaced. "
         "Default: saved_models/<run name>",
     )
+    export_format: str = setting(
+        "saved_model",
+        "formats of the exported model, commas between: tflite, tflite_float16, tflite_int8 (extra "
+        "tflite), onnx (extra onnx); the SavedModel is always written, the others beside it",
+    )
     resume: bool = setting(
         False, "go on with a run that was interrupted, or give a finished one more epochs"
     )
+    worker_wait: int = setting(
+        600, "seconds that the workers of `strategy=multiworker` wait for each other to start"
+    )
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
+        Effect(
+            ("worker_wait",), lambda all: all.strategy == "multiworker", "`strategy=multiworker`"
+        ),
+    )
+
+    def check(self) -> None:
+        """Checks the seconds and the names of formats.
+
+        Raises:
+            ConfigError: If seconds are out of range, or a format is unknown.
+        """
+        at_least(self, 1, "worker_wait", most=7 * 24 * 3600)
+        parse_formats(self.export_format)
 
 
 SECTIONS: dict[str, type[Settings]] = {

@@ -50,16 +50,21 @@ sweep.yaml, a value or a list for each setting of a run; the same command goes o
 """
 
 
-def start_tensorflow() -> None:
-    """Starts TensorFlow with NSL, quietly, before a command needs them."""
+def start_tensorflow(*, devices: bool = True) -> None:
+    """Starts TensorFlow with NSL, quietly, before a command needs them.
+
+    Args:
+        devices: Whether to start its devices too.
+    """
     with compat.quiet_start():
         compat.load_nsl()
-        compat.tf.config.list_logical_devices()
+        if devices:
+            compat.tf.config.list_logical_devices()
 
 
 def evaluate_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `evaluate`."""
-    _add_run(parser)
+    add_run(parser)
     parser.add_argument(
         "--distance",
         type=str,
@@ -80,7 +85,8 @@ def evaluate_parser(parser: ArgumentParser) -> None:
     parser.add_argument("--no-figures", action="store_true", help="numbers only")
 
 
-def _add_run(parser: ArgumentParser) -> None:
+def add_run(parser: ArgumentParser) -> None:
+    """Adds the flag that names a run."""
     parser.add_argument("--run", type=str, required=True, help="run folder, such as runs/NAME")
 
 
@@ -109,7 +115,7 @@ def evaluate(args: Any, progress: Progress) -> int:
 
 def embed_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `embed`."""
-    _add_run(parser)
+    add_run(parser)
     parser.add_argument("--dim", type=int, default=2, help="dimensions of the picture: 2 or 3")
     parser.add_argument(
         "--variant",
@@ -150,7 +156,7 @@ def embed(args: Any, progress: Progress) -> int:
 def search_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `search`."""
     parser.add_argument("images", type=str, nargs="*", help="image files to search with")
-    _add_run(parser)
+    add_run(parser)
     parser.add_argument("--k", type=int, default=5, help="images found for each query")
     parser.add_argument(
         "--method",

@@ -17,7 +17,7 @@ class DataSettings(Settings):
     dataset: str = setting(
         "fashion_mnist",
         "dataset: fashion_mnist, mnist, cifar10, digits (needs no network), tfds:NAME, "
-        "folder:PATH; with boxes and masks scenes, scenes:digits?n=100&size=64",
+        "folder:PATH; with boxes and masks scenes, scenes:digits?n=100&size=64, voc:PATH",
     )
     data_dir: str | None = setting(
         None, "folder with the data: original IDX files, archives, or a prepared TFDS folder"
@@ -43,13 +43,23 @@ class DataSettings(Settings):
     drop: str | None = setting(
         None, "CSV file of `tfgraphreg audit`: leave out the training images whose action is drop"
     )
+    relabel: str | None = setting(
+        None,
+        "as `drop`, but a label_error gives the image the class in the column suggested instead of "
+        "leaving it out",
+    )
     image_size: int | None = setting(
         None, "side in pixels that the backbone sees. Default: the images' own, if it can take them"
     )
 
     EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
-            ("on_bad_image", "cache_images"),
+            ("on_bad_image",),
+            lambda all: all.dataset.startswith(("folder:", "voc:")),
+            "`dataset=folder:PATH` or `dataset=voc:PATH`",
+        ),
+        Effect(
+            ("cache_images",),
             lambda all: all.dataset.startswith("folder:"),
             "`dataset=folder:PATH`",
         ),
@@ -57,12 +67,12 @@ class DataSettings(Settings):
             ("data_dir",),
             lambda all: (
                 all.dataset != "digits"
-                and not all.dataset.startswith(("folder:", "scenes:digits", GIVEN))
+                and not all.dataset.startswith(("folder:", "voc:", "scenes:digits", GIVEN))
             ),
             "a dataset that is downloaded or prepared",
         ),
         Effect(
-            ("limit", "validation_fraction", "labels", "drop"),
+            ("limit", "validation_fraction", "labels", "drop", "relabel"),
             lambda all: not all.dataset.startswith(GIVEN),
             "a dataset that is loaded by name",
         ),
@@ -82,5 +92,12 @@ class DataSettings(Settings):
                 self.labels_per_class,
                 "The file says which labels there are.",
             )
+        if self.relabel is not None:
+            for other, cure in (
+                ("drop", "`relabel` also leaves out what is no label error."),
+                ("labels", "Change the labels in that file."),
+            ):
+                if getattr(self, other) is not None:
+                    refuse(other, "must not be given beside `relabel`", getattr(self, other), cure)
         if not 0 <= self.validation_fraction < 1:
             refuse("validation_fraction", "must be in [0, 1)", self.validation_fraction, "Try 0.1.")

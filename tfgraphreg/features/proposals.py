@@ -186,8 +186,8 @@ class _Segments:
                 value += np.minimum(color[one], color[others]).sum(axis=1)
             return value
 
-        neighbors = [set() for _ in range(total)]
-        heap = []
+        neighbors: list[set[int]] = [set() for _ in range(total)]
+        heap: list[tuple[float, int, int]] = []
         for a in range(self.count):
             mine = self.pairs[self.pairs[:, 0] == a, 1]
             neighbors[a].update(mine.tolist())

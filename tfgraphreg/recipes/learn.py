@@ -22,13 +22,20 @@ from tfgraphreg.recipes.defaults import settled_batch_size
 from tfgraphreg.recipes.material import Material
 from tfgraphreg.recipes.network import build_model
 from tfgraphreg.recipes.pseudo import LabelRounds
+from tfgraphreg.recipes.workers import check_same_material, without_workers
 from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.settings import GIVEN
 from tfgraphreg.training.batch_norm import cap_momentum
+from tfgraphreg.training.cluster import Cluster
 from tfgraphreg.training.fit import FitPlan, fit
 from tfgraphreg.training.history import Row
 from tfgraphreg.training.optimizer import make_optimizer
-from tfgraphreg.training.strategy import check_batch_size, choose_strategy
+from tfgraphreg.training.strategy import (
+    check_batch_size,
+    choose_strategy,
+    gather,
+    share_by_rows,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +60,24 @@ class Learned:
 
 
 def learn(
-    config: TrainConfig, run: RunFolder, material: Material, progress: Progress = silent
+    config: TrainConfig,
+    run: RunFolder,
+    material: Material,
+    progress: Progress = silent,
+    *,
+    cluster: Cluster | None = None,
 ) -> Learned:
     """Trains the config's model on the material, from where the run folder stands.
 
     The config's backbone and batch size must be chosen already (see `recipes.defaults.fill_in`).
+    Of several workers each has a `run` of its own, and all must call this.
     """
     dataset, graph = material.dataset, material.graph
     strategy = choose_strategy(config.strategy)
+    together = None
+    if cluster is not None:
+        together = gather(strategy)
+        check_same_material(together, material)
     replicas = strategy.num_replicas_in_sync
     paired = config.neighbors == "paired" and config.regularized
     batch_size = settled_batch_size(config)
@@ -93,6 +110,7 @@ def learn(
         f"Model: {config.backbone}, {parameters(base):,} parameters, embedding of width "
         f"{config.embedding_dim}, on {replicas} replica{'s' if replicas > 1 else ''}"
     )
+    writes = cluster is None or cluster.chief
     rounds = None
     if config.propagate != "none":
         rounds = LabelRounds(config, run.path, material, base, progress)
@@ -113,7 +131,8 @@ def learn(
     fixed = None if rounds else source()
 
     def batches(first: int) -> Any:
-        return (fixed or source())(first * passes)
+        made = (fixed or source())(first * passes)
+        return made if cluster is None else share_by_rows(made)
 
     rows = fit(
         model,
@@ -125,15 +144,18 @@ def learn(
             batches=batches,
             settle=settling(config, base, dataset, steps * config.epochs),
             validate=measuring(base, dataset, rounds),
-            listener=tensorboard_log(config, run, dataset, graph),
+            listener=tensorboard_log(config, run, dataset, graph) if writes else None,
             frozen=config.freeze,
             warmup_epochs=config.warmup_epochs,
             rounds=config.rebuild_graph_every,
             begin_round=rounds.begin if rounds else None,
             ema_momentum=config.ema_momentum,
             progress=progress,
+            together=together,
         ),
     )
+    if cluster is not None:
+        base = without_workers(base, config, dataset)
     summaries = rounds.summaries if rounds else None
     return Learned(base, rows, replicas, parameters(base), config.backbone, batch_size, summaries)
 

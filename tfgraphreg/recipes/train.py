@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfgraphreg import __version__, storage
+from tfgraphreg import storage
 from tfgraphreg.backbones.check import check_backbone
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import find_loader
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError
+from tfgraphreg.formats.catalog import check_formats, parse_formats
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.defaults import choose_backbone, fill_in
@@ -22,6 +23,8 @@ from tfgraphreg.recipes.given import Given
 from tfgraphreg.recipes.graphs import check_graph, file_mark
 from tfgraphreg.recipes.material import Material, prepare
 from tfgraphreg.recipes.start import RUN, check_start
+from tfgraphreg.recipes.versions import versions
+from tfgraphreg.recipes.workers import check_workable, follow, lead
 from tfgraphreg.runs.folder import (
     METRICS,
     RunFolder,
@@ -33,6 +36,7 @@ from tfgraphreg.runs.folder import (
 )
 from tfgraphreg.runs.run import Run
 from tfgraphreg.settings import GIVEN
+from tfgraphreg.training.cluster import ending_together, find_cluster
 from tfgraphreg.training.history import HISTORY, read_history
 
 if TYPE_CHECKING:
@@ -65,7 +69,8 @@ def train(
         progress: Called while work goes on.
 
     Returns:
-        The finished run. A run that was finished before is read from its folder.
+        The finished run. A run that was finished before is read from its folder. On a worker
+        that is not the chief `metrics` is empty: it measures, exports and writes nothing.
 
     Raises:
         TFGraphRegError: If a setting, the data, the graph or the folder is in the way.
@@ -78,13 +83,23 @@ def train(
     given = Given(dataset=dataset, graph=graph, vectors=vectors, model=model)
     config = given.in_config(config)
     check_names(config)
+    cluster = None
+    if config.strategy == "multiworker":
+        cluster = find_cluster()
+        check_workable(config)
+        if not cluster.chief:
+            return follow(config, cluster, given, progress)
     run = open_run(config)
-    with working_on(run), gone_if_it_fails(run):
+    with working_on(run), gone_if_it_fails(run), ending_together(cluster):
         graph_file = file_mark(config)
         keep_inputs(run, graph_file=graph_file)
         done = run.finished()
-        if done is not None and (run.export_path / "saved_model.pb").exists():
+        finished = done is not None and (run.export_path / "saved_model.pb").exists()
+        if cluster is not None:
+            lead(config, cluster, run, graph_file=graph_file, finished=finished)
+        if done is not None and finished:
             logger.info(f"Run {run.path} is finished already.")
+            done = _in_all_formats(run, done, dataset, progress)
             return Run(run.path, run.config, done, read_history(run.path / HISTORY))
         logger.info(f"Run: {run.path}")
         material = prepare(config, progress, given)
@@ -94,7 +109,7 @@ def train(
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
         begun = (continued_after(run.path) or [config.epochs])[0]
         settled = fill_in(config, len(material.dataset.train), epochs=begun)
-        learned = learn(settled, run, material, progress)
+        learned = learn(settled, run, material, progress, cluster=cluster)
         metrics = _measure_and_export(config, run, material, learned, progress)
         metrics["graph_file"] = graph_file
         metrics["continued_after"] = continued_after(run.path)
@@ -103,6 +118,7 @@ def train(
         from tfgraphreg.training.tensorboard import log_test
 
         log_test(run.path / "tensorboard", metrics)
+        metrics = _in_all_formats(run, metrics, material.dataset, progress)
     seconds = metrics["total_seconds"]
     logger.info(f"Trained {metrics['train_seconds']:.0f} s, {seconds:.0f} s in all.")
     logger.info(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path.parent}")
@@ -110,7 +126,8 @@ def train(
 
 
 def check_names(config: TrainConfig) -> None:
-    """Refuses unknown names before anything is loaded or written."""
+    """Refuses unknown names and missing packages before anything is loaded or written."""
+    check_formats(parse_formats(config.export_format))
     if not config.backbone.startswith(GIVEN):
         start = check_start(config) if config.weights.startswith(RUN) else config.weights
         check_backbone(
@@ -125,6 +142,16 @@ def check_names(config: TrainConfig) -> None:
         find_loader(config.dataset)
     if config.uses_graph:
         check_graph(config)
+
+
+def _in_all_formats(
+    run: RunFolder, metrics: dict[str, Any], dataset: Dataset | None, progress: Progress
+) -> dict[str, Any]:
+    """The metrics of a finished run whose model lies there in all formats that are asked for."""
+    from tfgraphreg.recipes.exports import export_run, missing_formats
+
+    names = missing_formats(run, metrics)
+    return export_run(run, names, dataset=dataset, progress=progress) if names else metrics
 
 
 def _measure_and_export(
@@ -154,25 +181,3 @@ def _measure_and_export(
         "final": {k: v for k, v in rows[-1].items() if k.endswith(("loss", "accuracy"))},
         "export": str(run.export_path),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"tfgraphreg": __version__, "python": platform.python_version()}
-    for name in (
-        "tensorflow",
-        "tf-keras",
-        "keras",
-        "neural-structured-learning",
-        "keras-cv",
-        "numpy",
-        "faiss-cpu",
-    ):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
