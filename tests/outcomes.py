@@ -7,10 +7,10 @@ import re
 from tfgraphreg.compat import tf
 
 # Written by other programs, or different each time by their nature; of tables and pages, times
-# stand in them.
+# stand in them. NSL writes the features of a packed example in any order.
 _NAMES_ALONE = re.compile(
     r"saved_model\.pb$|fingerprint\.pb$|tfgraphreg\.json$|\.sha256$|log\.txt$|"
-    r"checkpoints/|metrics\.json$|history\.csv$|report\.html$|table\.\w+$|meta\.json$|\.npy$"
+    r"cache/packed/|checkpoints/|metrics\.json$|history\.csv$|report\.html$|table\.\w+$|meta\.json$|\.npy$"
 )
 _NOT_EVEN_NAMES = re.compile(r"events\.out")
 
