@@ -72,6 +72,7 @@ ONE_STACK = {
     "test_recipes_propagate",
     "test_registry",
     "test_runs",
+    "test_shards",
     "test_site",
     "test_storage",
     "test_style",

@@ -217,6 +217,15 @@ def load_addons() -> types.ModuleType:
     return _load_optional("tensorflow_addons", "addons", "This objective")
 
 
+def load_distributed() -> types.ModuleType:
+    """Returns Dask's `distributed`, which needs no TensorFlow.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    return _load_optional("distributed", "scale", "Work on Dask")
+
+
 def _load_optional(module: str, extra: str, purpose: str) -> types.ModuleType:
     if importlib.util.find_spec(module) is None:
         raise MissingExtraError(module.replace("_", "-"), extra, purpose)
