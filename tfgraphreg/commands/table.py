@@ -195,9 +195,9 @@ def _benchmark(args: Any, progress: Progress) -> int:
         progress=progress,
     )
     for sentence in worse:
-        print(f"worse: {sentence}")
+        show.say(f"worse: {sentence}")
     if args.check and not worse:
-        print(f"No ratio is worse than in {args.check} by more than 15%.")
+        show.say(f"No ratio is worse than in {args.check} by more than 15%.")
     return 1 if worse else 0
 
 
