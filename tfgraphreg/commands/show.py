@@ -24,6 +24,10 @@ _TRAINED = (
     "recall_at_10",
     "precision_at_10",
     "mean_average_precision",
+    "test_mean_iou",
+    "test_mean_dice",
+    "test_mean_pixel_accuracy",
+    "test_pixel_accuracy",
 )
 _EVALUATED = {
     None: (
@@ -63,7 +67,12 @@ def trained(name: str, metrics: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{escape(name)}: test images as queries against the training images")
+    what = (
+        "pixels of test images"
+        if "test_mean_iou" in metrics
+        else ("test images as queries against the training images")
+    )
+    table = Table(title=f"{escape(name)}: {what}")
     shown = [name for name in _TRAINED if metrics.get(name) is not None]
     for name in shown:
         table.add_column(name.replace("test_mean", "mean").replace("_", " "), justify="right")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfgraphreg.compat import keras
+from tfgraphreg.compat import keras, tf
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.errors import TrainingError
@@ -31,7 +31,7 @@ def settling(
 
     Args:
         config: The config.
-        base: Of `build_classifier`.
+        base: A model of raw images that gives a dictionary of tensors.
         dataset: Its training images are looked at.
         steps: Of the whole training.
     """
@@ -44,8 +44,8 @@ def settling(
     def settle() -> None:
         if averages:
             averages.measure()
-        answers = infer(base, some, multilabel=dataset.multilabel)
-        finite = all(np.isfinite(values).all() for values in answers.values())
+        answers = base(tf.convert_to_tensor(np.asarray(some)), training=False)
+        finite = all(np.isfinite(values.numpy()).all() for values in answers.values())
         if not (finite and all(np.isfinite(values).all() for values in base.get_weights())):
             raise TrainingError(
                 "Training diverged: the network no longer gives finite numbers.",
