@@ -81,20 +81,20 @@ def torchmetrics(module):
 
 
 def voc_average_precision(relevant, scores, difficult, *, eleven_point):
-    """As the VOC development kit's VOCevalcls.m and VOCap.m write it, line by line."""
+    """As the VOC development kit's VOCevalcls.m writes it."""
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    positives = sum(1 for r, d in zip(relevant, difficult) if r and not d)
-    tp = fp = 0
+    hits = [relevant[i] for i in order if not difficult[i]]
+    return voc_ap(hits, sum(hits), eleven_point=eleven_point)
+
+
+def voc_ap(hits, positives, *, eleven_point):
+    """As the VOC development kit's VOCap.m writes it, line by line."""
+    tp = 0
     recall, precision = [], []
-    for i in order:
-        if difficult[i]:
-            continue
-        if relevant[i]:
-            tp += 1
-        else:
-            fp += 1
+    for i, hit in enumerate(hits):
+        tp += bool(hit)
         recall.append(tp / positives)
-        precision.append(tp / (tp + fp))
+        precision.append(tp / (i + 1))
     if eleven_point:
         ap = 0.0
         for step in range(11):
@@ -105,3 +105,40 @@ def voc_average_precision(relevant, scores, difficult, *, eleven_point):
     for i in range(len(mpre) - 2, -1, -1):
         mpre[i] = max(mpre[i], mpre[i + 1])
     return sum((mrec[i] - mrec[i - 1]) * mpre[i] for i in range(1, len(mrec)))
+
+
+def voc_detection_ap(truth, found, number, iou, eleven_point):
+    """As VOCevaldet.m writes it, with edges in place of its pixels."""
+    rows = [
+        (-score, image, k)
+        for image, guess in enumerate(found)
+        for k, (kind, score) in enumerate(zip(guess.classes, guess.scores))
+        if kind == number
+    ]
+    rows = sorted(rows, key=lambda row: row[0])  # stable
+    own = [[i for i, kind in enumerate(true.classes) if kind == number] for true in truth]
+    positives = sum(not truth[t].difficult[i] for t, mine in enumerate(own) for i in mine)
+    if not positives:
+        return float("nan")
+    taken, hits = set(), []
+    for _, image, k in rows:
+        box, best, where = found[image].boxes[k], -1.0, None
+        for i in own[image]:
+            overlap = plain_iou(box, truth[image].boxes[i])
+            if overlap > best:
+                best, where = overlap, i
+        if best < iou:
+            hits.append(False)
+        elif not truth[image].difficult[where]:
+            hits.append((image, where) not in taken)
+            taken.add((image, where))
+    return voc_ap(hits, positives, eleven_point=eleven_point)
+
+
+def plain_iou(a, b):
+    """Intersection over union of two boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = width * height if width > 0 and height > 0 else 0.0
+    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return shared / (area - shared) if area > shared else 0.0

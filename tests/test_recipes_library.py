@@ -13,6 +13,7 @@ from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.errors import ConfigError, DataError, ModelError, RunError
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.model.classifier import build_classifier, infer
+from tfgraphreg.propagation import propagate
 from tfgraphreg.recipes.given import Given
 from tfgraphreg.recipes.material import prepare
 from tfgraphreg.recipes.network import build_model
@@ -40,6 +41,18 @@ def small_model():
     )
 
 
+def test_values_say_in_one_line_what_they_hold():
+    data = load_dataset("digits", limit=200)
+    assert repr(data.train) == "Split(200 images of 8 x 8 x 1, 200 labeled)"
+    sizes = f"200 train, 0 validation, {len(data.test)} test images"
+    assert repr(data) == f"Dataset('digits': {sizes}, 10 classes)"
+    labels = np.where(np.arange(200) < 100, data.train.labels, -1)
+    graph = knn_graph(data.train.images.reshape(200, -1).astype(np.float32), k=5)
+    found = propagate(graph, labels, 10, method="laplace")
+    nodes = f"{int(found.reached.sum())} of 200 nodes reached"
+    assert repr(found) == f"Propagation(laplace: {nodes}, 10 classes)"
+
+
 def test_objects_in_a_run_out_twice_in_one_process(capfd):
     data = load_dataset("digits", limit=200)
     vectors = data.train.images.reshape(200, -1).astype(np.float64)
@@ -60,6 +73,8 @@ def test_objects_in_a_run_out_twice_in_one_process(capfd):
         served = run.predictor(data.test.images[:20])["embedding"]
         np.testing.assert_allclose(live, served, atol=1e-5)
         assert len(repr(run)) < 150 and "digits" in repr(run) and "test accuracy" in repr(run)
+        where = run.predictor.folder
+        assert repr(run.predictor) == f"Predictor('{where}': images of 8 x 8 x 1, 10 classes)"
         assert read_finished(run.path).config.result_fields() == run.config.result_fields()
     said = capfd.readouterr()
     assert said.out == "" and "tfgraphreg" not in said.err

@@ -244,9 +244,9 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param("cache/packed/.*.part", marks=pytest.mark.one_stack),
-        "runs/r/checkpoints/last/checkpoint",
-        pytest.param("saved_models/.r.*", marks=pytest.mark.one_stack),
+        pytest.param("cache/packed/.*.part", marks=pytest.mark.slow),
+        pytest.param("runs/r/checkpoints/last/checkpoint", marks=pytest.mark.one_stack),
+        pytest.param("saved_models/.r.*", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_ends_as_if_it_never_was(moment, whole):

@@ -182,6 +182,10 @@ class Predictor:
                 f"{list(self.image_shape)}, the network has {gives} and {list(takes)}"
             )
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.image_shape))
+        return f"Predictor({str(self.folder)!r}: images of {size}, {len(self.class_names)} classes)"
+
     @property
     def embedding_dim(self) -> int:
         """D, the width of the embedding."""

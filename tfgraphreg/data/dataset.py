@@ -86,6 +86,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.images.shape[1:]))
+        return f"Split({len(self)} images of {size}, {int(self.labeled.sum())} labeled)"
+
     @property
     def multilabel(self) -> bool:
         """Whether labels are multi-hot rows."""
@@ -130,6 +134,10 @@ class Dataset:
     checksum: str
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        sizes = [f"{len(getattr(self, name))} {name}" for name in ("train", "validation", "test")]
+        return f"Dataset({self.name!r}: {', '.join(sizes)} images, {self.num_classes} classes)"
 
     @property
     def ids_beside_train(self) -> list[str]:

@@ -23,12 +23,17 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     Raises:
         DataError: If a box ends before it begins or is not finite.
     """
-    boxes, others = _as_boxes("boxes", boxes), _as_boxes("others", others)
+    boxes, others = as_boxes("boxes", boxes), as_boxes("others", others)
+    shared = shared_area(boxes, others)
+    union = area(boxes)[:, None] + area(others)[None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """`[A, B]`: area of the intersection of every pair of `[A, 4]` and `[B, 4]` boxes."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=-1)
-    union = _area(boxes)[:, None] + _area(others)[None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return np.prod(np.maximum(high - low, 0), axis=-1)
 
 
 def best_overlaps(
@@ -76,11 +81,17 @@ def best_overlaps(
     return overlaps.max(axis=1, initial=0.0)
 
 
-def _area(boxes: np.ndarray) -> np.ndarray:
+def area(boxes: np.ndarray) -> np.ndarray:
+    """`[A]` areas of `[A, 4]` boxes."""
     return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
 
 
-def _as_boxes(name: str, boxes: npt.ArrayLike) -> np.ndarray:
+def as_boxes(name: str, boxes: npt.ArrayLike) -> np.ndarray:
+    """`boxes` as `[A, 4]` float64.
+
+    Raises:
+        DataError: If the shape is another, a box ends before it begins or is not finite.
+    """
     boxes = np.asarray(boxes, np.float64)
     if boxes.size == 0:
         return boxes.reshape(0, 4)

@@ -45,14 +45,25 @@ def average_precision_voc(
     if not relevant.any():
         return float("nan")
     hits = relevant[np.argsort(-scores, kind="stable")]
+    return average_over_recall(hits, int(hits.sum()), eleven_point=eleven_point)
+
+
+def average_over_recall(hits: np.ndarray, positives: int, *, eleven_point: bool) -> float:
+    """VOC's average precision of a ranking.
+
+    Args:
+        hits: `[N]` bool, the most certain first: which are right.
+        positives: How many there are to find, at least 1.
+        eleven_point: Whether to use the definition of VOC 2007.
+    """
     found = np.cumsum(hits)
     precision = found / np.arange(1, len(hits) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     if eleven_point:
         # recall >= step / 10, in whole numbers so that 0.3 is 3/10 exactly
-        values = [best[found * 10 >= step * found[-1]].max(initial=0) for step in range(11)]
+        values = [best[found * 10 >= step * positives].max(initial=0) for step in range(11)]
         return float(np.mean(values))
-    return float(best[hits].sum() / found[-1])
+    return float(best[hits].sum() / positives)
 
 
 def multilabel_report(

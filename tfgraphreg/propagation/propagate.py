@@ -63,6 +63,11 @@ class Propagation:
     method: str
     settings: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        nodes, classes = self.probabilities.shape
+        reached = int(self.reached.sum())
+        return f"Propagation({self.method}: {reached} of {nodes} nodes reached, {classes} classes)"
+
     @property
     def reached(self) -> np.ndarray:
         """`[N]` bool: the labeled nodes, and the nodes with a path to one."""
