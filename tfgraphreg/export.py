@@ -157,6 +157,8 @@ class Predictor:
         try:
             with steady_folder(self.folder) as steady:
                 self._load(steady)
+        except ModelError:
+            raise
         # TensorFlow reports a truncated data file by an IndexError, other damage by other errors of
         # its own and of protobuf's.
         except Exception as error:
@@ -167,9 +169,12 @@ class Predictor:
 
     def _load(self, folder: pathlib.Path) -> None:
         self.meta, self._loaded = read_saved_model(folder)
-        task = self.meta.get("task", "classify")
-        if task != "classify":
-            raise ValueError(f"it is of the task {task}, and does not classify images")
+        if self.meta.get("task", "classify") != "classify":
+            raise ModelError(
+                "The SavedModel gives no classes of whole images.",
+                received=f"{self.folder}, of the task {self.meta['task']}",
+                cure="Ask it for masks with tfgraphreg.MaskPredictor, or name a classifier.",
+            )
         self.class_names = tuple(self.meta["class_names"])
         self.image_shape = tuple(self.meta["image_shape"])
         self._raw = self._loaded.signatures["serving_default"]
