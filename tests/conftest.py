@@ -55,6 +55,7 @@ ONE_STACK = {
     "test_damage_harness",
     "test_data_folder",
     "test_data_sources",
+    "test_data_voc",
     "test_errors",
     "test_evaluation_average_precision",
     "test_features_patches",

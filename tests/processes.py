@@ -33,9 +33,10 @@ def _context():
     return context
 
 
-def _work(folder, words, log):
+def _work(folder, words, log, environment):
     os.chdir(folder)
     os.environ["TFGRAPHREG_CACHE"] = "cache"
+    os.environ.update(environment)
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
@@ -50,11 +51,13 @@ class Command:
     Args:
         folder: Where it works.
         words: The command and its flags.
+        environment: Further environment variables.
     """
 
-    def __init__(self, folder, words):
+    def __init__(self, folder, words, environment=None):
         self.words, self._log = words, f"{folder}.{time.monotonic_ns()}"
-        self._process = _context().Process(target=_work, args=(str(folder), words, self._log))
+        arguments = (str(folder), words, self._log, environment or {})
+        self._process = _context().Process(target=_work, args=arguments)
         self._process.start()
 
     def wait(self):

@@ -13,8 +13,11 @@ import time
 import pytest
 
 from tfgraphreg import cli, config
+from tfgraphreg.commands import show
 from tfgraphreg.commands.flags import flag, in_flags, to_config
 from tfgraphreg.commands.terminal import printable
+from tfgraphreg.export import Prediction
+from tfgraphreg.recipes.find import Answer
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -143,6 +146,17 @@ def test_messages_of_the_library_speak_in_flags():
 
 def test_a_terminal_is_not_driven_by_what_a_message_repeats():
     assert printable("a\x1b[31mé\r\n") == "a\\x1b[31mé\\r\\n"
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", ":cat:", "[bold]x[/bold]", "a\nb"])
+def test_names_from_outside_are_shown_as_they_are(name, capsys):
+    shown = "a\\nb" if "\n" in name else name.replace("\x1b", "\\x1b")
+    show.predicted([Prediction(name, ((name, 0.5),)), Prediction(name, error=name)])
+    assert capsys.readouterr().out.count(shown) == 4
+    show.searched([Answer(name, name, [(0.5, name, name)]), Answer(name, "", [], name)])
+    assert capsys.readouterr().out.count(shown) == 6
+    show.trained(name, {"test_accuracy": 0.5})
+    assert shown in capsys.readouterr().out
 
 
 # Every flag that training ever took, with a value that is not its default, in sets that go

@@ -12,6 +12,7 @@ from tfgraphreg import config as configs
 from tfgraphreg.commands.flags import add_config, to_config
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError
+from tfgraphreg.reading import read_json, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -236,3 +237,20 @@ def test_flags_mean_what_they_meant(words, meant):
 
 def test_no_flag_of_the_first_version_is_gone():
     assert len({name for _, meant in COMMAND_LINES for name in meant}) == 47
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("alpha: 1\nalpha: 2", "alpha: 2"),
+        ('{"graph": {"alpha": 1, "alpha": 2}}', '{"graph": {"alpha": 2}}'),
+    ],
+)
+def test_a_file_that_names_a_key_twice_is_refused(text, same, tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    for read in (read_yaml, read_json) if text.startswith("{") else (read_yaml,):
+        with pytest.raises(ValueError, match="'alpha' twice"):
+            read(path)
+    path.write_text(same)
+    assert read_yaml(path)

@@ -40,11 +40,8 @@ UNREAD = re.compile(
     r"\.lock|events\.out|fingerprint\.pb|/tensorboard/|\.svg$|\.html$|embedding\.json$|^c/|"
     r"^[a-z0-9]+\.(png|yaml)$|/table\.|log\.txt$"
 )
-WRITES = {
-    "evaluate": [r"^r/evaluation\.json$"],
-    "compare": [r"^[cs]/table\.csv$", r"^[cs]/report\.html$"],
-    "build-graph": [r"^g\d/graph\.tsv$"],
-}
+# By command, the files that it writes into the folder of `--out`.
+WRITES = {"compare": ["table.csv", "report.html"], "build-graph": ["graph.tsv"]}
 # By the names of files: the commands that read them, and the files that they make anew for it.
 READERS = {
     "index": (r"^saved_models/r/search/", [SEARCH, [*SEARCH[:3], "--add", "more.png"]], []),
@@ -62,7 +59,7 @@ READERS = {
         [[*BUILD, "g2", "--graph", "g/graph.tsv"], [*BUILD, "g3", "--graph", "g/graph.npz"]],
         [],
     ),
-    "sweeps": (r"^s/", [["compare", "--sweep", "sweep.yaml"]], []),
+    "sweeps": (r"^s/", [["compare", "--sweep", "sweep.yaml", "--out", "s"]], []),
 }
 
 
@@ -112,8 +109,11 @@ def outcome(words, capsys):
         found = out
     elif words[0] == "train" and status == 0:
         found = metrics_of(pathlib.Path("r")), history_of(pathlib.Path("r"))
+    elif words[0] == "evaluate" and status == 0:
+        found = pathlib.Path("r/evaluation.json").read_text()
     elif status == 0:
-        found = [path.read_text() for pattern in WRITES[words[0]] for path in of_name(pattern)]
+        folder = pathlib.Path(words[words.index("--out") + 1])
+        found = [(folder / name).read_text() for name in WRITES[words[0]]]
     return status, found, out, err
 
 

@@ -106,9 +106,11 @@ def test_keras_npz(tmp_path):
     np.savez(root / "mnist.npz", **arrays)
     with pytest.raises(DataError, match=r"mnist\.npz.*is altered"):
         find(known, tmp_path, data_dir=root)
-    np.savez(root / "mnist.npz", x_train=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DataError, match=r"mnist\.npz is truncated or no archive"):
-        find(known, tmp_path, data_dir=root)
+    words = {name: np.full(array.shape, "a") for name, array in arrays.items()}
+    for wrong in ({"x_train": np.array([{"a": 1}], dtype=object)}, words):
+        np.savez(root / "mnist.npz", **wrong)
+        with pytest.raises(DataError, match=r"mnist\.npz is truncated or no archive"):
+            find(known, tmp_path, data_dir=root)
 
 
 def test_cifar_archive(tmp_path):

@@ -91,6 +91,10 @@ def test_damaged_and_hostile_files_are_refused(tmp_path):
         archive.writestr("vectors.npy", header.getvalue())
     with pytest.raises(DataError, match="cannot be read"):
         read_vectors(tmp_path / "v.npz", IDS)
+    with zipfile.ZipFile(tmp_path / "v.npz", "w") as archive:
+        archive.writestr("vectors.npy", b"no array")
+    with pytest.raises(DataError, match="its `vectors` is no array"):
+        read_vectors(tmp_path / "v.npz", IDS)
 
 
 def test_parquet_that_holds_no_vectors(tmp_path):

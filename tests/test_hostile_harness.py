@@ -25,6 +25,9 @@ TRAIN = ["train", *DATA, "--backbone", "fcnn", "--epochs", "1", "--run-dir", "ne
 COMMANDS = {
     "train": TRAIN,
     "build-graph": ["build-graph", *DATA, "--out", "graph"],
+    "suggest": ["suggest", *DATA, "--labels-per-class", "1", "--n", "3", "--out", "suggested"],
+    "audit": ["audit", *DATA, "--out", "audited"],
+    "backbones": ["backbones", "res*"],
     "propagate": ["propagate", *DATA, "--labels-per-class", "1", "--out", "labels.tsv"],
     "evaluate": ["evaluate", "--run", "r", "--no-figures"],
     "embed": ["embed", "--run", "r", "--limit", "20"],
@@ -85,6 +88,7 @@ TEXTS = {
     "list as key": "? [1, 2]\n: 3",
     "date": "alpha: 2001-99-99",
     "twice": "alpha: 1\nalpha: 2",
+    "twice json": '{"alpha": 1, "alpha": 2}',
     "unknown": "alhpa: 1",
     "escape": '"\\e[31m": 1',
     "long name": "a" * 100_000 + ": 1",
@@ -92,7 +96,7 @@ TEXTS = {
     "sections": "graph: {graph: {graph: 1}}",
     "null": "epochs: null\ndataset: null",
     "boolean": "epochs: true",
-    "merge": "<<: {alpha: 1}",
+    "merge": "<<: {epochs: 0}",
     "utf-16": "alpha: 1".encode("utf-16"),
     "not utf-8": b"alpha: \xff\xfe",
     "tabs": "\talpha:\t1",
@@ -106,6 +110,43 @@ READERS_OF_TEXT = {
     "tfgraphreg.json": ("saved_models/r/tfgraphreg.json", COMMANDS["predict"]),
     "graph.tsv": ("FILE.tsv", [*COMMANDS["build-graph"], "--graph", "FILE.tsv"]),
 }
+
+
+TABLES = {
+    "empty": b"",
+    "header": b"id,label,action\n",
+    "no header": b"train/0,0,drop\n",
+    "column missing": b"id,note\ntrain/0,0\n",
+    "column twice": b"id,id,label,action\ntrain/0,train/0,0,drop\n",
+    "row short": b"id,label,action\ntrain/0\n",
+    "row long": b"id,label,action\ntrain/0,0,drop,1,2\n",
+    "unknown id": b"id,label,action\nnobody,0,drop\n",
+    "unknown class": b"id,label,action\nID,none such,drop\n",
+    "two labels": b"id,label,action\nID,0,drop\nID,1,drop\n",
+    "escape": b"id,label,action\n\x1b[31mred,\x1b[31mred,drop\n",
+    "nul": b"id,label,action\na\0b,0,drop\n",
+    "quote": b'id,label,action\n"ID,0,drop\n',
+    "long cell": b"id,label,action\n" + b"x" * 200_000 + b",0,drop\n",
+    "long class": b"id,label,action\nID," + b"x" * 100_000 + b",drop\n",
+    "columns": b"id,label,action" + b",x" * 100_000 + b"\n",
+    "utf-16": "id,label,action\n".encode("utf-16"),
+    "not utf-8": b"id,label,action\n\xff,0,drop\n",
+    "zip": b"PK\x03\x04" + bytes(100),
+    "semicolons": b"id;label;action\nID;0;drop\n",
+    "tabs": b"id\tlabel\taction\nID\t0\tdrop\n",
+    "formula": b"id,label,action\n=1+1,=1+1,=1+1\n",
+    "negative": b"id,label,action\nID,-1,drop\n",
+}
+READERS_OF_TABLES = {
+    "train --labels": [*TRAIN, "--labels", "FILE.csv"],
+    "train --drop": [*TRAIN, "--drop", "FILE.csv"],
+    "suggest --labels": ["suggest", *DATA, "--n", "3", "--out", "new", "--labels", "FILE.csv"],
+    "suggest --drop": [*COMMANDS["suggest"], "--drop", "FILE.csv"],
+    "audit --labels": [*COMMANDS["audit"], "--labels", "FILE.csv"],
+    "audit --drop": [*COMMANDS["audit"], "--drop", "FILE.csv"],
+}
+# Tables that drop one image or none; a table of labels must have one.
+USABLE = {"header", "two labels", "unknown class", "long class", "negative", "formula"}
 
 
 def png(width, height, *, bits=8, color=0, content=b""):
@@ -153,7 +194,7 @@ READERS_OF_IMAGES = {
     "predict": ["predict", "--run", "r", "FILE"],
     "search": ["search", "--run", "r", "FILE"],
     "search --add": ["search", "--run", "r", "--add", "FILE"],
-    "train": ["train", "--dataset", "folder:images", *TRAIN[5:]],
+    "train": ["train", "--dataset", "folder:images", "--graph-neighbors", "3", *TRAIN[5:]],
 }
 
 
@@ -264,6 +305,14 @@ def test_texts(reader, text, place, capsys):
     note.unlink(missing_ok=True)
     (place / name).write_bytes(content.encode() if isinstance(content, str) else content)
     one_line(words, place, capsys)
+
+
+@pytest.mark.parametrize("reader", READERS_OF_TABLES)
+@pytest.mark.parametrize("table", TABLES)
+def test_tables(reader, table, place, capsys):
+    (place / "FILE.csv").write_bytes(TABLES[table].replace(b"ID", b"digits/all/00000"))
+    status = one_line(READERS_OF_TABLES[reader], place, capsys)
+    assert status == (0 if reader.endswith("--drop") and table in USABLE else 2)
 
 
 @pytest.mark.parametrize("reader", READERS_OF_IMAGES)

@@ -22,6 +22,9 @@ from tfgraphreg.commands import show
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, DataError, RunError
 from tfgraphreg.recipes import compare, page, sweep, tables
+from tfgraphreg.runs import folder
+from tfgraphreg.runs.run import read_evaluation
+from tfgraphreg.visualize import style
 
 
 def make_run(folder, *, accuracy, name=None, recall=None, **settings):
@@ -356,3 +359,35 @@ def test_an_embedding_in_the_place_of_another_is_not_shown(tmp_path, caplog):
         written = page.write_page(table_of(tmp_path), tmp_path / "report.html").read_text()
     assert written.count("delete .embedding.npz.sha256 beside it") == 1
     assert "is not shown" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "history.csv"])
+def test_a_run_that_lost_a_file_is_left_out(tmp_path, name):
+    path = make_run(tmp_path, accuracy=0.5, dataset="digits")
+    storage.write_noted(path / name, (path / "history.csv").read_text())
+    (path / name).unlink()
+    runs, (problem,) = compare.gather([path])
+    assert not runs and f"{name} is gone" in problem
+
+
+def test_a_run_given_more_epochs_has_lost_no_evaluation(tmp_path):
+    path = make_run(tmp_path, accuracy=0.5, epochs=2, run_dir=str(tmp_path / "run0"))
+    storage.write_json(path / "evaluation.json", {}, noted=True)
+    more = TrainConfig(epochs=3, run_dir=str(path), resume=True)
+    with folder.working_on(folder.open_run(more)):
+        assert read_evaluation(path) is None
+
+
+def test_pictures_and_embeddings_that_were_lost_are_named(tmp_path):
+    path = make_run(tmp_path, accuracy=0.5, dataset="digits")
+    with storage.noted_path(path / "embedding.npz") as part, open(part, "wb") as file:
+        np.savez(file, points=np.zeros((5, 2)), labels=np.zeros(5, np.int64))
+    with style.figure(height=1) as made:
+        for name in ("lost", "kept"):
+            style.save(made, path / "figures" / name)
+    (path / "embedding.npz").unlink()
+    (path / "figures/lost.png").unlink()
+    written = page.write_page(table_of(tmp_path), tmp_path / "report.html").read_text()
+    assert written.count("is not shown") == 2
+    assert "figures/lost.png is gone" in written and "embedding.npz is no usable" in written
+    assert written.count("data:image/png") == 1

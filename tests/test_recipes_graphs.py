@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.errors import GraphError
+from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.recipes.build_graph import build_graph
 from tfgraphreg.recipes.material import prepare
 
@@ -77,3 +77,8 @@ def test_a_cached_graph_that_was_rewritten_is_built_again(caplog):
     again = material(**settings).graph
     np.testing.assert_array_equal(again.weights, first.weights)
     assert "the cached file is damaged and is built again" in caplog.text
+
+
+def test_more_neighbors_than_images_are_refused_by_the_name_of_the_setting():
+    with pytest.raises(ConfigError, match="Use `graph_neighbors=19` or less"):
+        material(dataset="digits", limit=20, graph="knn,random", graph_neighbors=20)

@@ -146,6 +146,18 @@ def test_figures_are_saved_as_png_and_svg_of_page_width_alike_each_time(tmp_path
     assert svg.read_bytes() == again[1].read_bytes() and b"<svg" in svg.read_bytes()
 
 
+def test_a_figure_does_not_depend_on_the_last_digits_of_its_layout(tmp_path):
+    written = []
+    for number, shift in enumerate((0.0, 1e-12)):
+        with style.figure(height=2) as made:
+            made.set_layout_engine("none")
+            axes = made.add_axes((0.1 + shift, 0.1, 0.5, 0.5 + shift))
+            axes.plot([1, 2])
+            made.suptitle("a", x=0.3 + shift)
+        written.append(style.save(made, tmp_path / str(number))[1].read_bytes())
+    assert written[0] == written[1]
+
+
 def test_colors_differ_for_every_kind_of_color_vision():
     # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB.
     kinds = {

@@ -167,7 +167,7 @@ def _fail(error: Exception, flags: Mapping[str, str]) -> int:
 
 def _unforeseen(error: Exception) -> int:
     """Keeps the traceback and the versions in a file, and names it in one line."""
-    from tfgraphreg.recipes.train import versions
+    from tfgraphreg.recipes.versions import versions
 
     lines = [f"command: {printable(' '.join(sys.argv))[:2000]}"]
     lines += [f"{name}: {value}" for name, value in versions().items()]

@@ -11,7 +11,7 @@ import os
 import pathlib
 import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from tfgraphreg.data.settings import DataSettings
 from tfgraphreg.errors import ConfigError, UnknownNameError, did_you_mean
@@ -23,6 +23,7 @@ from tfgraphreg.reading import read_json, read_yaml
 from tfgraphreg.settings import (
     Effect,
     Settings,
+    at_least,
     check_choices,
     plain_values,
     refuse,
@@ -49,6 +50,22 @@ class RunSettings(Settings):
     resume: bool = setting(
         False, "go on with a run that was interrupted, or give a finished one more epochs"
     )
+    worker_wait: int = setting(
+        600, "seconds that the workers of `strategy=multiworker` wait for each other to start"
+    )
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
+        Effect(
+            ("worker_wait",), lambda all: all.strategy == "multiworker", "`strategy=multiworker`"
+        ),
+    )
+
+    def check(self) -> None:
+        """Checks the seconds.
+
+        Raises:
+            ConfigError: If they are out of range.
+        """
+        at_least(self, 1, "worker_wait", most=7 * 24 * 3600)
 
 
 SECTIONS: dict[str, type[Settings]] = {

@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import stat
+from collections.abc import Iterable
 from typing import Any
 
 # Larger settings, metrics and sweeps are none that this project or a person wrote.
@@ -58,11 +59,11 @@ def parse_json(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: If it is no JSON, is nested too deeply, or holds a number that no float holds
-            or of over 25 digits.
+        ValueError: If it is no JSON, is nested too deeply, names a key twice, or holds a number
+            that no float holds or of over 25 digits.
     """
     try:
-        return json.loads(text, parse_int=_whole, parse_float=_finite)
+        return json.loads(text, parse_int=_whole, parse_float=_finite, object_pairs_hook=_each_once)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -71,11 +72,17 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
     """The value in a YAML file.
 
     Raises:
-        ValueError: As `read_text` does, or if the file is no YAML, is nested too deeply, uses
-            aliases, of which a short file can make an endless value, or holds a number of over 25
-            digits.
+        ValueError: As `read_text` does, or if the file is no YAML, is nested too deeply, names a
+            key twice, uses aliases, of which a short file can make an endless value, or holds a
+            number of over 25 digits.
     """
     import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key for key, _ in node.value if not key.tag.endswith(":merge")]
+            _each_once((self.construct_object(key, deep=True), None) for key in keys)
+            return super().construct_mapping(node, deep)
 
     text = read_text(path)
     try:
@@ -89,10 +96,20 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
                 raise ValueError(f"it is nested more than {_MOST_LEVELS} levels deep")
             if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
                 _check_digits(event.value)
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     # A date such as 2001-99-99 raises ValueError, a key that is a list TypeError.
     except (yaml.YAMLError, TypeError, OverflowError, AttributeError) as error:
         raise ValueError(" ".join(str(error).split())[:300]) from error
+
+
+def _each_once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The mapping of these pairs; a key that is there twice would hide a value."""
+    found: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"it names {str(key)[:60]!r} twice")
+        found[key] = value
+    return found
 
 
 def _whole(text: str) -> int:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg import leftovers
+from tfgraphreg.errors import first_line
 from tfgraphreg.integrity import (
     check_note,
     file_digest,
@@ -59,6 +60,7 @@ __all__ = [
     "noted_path",
     "one_writer",
     "plain",
+    "read_arrays",
     "remove_leftovers",
     "remove_leftovers_in",
     "sealed_path",
@@ -237,6 +239,24 @@ def one_writer(
         for path in paths:
             remove_leftovers(path)
         yield
+
+
+def read_arrays(path: os.PathLike[str] | str, *names: str) -> dict[str, np.ndarray]:
+    """The arrays of an npz file: those named, or all.
+
+    Raises:
+        ValueError: If it cannot be read, lacks one, or holds under its name what is no array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in names or file.files}
+    except UNREADABLE_NPZ as error:
+        raise ValueError(first_line(error)) from error
+    for name, array in arrays.items():
+        # NumPy gives the bytes of a member that does not begin as an array does.
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"its `{name}` is no array")
+    return arrays
 
 
 def write_json(path: os.PathLike[str] | str, value: Any, *, noted: bool = False) -> None:

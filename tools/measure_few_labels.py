@@ -38,7 +38,7 @@ from tfgraphreg.reading import read_yaml
 from tfgraphreg.recipes.batches import labeled_batch_size
 from tfgraphreg.recipes.features import FEATURE_SEED, graph_features
 from tfgraphreg.recipes.material import prepare
-from tfgraphreg.recipes.train import versions
+from tfgraphreg.recipes.versions import versions
 from tfgraphreg.storage import write_text
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -136,7 +136,7 @@ def _measure(name: str, quick: bool, progress: Progress) -> Found:
 
 
 def _versions() -> dict[str, str]:
-    from tfgraphreg.recipes.train import versions
+    from tfgraphreg.recipes.versions import versions
 
     return versions()
 

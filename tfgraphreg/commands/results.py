@@ -50,11 +50,16 @@ sweep.yaml, a value or a list for each setting of a run; the same command goes o
 """
 
 
-def start_tensorflow() -> None:
-    """Starts TensorFlow with NSL, quietly, before a command needs them."""
+def start_tensorflow(*, devices: bool = True) -> None:
+    """Starts TensorFlow with NSL, quietly, before a command needs them.
+
+    Args:
+        devices: Whether to start its devices too.
+    """
     with compat.quiet_start():
         compat.load_nsl()
-        compat.tf.config.list_logical_devices()
+        if devices:
+            compat.tf.config.list_logical_devices()
 
 
 def evaluate_parser(parser: ArgumentParser) -> None:

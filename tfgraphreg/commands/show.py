@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfgraphreg.commands.terminal import table_console
+from tfgraphreg.commands.terminal import cell, say, table_console
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -64,15 +64,12 @@ _EVALUATED = {
 
 def trained(name: str, metrics: dict[str, Any]) -> None:
     """The main numbers of a run, as a table."""
-    from rich.markup import escape
     from rich.table import Table
 
-    what = (
-        "pixels of test images"
-        if "test_mean_iou" in metrics
-        else ("test images as queries against the training images")
-    )
-    table = Table(title=f"{escape(name)}: {what}")
+    what = "test images as queries against the training images"
+    if "test_mean_iou" in metrics:
+        what = "pixels of test images"
+    table = Table(title=f"{cell(name)}: {what}")
     shown = [name for name in _TRAINED if metrics.get(name) is not None]
     for name in shown:
         table.add_column(name.replace("test_mean", "mean").replace("_", " "), justify="right")
@@ -87,13 +84,13 @@ def evaluated(found: dict[str, Any]) -> None:
         shown = [name for name in names if values.get(name) is not None]
         if shown and group is not None:
             what = f" ({values['set']})" if group == "retrieval_within" else ""
-            print(f"{group.replace('_', ' ')}{what}:")
+            say(f"{group.replace('_', ' ')}{what}:")
         for name in shown:
-            print(f"  {name.replace('_', ' '):<28} {values[name]:.4f}")
+            say(f"  {name.replace('_', ' '):<28} {values[name]:.4f}")
     if found.get("probes"):
-        print("probes on the frozen embedding:")
+        say("probes on the frozen embedding:")
         for name, row in found["probes"].items():
-            print(f"  {name.replace('_', ' '):<28} {row['accuracy']:.4f} ± {row['std']:.4f}")
+            say(f"  {name.replace('_', ' '):<28} {row['accuracy']:.4f} ± {row['std']:.4f}")
 
 
 def propagated(labeling: Labeling) -> None:
@@ -101,17 +98,17 @@ def propagated(labeling: Labeling) -> None:
     found = labeling.summary()
     sizes = labeling.found.class_sizes
     prior = "class sizes unknown" if sizes is None else "class sizes as a prior"
-    print(
+    say(
         f"{found['given']} labels given, {found['propagated']} propagated "
         f"({labeling.found.method}, {prior})"
     )
     if found["unreached"]:
-        print(f"{found['unreached']} images have no label: no path of edges joins them to one")
+        say(f"{found['unreached']} images have no label: no path of edges joins them to one")
     off = labeling.found.size_error
     if off is not None and off > 0.005:
-        print(f"A class differs from its size by {off:.1%} of the images")
+        say(f"A class differs from its size by {off:.1%} of the images")
     if found["accuracy"] is not None:
-        print(
+        say(
             f"right: {found['accuracy']:.1%} of the {found['measured']} images whose class is "
             f"known and was not given; {found['accuracy_certain']:.1%} of the more certain half"
         )
@@ -121,14 +118,14 @@ def audited(found: Audited) -> None:
     """How many findings of each issue there are."""
     counts = found.found.counts()
     if found.found.label_errors is None:
-        print("labels were not judged: that needs one class an image, and two of a class")
-    print(
+        say("labels were not judged: that needs one class an image, and two of a class")
+    say(
         ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if n)
         or "nothing was found"
     )
     for blend in found.found.blends[:5]:
         names = found.dataset.class_names
-        print(
+        say(
             f"{names[blend.first]} and {names[blend.second]} blend: {blend.share:.1%} of "
             "their edges join one to the other"
         )
@@ -138,26 +135,25 @@ def searched(answers: Sequence[Answer]) -> None:
     """What was found for each query."""
     for answer in answers:
         if answer.error:
-            print(f"{answer.path}: error: {answer.error}")
+            say(f"{answer.path}: error: {answer.error}")
             continue
-        print(f"{answer.path}: the model says {answer.guess}; nearest:")
+        say(f"{answer.path}: the model says {answer.guess}; nearest:")
         for distance, name, label in answer.nearest:
-            print(f"  {distance:.4f}  {name}" + (f"  ({label})" if label else ""))
+            say(f"  {distance:.4f}  {name}" + (f"  ({label})" if label else ""))
 
 
 def predicted(predictions: Sequence[Prediction]) -> None:
     """The likeliest classes of each image file."""
     for prediction in predictions:
         if prediction.error:
-            print(f"{prediction.name}: error: {prediction.error}")
+            say(f"{prediction.name}: error: {prediction.error}")
         else:
             words = ", ".join(f"{name} {score:.1%}" for name, score in prediction.classes)
-            print(f"{prediction.name}: {words}")
+            say(f"{prediction.name}: {words}")
 
 
 def compared(comparison: Comparison) -> None:
     """The tables, notes and problems of a comparison."""
-    from rich.markup import escape
     from rich.table import Table
 
     from tfgraphreg.recipes.tables import text_cells
@@ -165,17 +161,17 @@ def compared(comparison: Comparison) -> None:
     console = table_console()
     for dataset in comparison.datasets:
         header, rows = text_cells(comparison, dataset)
-        table = Table(title=escape(dataset))
+        table = Table(title=cell(dataset))
         words = len(comparison.columns) - 1
         for index, name in enumerate(header):
             # Two truncated names would look alike.
             side: JustifyMethod = "left" if index < words else "right"
-            table.add_column(escape(name), justify=side, overflow="fold")
+            table.add_column(cell(name), justify=side, overflow="fold")
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(cell(word) for word in row))
         console.print(table)
     for sentence in (*comparison.notes, *comparison.problems):
-        console.print(escape(sentence), soft_wrap=True, highlight=False)
+        console.print(cell(sentence), soft_wrap=True, highlight=False)
 
 
 def backbones(rows: Sequence[dict[str, Any]]) -> None:

@@ -27,6 +27,7 @@ examples:
   tfgraphreg train --graph my_edges.tsv --distance euclidean  a graph of your own
   tfgraphreg train --backbone resnet50 --weights imagenet --image-size 64 --warmup-epochs 1 \\
            --backbone-learning-rate 0.1                  fine-tuning of a pretrained network
+  tfgraphreg train --strategy multiworker                on each worker, with its own TF_CONFIG
   tfgraphreg train --print_config > run.yaml; tfgraphreg train --config run.yaml
 """
 
@@ -40,10 +41,12 @@ def _train(args: Any, progress: Progress) -> int:
     from tfgraphreg.recipes.train import check_names, train
 
     check_names(config)
-    start_tensorflow()
+    # To list devices would start TensorFlow before its workers are known.
+    start_tensorflow(devices=config.strategy != "multiworker")
 
     run = train(config, progress=progress)
-    show.trained(run.name, run.metrics)
+    if run.metrics:
+        show.trained(run.name, run.metrics)
     return 0
 
 
@@ -143,9 +146,9 @@ def _benchmark(args: Any, progress: Progress) -> int:
         progress=progress,
     )
     for sentence in worse:
-        print(f"worse: {sentence}")
+        show.say(f"worse: {sentence}")
     if args.check and not worse:
-        print(f"No ratio is worse than in {args.check} by more than 15%.")
+        show.say(f"No ratio is worse than in {args.check} by more than 15%.")
     return 1 if worse else 0
 
 

@@ -32,8 +32,21 @@ def table_console(width: int = 180) -> Console:
     """A console for tables: as wide as the terminal, or `width` characters in a file."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=width)
+    # A class may be called :cat:.
+    console = Console(emoji=False)
+    return console if console.is_terminal else Console(emoji=False, width=width)
+
+
+def say(text: str) -> None:
+    """Prints one line, in which names from outside cannot do anything to the terminal."""
+    print(printable(text), flush=True)
+
+
+def cell(text: str) -> str:
+    """A name from outside as Rich shows it: without control characters, and no markup."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 @contextlib.contextmanager
@@ -88,7 +101,7 @@ class ProgressBar:
             self._move(console, what, done, total)
         elif total and done * 10 // total > self._tenths and now - self._shown >= _QUIET_SECONDS:
             self._tenths, self._shown = done * 10 // total, now
-            print(f"  {what}: {done}/{total}", flush=True)
+            say(f"  {what}: {done}/{total}")
 
     def clear(self) -> None:
         """Takes the bar away."""
@@ -97,7 +110,6 @@ class ProgressBar:
         self._bars = self._what = None
 
     def _move(self, console: Console, what: str, done: int, total: int) -> None:
-        from rich.markup import escape
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -114,7 +126,7 @@ class ProgressBar:
                 TimeRemainingColumn(),
             )
             self._bars = Progress(*columns, console=console, transient=True)
-            self._bars.add_task(escape(what))
+            self._bars.add_task(cell(what))
             self._bars.start()
         self._bars.update(self._bars.task_ids[0], completed=done, total=total or None)
         if done >= total > 0:
@@ -131,4 +143,4 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a message; an error of the print is the command's, such as a closed pipe."""
         self._bar.clear()
-        print(printable(self._words(record.getMessage())), flush=True)
+        say(self._words(record.getMessage()))

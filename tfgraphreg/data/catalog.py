@@ -72,6 +72,7 @@ def load_dataset(
 
     Args:
         name: A name in `DATASETS`, or ``folder:PATH`` (see `tfgraphreg.data.folder`), or
+            ``voc:PATH`` (see `tfgraphreg.data.voc_folder`), or
             ``tfds:NAME`` with any name of an image dataset in tensorflow-datasets, or a name of
             scenes with boxes and masks such as ``scenes:digits?n=100`` (see
             `tfgraphreg.data.scenes`).
@@ -119,7 +120,7 @@ def load_dataset(
 
 
 def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:
-    """The loader of a registered, ``folder:`` or ``tfds:`` name.
+    """The loader of a registered name, or one of ``folder:``, ``tfds:``, ``voc:`` or scenes.
 
     Raises:
         UnknownNameError: If there is no such dataset.
@@ -145,6 +146,11 @@ def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:
         return lambda options: load_folder(path, options)
     if name.startswith("tfds:"):
         return _tfds_loader(name, name.removeprefix("tfds:"))
+    if name.startswith("voc:"):
+        from tfgraphreg.data.voc_folder import load_voc_folder, parse_name
+
+        parse_name(name)
+        return functools.partial(load_voc_folder, name)
     if scenes.is_scenes(name):
         scenes.parse(name)
         return functools.partial(scenes.load_scenes, name)

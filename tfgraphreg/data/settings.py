@@ -17,7 +17,7 @@ class DataSettings(Settings):
     dataset: str = setting(
         "fashion_mnist",
         "dataset: fashion_mnist, mnist, cifar10, digits (needs no network), tfds:NAME, "
-        "folder:PATH; with boxes and masks scenes, scenes:digits?n=100&size=64",
+        "folder:PATH; with boxes and masks scenes, scenes:digits?n=100&size=64, voc:PATH",
     )
     data_dir: str | None = setting(
         None, "folder with the data: original IDX files, archives, or a prepared TFDS folder"
@@ -49,7 +49,12 @@ class DataSettings(Settings):
 
     EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
-            ("on_bad_image", "cache_images"),
+            ("on_bad_image",),
+            lambda all: all.dataset.startswith(("folder:", "voc:")),
+            "`dataset=folder:PATH` or `dataset=voc:PATH`",
+        ),
+        Effect(
+            ("cache_images",),
             lambda all: all.dataset.startswith("folder:"),
             "`dataset=folder:PATH`",
         ),
@@ -57,7 +62,7 @@ class DataSettings(Settings):
             ("data_dir",),
             lambda all: (
                 all.dataset != "digits"
-                and not all.dataset.startswith(("folder:", "scenes:digits", GIVEN))
+                and not all.dataset.startswith(("folder:", "voc:", "scenes:digits", GIVEN))
             ),
             "a dataset that is downloaded or prepared",
         ),

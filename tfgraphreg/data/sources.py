@@ -23,9 +23,9 @@ import numpy as np
 
 from tfgraphreg.data import debian, network, tfds_access, tfds_files
 from tfgraphreg.data.known import KnownSet, RawFile
-from tfgraphreg.errors import DataError, StackError
+from tfgraphreg.errors import DataError, StackError, first_line
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.storage import UNREADABLE_NPZ, atomic_folder, cache_folder, user_path, write_error
+from tfgraphreg.storage import atomic_folder, cache_folder, read_arrays, user_path, write_error
 
 # Where installed Debian packages have their files.
 _DEBIAN_ROOT = pathlib.Path("/")
@@ -271,16 +271,16 @@ def _read_keras(known: KnownSet, folder: pathlib.Path, cure: str) -> dict[str, b
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as npz:
-            arrays = {key: npz[key] for key in ("x_train", "y_train", "x_test", "y_test")}
-    except UNREADABLE_NPZ as error:
+        arrays = read_arrays(path, "x_train", "y_train", "x_test", "y_test")
+        arrays = {name: array.astype(np.uint8, copy=False) for name, array in arrays.items()}
+        splits = {}
+        for split in ("train", "test"):
+            images = arrays[f"x_{split}"].reshape(-1, *known.image_shape)
+            splits[split] = (images, arrays[f"y_{split}"].reshape(-1))
+    except (TypeError, ValueError) as error:
         raise DataError(
             f"The data file {path} is truncated or no archive of x_train, y_train, x_test, y_test.",
-            received=str(error),
+            received=first_line(error),
             cure=cure,
         ) from error
-    splits = {}
-    for split in ("train", "test"):
-        images = arrays[f"x_{split}"].reshape(-1, *known.image_shape)
-        splits[split] = (images, arrays[f"y_{split}"].reshape(-1))
     return known.files_of(splits, str(path), cure)

@@ -14,7 +14,6 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from tfgraphreg.errors import DataError
 from tfgraphreg.features.registry import FEATURES, Feature, blocks
-from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path
+from tfgraphreg.storage import atomic_path, read_arrays
 
 SIDE = 6  # of a patch in pixels; less where an image is smaller
 CENTERS = 256
@@ -98,10 +97,10 @@ class Patches:
             DataError: If the file is missing, damaged or something else.
         """
         try:
-            with np.load(pathlib.Path(path), allow_pickle=False) as file:
-                height, width, channels = map(int, file["shape"])
-                made = cls((height, width, channels), *(file[name] for name in _ARRAYS))
-        except UNREADABLE_NPZ as error:
+            arrays = read_arrays(path, "shape", *_ARRAYS)
+            height, width, channels = map(int, arrays.pop("shape"))
+            made = cls((height, width, channels), *arrays.values())
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{path} cannot be read as saved patches ({error}).") from error
         made._check(path)
         return made

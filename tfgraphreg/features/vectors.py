@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from tfgraphreg.errors import DataError, did_you_mean, first_line
-from tfgraphreg.storage import UNREADABLE_NPZ
+from tfgraphreg.storage import UNREADABLE_NPZ, read_arrays
 
 SUFFIXES = (".npy", ".npz", ".parquet")
 _MOST_BYTES = 64 << 30
@@ -88,10 +88,10 @@ def _read_npy(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
 def _read_npz(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
     with zipfile.ZipFile(path) as archive:
         _check_size(sum(member.file_size for member in archive.infolist()))
-    with np.load(path, allow_pickle=False) as arrays:
-        if "vectors" not in arrays:
-            raise ValueError(f"it has no array `vectors` but {', '.join(arrays.files)[:200]}")
-        return arrays["vectors"], arrays.get("ids")
+    arrays = read_arrays(path)
+    if "vectors" not in arrays:
+        raise ValueError(f"it has no array `vectors` but {', '.join(arrays)[:200]}")
+    return arrays["vectors"], arrays.get("ids")
 
 
 def _read_parquet(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:

@@ -13,7 +13,7 @@ from tfgraphreg.errors import GraphError, did_you_mean, first_line
 from tfgraphreg.graph.convert import Ids, numbers_of
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.reading import parse_json
-from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint
+from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint, read_arrays
 
 _ARRAYS = ("indptr", "indices", "weights", "ids", "about")
 
@@ -69,10 +69,10 @@ def read_npz(
         GraphError: If the file is missing, damaged, or of other items.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _ARRAYS}
-            # Earlier files, and those of other programs, have no digest.
-            digest = str(file["digest"]) if "digest" in file else None
+        found = read_arrays(path)
+        arrays = {name: found[name] for name in _ARRAYS}
+        # Earlier files, and those of other programs, have no digest.
+        digest = str(found["digest"]) if "digest" in found else None
         if digest != _digest(arrays, key or "") and (digest or key is not None):
             raise ValueError("it was changed after it was written")
         indptr, indices, weights, names = (arrays[name] for name in _ARRAYS[:4])

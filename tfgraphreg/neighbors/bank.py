@@ -38,7 +38,8 @@ class EmbeddingBank(tf.Module):
         rows = tf.stop_gradient(rows)
         context = tf.distribute.get_replica_context()
         if context.num_replicas_in_sync > 1:
-            index = context.all_gather(index, axis=0)
+            # Without a copy, workers take this collective operation for another one.
+            index = context.all_gather(tf.identity(index), axis=0)
             rows = context.all_gather(rows, axis=0)
         self.rows.scatter_update(tf.IndexedSlices(rows, index))
         self.seen.scatter_update(tf.IndexedSlices(tf.ones_like(rows[:, 0]), index))

@@ -188,6 +188,13 @@ def graph_of(
     config: TrainConfig, dataset: Dataset, features: np.ndarray, progress: Progress
 ) -> SimilarityGraph:
     """The graph that the config asks for over features `[N, D]` of the training images."""
+    searched = {"knn", "mutual"}.intersection(config.graph.split(","))
+    if searched and config.graph_neighbors >= len(features):
+        raise ConfigError(
+            "`graph_neighbors` must be smaller than the number of training images.",
+            received=f"graph_neighbors={config.graph_neighbors}, {len(features)} training images",
+            cure=f"Use `graph_neighbors={max(len(features) - 1, 1)}` or less.",
+        )
     graphs = [
         build_graph(
             kind,

@@ -22,13 +22,20 @@ from tfgraphreg.recipes.defaults import settled_batch_size
 from tfgraphreg.recipes.material import Material
 from tfgraphreg.recipes.network import build_model
 from tfgraphreg.recipes.pseudo import LabelRounds
+from tfgraphreg.recipes.workers import check_same_material, without_workers
 from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.settings import GIVEN
 from tfgraphreg.training.batch_norm import cap_momentum
+from tfgraphreg.training.cluster import Cluster
 from tfgraphreg.training.fit import FitPlan, fit
 from tfgraphreg.training.history import Row
 from tfgraphreg.training.optimizer import make_optimizer
-from tfgraphreg.training.strategy import check_batch_size, choose_strategy
+from tfgraphreg.training.strategy import (
+    check_batch_size,
+    choose_strategy,
+    gather,
+    share_by_rows,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +60,25 @@ class Learned:
 
 
 def learn(
-    config: TrainConfig, run: RunFolder, material: Material, progress: Progress = silent
+    config: TrainConfig,
+    run: RunFolder,
+    material: Material,
+    progress: Progress = silent,
+    *,
+    cluster: Cluster | None = None,
 ) -> Learned:
     """Trains the config's model on the material, from where the run folder stands.
 
     The config's backbone and batch size must be chosen already (see `recipes.defaults.fill_in`).
+    Of several workers each has a `run` of its own, and all must call this.
     """
     dataset, graph = material.dataset, material.graph
     check_objective(config.objective, multilabel=dataset.multilabel)
     strategy = start_strategy(config)
+    together = None
+    if cluster is not None:
+        together = gather(strategy)
+        check_same_material(together, material)
     replicas = strategy.num_replicas_in_sync
     labeled = labeled_batch_size(config, dataset.train, replicas=replicas)
     epoch = plan_epoch(config, len(dataset.train), labeled=labeled)
@@ -69,6 +86,7 @@ def learn(
         model = build_model(config, dataset, material.backbone)
         compile_model(config, model, epoch)
     base = model.base_model
+    writes = cluster is None or cluster.chief
     rounds = None
     if config.propagate != "none":
         rounds = LabelRounds(config, run.path, material, base, progress)
@@ -89,7 +107,8 @@ def learn(
     fixed = None if rounds else source()
 
     def batches(first: int) -> Any:
-        return (fixed or source())(first * epoch.passes)
+        made = (fixed or source())(first * epoch.passes)
+        return made if cluster is None else share_by_rows(made)
 
     rows = fit(
         model,
@@ -100,12 +119,15 @@ def learn(
             batches=batches,
             settle=settling(config, base, dataset, epoch.steps * config.epochs),
             validate=measuring(base, dataset, rounds),
-            listener=tensorboard_log(config, run, dataset, graph),
+            listener=tensorboard_log(config, run, dataset, graph) if writes else None,
             rounds=config.rebuild_graph_every,
             begin_round=rounds.begin if rounds else None,
             progress=progress,
+            together=together,
         ),
     )
+    if cluster is not None:
+        base = without_workers(base, config, dataset)
     return learned(config, base, rows, replicas, rounds=rounds.summaries if rounds else None)
 
 

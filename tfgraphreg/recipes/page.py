@@ -16,7 +16,14 @@ from tfgraphreg.progress import silent
 from tfgraphreg.recipes.compare import Comparison, compare, gather
 from tfgraphreg.recipes.tables import write_tables
 from tfgraphreg.runs.run import Run
-from tfgraphreg.storage import UNREADABLE_NPZ, check_note, one_writer, user_path
+from tfgraphreg.storage import (
+    UNREADABLE_NPZ,
+    check_note,
+    note_of,
+    one_writer,
+    read_arrays,
+    user_path,
+)
 from tfgraphreg.visualize import report
 from tfgraphreg.visualize.style import read_picture
 
@@ -122,8 +129,7 @@ def read_embedding(run: Run, name: str = EMBEDDINGS[0]) -> report.Embedding:
     path = run.path / name
     try:
         check_note(path)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        arrays = read_arrays(path)
         points = arrays["points"].astype(np.float64)
         for key in ("indices", "neighbors"):
             if key in arrays:
@@ -154,7 +160,12 @@ def _embeddings(runs: Sequence[Run]) -> tuple[list[report.Embedding], list[str]]
     problems: list[str] = []
     # The best first; the page would grow too heavy with all of them.
     order = sorted(runs, key=lambda run: (-run.metrics["test_accuracy"], run.name))
-    having = [(run, name) for run in order for name in EMBEDDINGS if (run.path / name).exists()]
+    having = [
+        (run, name)
+        for run in order
+        for name in EMBEDDINGS
+        if any(path.exists() for path in (run.path / name, note_of(run.path / name)))
+    ]
     for run, name in having[:_MAX_EMBEDDINGS]:
         try:
             made = read_embedding(run, name)
@@ -307,11 +318,18 @@ def _pictures(runs: Sequence[Run]) -> tuple[list[report.Picture], list[str]]:
     found: list[report.Picture] = []
     problems: list[str] = []
     for run in runs:
-        for path in sorted([*run.path.glob("*.png"), *run.path.glob("figures/*.png")]):
-            if len(found) == _MAX_PICTURES or path.stat().st_size > _MAX_PICTURE_BYTES:
-                continue
+        # Figures are saved as PNG and as SVG; of one that lost its PNG the SVG is left.
+        drawn = {path.with_suffix(".png") for path in run.path.glob("figures/*.svg")}
+        for path in sorted({*run.path.glob("*.png"), *run.path.glob("figures/*.png"), *drawn}):
+            if len(found) == _MAX_PICTURES:
+                break
             try:
+                if path.stat().st_size > _MAX_PICTURE_BYTES:
+                    continue
                 content = read_picture(path)
+            except FileNotFoundError:
+                problems.append(f"A picture of {run.name} is not shown: {path} is gone")
+                continue
             except DataError as error:
                 problems.append(f"A picture of {run.name} is not shown: {error}")
                 continue

@@ -23,6 +23,7 @@ from tfgraphreg.data.local import LocalSplit, local_splits
 from tfgraphreg.errors import DataError, ModelError
 from tfgraphreg.evaluation.segmentation import mean_iou, pixel_counts, report_of_counts
 from tfgraphreg.export_masks import MaskPredictor, export_segmenter
+from tfgraphreg.model.classifier import LOGITS
 from tfgraphreg.model.segmenter import COARSEST, build_segmenter, masks_of
 from tfgraphreg.model.segmenter_training import RegularizedSegmenter, balanced_weights
 from tfgraphreg.neighbors.examples import Examples
@@ -101,7 +102,13 @@ def learn_masks(
             run,
             epoch,
             batches=lambda first: source(first * epoch.passes),
-            settle=settling(config, base, dataset, epoch.steps * config.epochs),
+            settle=settling(
+                config,
+                base,
+                dataset,
+                epoch.steps * config.epochs,
+                ask=lambda images: [_logits(base, images)],
+            ),
             validate=_validation(base, validation, classes),
             listener=tensorboard_log(config, run, dataset, material.graph),
             progress=progress,
@@ -185,7 +192,7 @@ def _export_and_check(run: RunFolder, model: keras.Model, dataset: Dataset) -> N
         about={"run": run.name, "config": dataclasses.asdict(run.config)},
     )
     images = np.asarray(dataset.test.images[:_CHECKED])
-    live = tf.nn.softmax(model(tf.constant(images), training=False)["logits"]).numpy()
+    live = tf.nn.softmax(_logits(model, images)).numpy()
     served = MaskPredictor(run.export_path)(images)
     gap = float(np.abs(live - served["probabilities"]).max())
     limit = _TOLERANCE if run.config.precision == "float32" else 1e-2
@@ -195,6 +202,10 @@ def _export_and_check(run: RunFolder, model: keras.Model, dataset: Dataset) -> N
             cure="Please report this together with the run's config.json.",
         )
     logger.info(f"Exported: {run.export_path}, loaded again; probabilities agree to {gap:.1e}")
+
+
+def _logits(model: keras.Model, images: Any) -> np.ndarray:
+    return model(tf.convert_to_tensor(np.asarray(images)), training=False)[LOGITS].numpy()
 
 
 def _draw(run: RunFolder, model: keras.Model, test: LocalSplit, names: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tfgraphreg.settings import GIVEN, shown
 if TYPE_CHECKING:
     from tfgraphreg.data.dataset import Dataset
     from tfgraphreg.recipes.learn import Learned
+    from tfgraphreg.training.cluster import Cluster
 
 CLASSIFY = "classify"
 
@@ -34,15 +36,16 @@ class Task:
     finish: Callable[..., dict[str, Any]]
 
 
-def task_of(config: TrainConfig) -> Task:
-    """The task of a config. TensorFlow is loaded."""
+def task_of(config: TrainConfig, cluster: Cluster | None = None) -> Task:
+    """The task of a config, which several workers may share. TensorFlow is loaded."""
     if config.task == "segment":
         from tfgraphreg.recipes import segment
 
         return Task(segment.check_data, segment.learn_masks, segment.finish)
     from tfgraphreg.recipes import classify, learn
 
-    return Task(lambda dataset: None, learn.learn, classify.finish)
+    together = functools.partial(learn.learn, cluster=cluster)
+    return Task(lambda dataset: None, together, classify.finish)
 
 
 def check_task(config: TrainConfig) -> None:
@@ -58,6 +61,12 @@ def check_task(config: TrainConfig) -> None:
             "Only the classifier of another run can be gone on with.",
             received=f"weights={config.weights}, task={config.task}",
             cure="Use `weights=none` or `weights=imagenet`, or `task=classify`.",
+        )
+    if config.strategy == "multiworker":
+        raise ConfigError(
+            "Several workers train classifiers only.",
+            received=f"strategy={config.strategy}, task={config.task}",
+            cure="Use another `strategy`.",
         )
     if config.backbone.startswith(GIVEN):
         raise ConfigError(

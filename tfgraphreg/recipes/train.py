@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfgraphreg import __version__, storage
+from tfgraphreg import storage
 from tfgraphreg.backbones.check import check_backbone
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import find_loader
@@ -23,6 +23,8 @@ from tfgraphreg.recipes.graphs import check_graph, file_mark
 from tfgraphreg.recipes.material import Material, prepare
 from tfgraphreg.recipes.start import RUN, check_start
 from tfgraphreg.recipes.tasks import check_task, task_of
+from tfgraphreg.recipes.versions import versions
+from tfgraphreg.recipes.workers import check_workable, follow, lead
 from tfgraphreg.runs.folder import (
     METRICS,
     RunFolder,
@@ -34,6 +36,7 @@ from tfgraphreg.runs.folder import (
 )
 from tfgraphreg.runs.run import Run
 from tfgraphreg.settings import GIVEN
+from tfgraphreg.training.cluster import ending_together, find_cluster
 from tfgraphreg.training.history import HISTORY, read_history
 
 if TYPE_CHECKING:
@@ -66,7 +69,8 @@ def train(
         progress: Called while work goes on.
 
     Returns:
-        The finished run. A run that was finished before is read from its folder.
+        The finished run. A run that was finished before is read from its folder. On a worker
+        that is not the chief `metrics` is empty: it measures, exports and writes nothing.
 
     Raises:
         TFGraphRegError: If a setting, the data, the graph or the folder is in the way.
@@ -79,16 +83,25 @@ def train(
     given = Given(dataset=dataset, graph=graph, vectors=vectors, model=model)
     config = given.in_config(config)
     check_names(config)
+    cluster = None
+    if config.strategy == "multiworker":
+        cluster = find_cluster()
+        check_workable(config)
+        if not cluster.chief:
+            return follow(config, cluster, given, progress)
     run = open_run(config)
-    with working_on(run), gone_if_it_fails(run):
+    with working_on(run), gone_if_it_fails(run), ending_together(cluster):
         graph_file = file_mark(config)
         keep_inputs(run, graph_file=graph_file)
         done = run.finished()
-        if done is not None and (run.export_path / "saved_model.pb").exists():
+        finished = done is not None and (run.export_path / "saved_model.pb").exists()
+        if cluster is not None:
+            lead(config, cluster, run, graph_file=graph_file, finished=finished)
+        if done is not None and finished:
             logger.info(f"Run {run.path} is finished already.")
             return Run(run.path, run.config, done, read_history(run.path / HISTORY))
         logger.info(f"Run: {run.path}")
-        task = task_of(config)
+        task = task_of(config, cluster)
         material = prepare(config, progress, given, check=task.check_data)
         # Epochs of an interrupted run count, as they do for train_seconds.
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
@@ -149,25 +162,3 @@ def _about(
         "final": {k: v for k, v in rows[-1].items() if k.endswith(("loss", "accuracy", "iou"))},
         "export": str(run.export_path),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"tfgraphreg": __version__, "python": platform.python_version()}
-    for name in (
-        "tensorflow",
-        "tf-keras",
-        "keras",
-        "neural-structured-learning",
-        "keras-cv",
-        "numpy",
-        "faiss-cpu",
-    ):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -157,6 +157,8 @@ def _continue(path: pathlib.Path, epochs: int) -> None:
     after = [*continued_after(path), epochs]
     write_json(path / _INPUTS, {**inputs, "continued_after": after}, noted=True)
     for name in (METRICS, EVALUATION):
+        # A note without its file tells that the file was lost.
+        storage.note_of(path / name).unlink(missing_ok=True)
         (path / name).unlink(missing_ok=True)
 
 

@@ -14,7 +14,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import DataError, RunError, TFGraphRegError
 from tfgraphreg.reading import read_json
 from tfgraphreg.runs.folder import CONFIG, EVALUATION, METRICS, RunFolder
-from tfgraphreg.storage import check_note
+from tfgraphreg.storage import check_note, note_of
 from tfgraphreg.training.history import HISTORY, Row, read_history
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def read_finished(path: os.PathLike[str] | str) -> Run:
             received=f"{path}, of the task {config.task}",
             cure=f"Its numbers are in {path / METRICS}.",
         )
+    if not history and note_of(path / HISTORY).exists():
+        raise RunError(f"The run folder {path} is broken ({HISTORY} is gone or empty).")
     if number(metrics, "test_accuracy") is None:
         raise RunError(
             f"The run folder {path} is broken: {METRICS} has no number as test_accuracy."
@@ -132,13 +134,15 @@ def read_finished(path: os.PathLike[str] | str) -> Run:
 
 
 def read_evaluation(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The content of a run folder's evaluation.json, or None if there is none.
+    """The content of a run folder's evaluation.json, or None if none was written.
 
     Raises:
-        DataError: If it is no JSON object.
+        DataError: If it is no JSON object, or is gone.
     """
     path = folder / EVALUATION
     if not path.exists():
+        if note_of(path).exists():
+            raise DataError(f"{path} is gone, though {note_of(path).name} is there.", cure=_AGAIN)
         return None
     try:
         found = read_json(path)

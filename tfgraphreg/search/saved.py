@@ -17,6 +17,7 @@ from tfgraphreg.storage import (
     atomic_folder,
     file_digest,
     fingerprint,
+    read_arrays,
     steady_folder,
     write_json,
 )
@@ -120,8 +121,7 @@ def read_index(
         index = Index(meta["dim"], method=meta["method"], distance=meta["distance"])
         index.read_bytes((at / _VECTORS).read_bytes())
         index.recall = float(meta["recall"])
-        with np.load(at / _ITEMS, allow_pickle=False) as items:
-            arrays = {name: items[name] for name in items.files}
+        arrays = read_arrays(at / _ITEMS)
     except (*UNREADABLE_NPZ, ConfigError) as error:
         raise damaged(folder, first_line(error)) from error
     if {len(index), meta["items"], *(len(rows) for rows in arrays.values())} != {len(index)}:
@@ -137,9 +137,8 @@ def saved_ids(model_folder: pathlib.Path | str) -> list[str]:
     """
     folder = pathlib.Path(model_folder) / FOLDER
     try:
-        with np.load(folder / _ITEMS, allow_pickle=False) as items:
-            return [str(identity) for identity in items["ids"]]
-    except UNREADABLE_NPZ as error:
+        return [str(identity) for identity in read_arrays(folder / _ITEMS, "ids")["ids"]]
+    except (TypeError, ValueError) as error:
         raise damaged(folder, first_line(error)) from error
 
 

@@ -6,7 +6,7 @@ import contextlib
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfgraphreg.compat import keras, tf
@@ -30,12 +30,19 @@ class Checkpoints:
         folder: `checkpoints/` of the run folder; `last` and `best` are made in it.
         model: The compiled `RegularizedClassifier`.
         average: The average of its weights, if it is evaluated in their place.
+        together: Of several workers, each with a folder of its own: called by all with a number,
+            waits for the others and gives the numbers of all.
     """
 
     def __init__(
-        self, folder: pathlib.Path, model: keras.Model, *, average: WeightAverage | None = None
+        self,
+        folder: pathlib.Path,
+        model: keras.Model,
+        *,
+        average: WeightAverage | None = None,
+        together: Callable[[int], list[int]] | None = None,
     ):
-        self._average = average
+        self._average, self._together = average, together
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epochs_done")
         parts: dict[str, Any] = {
             "base": model.base_model,
@@ -57,8 +64,29 @@ class Checkpoints:
         self._last, self._best = folder / "last", folder / "best"
 
     def done(self) -> int:
-        """The number of epochs that the last checkpoint has seen; 0 if there is none."""
-        return max(_numbers(self._last), default=0)
+        """The number of epochs that the last checkpoint has seen; 0 if there is none.
+
+        Several workers may have been stopped between two of their saves; it is then that of the
+        last checkpoint that all of them have.
+
+        Raises:
+            RunError: If a worker lacks that checkpoint.
+        """
+        own = _numbers(self._last)
+        last = max(own, default=0)
+        if self._together is None:
+            return last
+        every = self._together(last)
+        common = min(every)
+        # Asked of all, so that all end together.
+        if not all(self._together(int(common == 0 or common in own))) or max(every) > common + 1:
+            found = ", ".join(f"worker {rank}: {done}" for rank, done in enumerate(every))
+            raise RunError(
+                "The workers' checkpoints do not fit together.",
+                received=f"epochs done by {found}",
+                cure="Put the folders back as they were, or start a new run in another folder.",
+            )
+        return common
 
     def restore(self, best: int | None) -> int:
         """Loads the last state, if there is one. Returns the number of epochs it has seen.
@@ -109,6 +137,8 @@ class Checkpoints:
                 with evaluated_weights(self._average):
                     _save(self._weights, self._best, epochs_done)
             _save(self._checkpoint, self._last, epochs_done)
+            if self._together is not None:
+                self._together(epochs_done)  # Until all have saved, all keep the one before.
             # Only now: a run that is killed in between needs the best before.
             _keep_only(self._best, best)
             _keep_only(self._last, epochs_done)

@@ -38,6 +38,7 @@ class FitPlan:
             interruption with that of the round that goes on. The model is as it is evaluated.
         ema_momentum: Of a moving average of the weights, which is then evaluated; 0: none.
         progress: Called with the steps done in each epoch.
+        together: Of several workers: see `Checkpoints`.
     """
 
     folder: pathlib.Path
@@ -54,6 +55,7 @@ class FitPlan:
     begin_round: Callable[[int], None] | None = None
     ema_momentum: float = 0.0
     progress: Progress = silent
+    together: Callable[[int], list[int]] | None = None
 
 
 def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
@@ -76,7 +78,9 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
         average = _average(model, plan)
-    checkpoints = Checkpoints(plan.folder / "checkpoints", model, average=average)
+    checkpoints = Checkpoints(
+        plan.folder / "checkpoints", model, average=average, together=plan.together
+    )
     history = plan.folder / HISTORY
     done = checkpoints.done()
     rows = _rows_done(history, done)

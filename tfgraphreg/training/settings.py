@@ -10,7 +10,7 @@ from tfgraphreg.settings import Settings, at_least, refuse, setting
 
 SCHEDULES = ("cosine", "fixed")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-STRATEGIES = ("auto", "mirrored", "none")
+STRATEGIES = ("auto", "mirrored", "multiworker", "none")
 AUGMENTATIONS = ("none", "flip", "flip_shift", "rand_augment", "mixup", "cutmix")
 LABEL_MIXING = ("mixup", "cutmix")
 # Of the others, KerasCV's layers hold operations without an XLA kernel on any device:
@@ -60,7 +60,8 @@ class TrainingSettings(Settings):
     strategy: str = setting(
         "auto",
         "auto: MirroredStrategy where there is a GPU; mirrored: over all GPUs (or logical CPUs); "
-        "none: one device",
+        "multiworker: over all workers that the environment variable TF_CONFIG lists, each given "
+        "the same command; none: one device",
         choices=STRATEGIES,
     )
     jit_compile: bool = setting(

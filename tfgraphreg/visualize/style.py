@@ -69,6 +69,7 @@ def save(made: Any, path: os.PathLike[str] | str) -> list[pathlib.Path]:
     base = base.with_suffix("") if base.suffix in (".png", ".svg") else base
     written = []
     with matplotlib.rc_context(_STYLE):
+        _settle(made)
         for kind in ("png", "svg"):
             name = base.with_name(f"{base.name}.{kind}")
             metadata = {"Date": None} if kind == "svg" else {_NAME.decode(): base.name}
@@ -76,6 +77,19 @@ def save(made: Any, path: os.PathLike[str] | str) -> list[pathlib.Path]:
                 made.savefig(part, format=kind, metadata=metadata, facecolor="white")
             written.append(name)
     return written
+
+
+def _settle(made: Any) -> None:
+    """Lays a Figure out once, and rounds where things lie.
+
+    The layout depends in its last digits on addresses in memory, and names in an SVG on all digits.
+    """
+    made.draw_without_rendering()
+    made.set_layout_engine("none")
+    for axes in made.axes:
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
+    for text in made.texts:
+        text.set_position(np.round(text.get_position(), 6))
 
 
 def read_picture(path: pathlib.Path) -> bytes:
