@@ -16,7 +16,12 @@ from typing import Any, ClassVar
 from tfgraphreg.data.settings import DataSettings
 from tfgraphreg.errors import ConfigError, UnknownNameError, did_you_mean
 from tfgraphreg.graph.settings import GraphSettings
-from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings, TaskSettings
+from tfgraphreg.model.settings import (
+    BackboneSettings,
+    GraphTermSettings,
+    TaskSettings,
+    default_alpha,
+)
 from tfgraphreg.neighbors.settings import NeighborSettings
 from tfgraphreg.propagation.settings import PropagationSettings
 from tfgraphreg.reading import read_json, read_yaml
@@ -106,6 +111,8 @@ class TrainConfig(
     """
 
     def __post_init__(self):
+        if self.alpha is None:
+            object.__setattr__(self, "alpha", default_alpha(self.task))
         for name, value in plain_values(self).items():
             object.__setattr__(self, name, value)
         check_choices(self)
@@ -314,6 +321,7 @@ def effective(values: Mapping[Any, Any]) -> dict[str, Any]:
     """The settings of a mapping without those that would change nothing beside the others."""
     values = flat(values)
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    defaults["alpha"] = default_alpha(values.get("task", defaults["task"]))
     for effect in EFFECTS:
         try:
             acts = effect.when(types.SimpleNamespace(**{**defaults, **values}))
