@@ -60,6 +60,8 @@ class TaskSettings(Settings):
                 "propagate",
                 "packer",
                 "regularize",
+                "relabel",
+                "export_format",
             ),
             lambda all: all.task == "classify",
             "`task=classify`",
