@@ -60,6 +60,7 @@ _HOMES = {
     "classification_report": "tfgraphreg.evaluation.classification",
     "retrieval_report": "tfgraphreg.evaluation.retrieval",
     "Predictor": "tfgraphreg.export",
+    "MaskPredictor": "tfgraphreg.export_masks",
     "Searcher": "tfgraphreg.visualize.search",
     # errors
     "TFGraphRegError": "tfgraphreg.errors",

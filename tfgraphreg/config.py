@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from tfgraphreg.data.settings import DataSettings
 from tfgraphreg.errors import ConfigError, UnknownNameError, did_you_mean
 from tfgraphreg.graph.settings import GraphSettings
-from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings
+from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings, TaskSettings
 from tfgraphreg.neighbors.settings import NeighborSettings
 from tfgraphreg.propagation.settings import PropagationSettings
 from tfgraphreg.reading import read_json, read_yaml
@@ -70,6 +70,7 @@ class RunSettings(Settings):
 
 SECTIONS: dict[str, type[Settings]] = {
     "data": DataSettings,
+    "task": TaskSettings,
     "network": BackboneSettings,
     "graph_term": GraphTermSettings,
     "neighbors": NeighborSettings,
@@ -91,6 +92,7 @@ class TrainConfig(
     NeighborSettings,
     GraphTermSettings,
     BackboneSettings,
+    TaskSettings,
     DataSettings,
 ):
     """Everything that decides the result of a run, and where it goes.

@@ -11,6 +11,8 @@ from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setti
 # The backbone is chosen by the size of the training set.
 AUTO_BACKBONE = "auto"
 REGULARIZED = ("embedding", "logits")
+TASKS = ("classify", "segment")
+CLASS_WEIGHTS = ("equal", "balanced")
 GRAPH_LOSSES = ("pull", "contrast")
 OBJECTIVES = (
     "auto",
@@ -24,13 +26,49 @@ OBJECTIVES = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskSettings(Settings):
+    """What the network of a run learns to say."""
+
+    task: str = setting(
+        "classify",
+        "what is learned: classes of images, or segment: the class of every pixel, from masks",
+        choices=TASKS,
+    )
+    class_weights: str = setting(
+        "equal",
+        "with `task=segment`, how much a pixel counts in the loss: all alike, or by one over the "
+        "square root of its class's share of the pixels",
+        choices=CLASS_WEIGHTS,
+    )
+
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
+        Effect(("class_weights",), lambda all: all.task == "segment", "`task=segment`"),
+        # Settings of other rooms too: what concerns one class, or several, of a whole image.
+        Effect(
+            (
+                "labels",
+                "labels_per_class",
+                "objective",
+                "labeled_batch",
+                "augment",
+                "propagate",
+                "packer",
+                "regularize",
+            ),
+            lambda all: all.task == "classify",
+            "`task=classify`",
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BackboneSettings(Settings):
     """The network of a run, and which of its weights learn at what rate."""
 
     backbone: str = setting(
         AUTO_BACKBONE,
         "network: a name that `tfgraphreg backbones` lists; auto: cnn for less than 2,000 training "
-        "images, else mobilenet_v3_small_minimalistic",
+        "images, else mobilenet_v3_small_minimalistic; for parts of images cnn_pyramid",
     )
     weights: str = setting(
         "none",

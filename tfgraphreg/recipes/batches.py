@@ -91,7 +91,8 @@ def batch_source(
     An epoch has `passes` passes over the images. `examples` replace the labels of the training
     images, for example by pseudo-labels.
     """
-    examples = as_examples(dataset.train) if examples is None else examples
+    passed = examples is not None
+    examples = examples or as_examples(dataset.train)
     window: dict[str, Any] = {
         "batch_size": settled_batch_size(config),
         "seed": config.seed,
@@ -101,8 +102,8 @@ def batch_source(
     if not config.regularized:
         return lambda first: plain_batches(examples, first_epoch=first, **window)
     assert graph is not None
-    # Packed records hold the labels that were given, each image once.
-    if config.neighbors == "packed" and not labeled_batch and config.propagate == "none":
+    # Packed records hold the labels of the dataset, each image once.
+    if config.neighbors == "packed" and not labeled_batch and not passed:
         del window["labeled_batch"]
         packed = _pack(config, dataset, graph, progress)
         return lambda first: packed_batches(packed, first_epoch=first, **window)

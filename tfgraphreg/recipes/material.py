@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,20 @@ class Material:
     vectors: np.ndarray | None = None
 
 
-def prepare(config: TrainConfig, progress: Progress, given: Given | None = None) -> Material:
+def prepare(
+    config: TrainConfig,
+    progress: Progress,
+    given: Given | None = None,
+    *,
+    check: Callable[[Dataset], None] | None = None,
+) -> Material:
     """Loads the data and, if it is needed, the graph; what was passed is taken as it is.
+
+    Args:
+        config: What to load.
+        progress: Called while work goes on.
+        given: What was passed.
+        check: Called with the data before the graph is made.
 
     Raises:
         DataError: If the data cannot be loaded, or does not fit what was passed.
@@ -50,6 +63,8 @@ def prepare(config: TrainConfig, progress: Progress, given: Given | None = None)
     given = given or Given()
     dataset, true_labels = prepare_data(config, progress, given.dataset)
     given.check_sizes(len(dataset.train))
+    if check:
+        check(dataset)
     graph = summary = None
     if config.uses_graph:
         graph, summary = prepare_graph(config, dataset, true_labels, progress, given)

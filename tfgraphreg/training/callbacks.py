@@ -133,7 +133,7 @@ class EpochRecorder(keras.callbacks.Callback):
 
 def _in_words(row: Row) -> str:
     """The losses and accuracies of an epoch."""
-    shown = {k: v for k, v in row.items() if k.endswith(("loss", "accuracy"))}
+    shown = {k: v for k, v in row.items() if k.endswith(("loss", "accuracy", "iou"))}
     return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items())
 
 

@@ -39,8 +39,8 @@ class TrainingSettings(Settings):
     )
     batch_size: int | None = setting(
         None,
-        "images in a step, over all replicas; neighbors not counted. Default: 128, down to 16 if "
-        "that would give less than 100 steps in all",
+        "images in a step, over all replicas; neighbors not counted. Default: 128 (parts of "
+        "images: 32), down to 16 if that would give less than 100 steps in all",
     )
     labeled_batch: int | None = setting(
         None,
