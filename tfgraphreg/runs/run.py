@@ -56,7 +56,7 @@ class Run:
 
     def __repr__(self) -> str:
         shown = [f"{self.config.dataset}", f"{len(self.history)} epochs"]
-        for name in ("test_accuracy", "recall_at_1", "test_mean_iou"):
+        for name in ("test_accuracy", "recall_at_1", "test_mean_iou", "test_ap50"):
             value = number(self.metrics, name)
             if value is not None:
                 shown.append(f"{name.replace('_', ' ')} {value:.4f}")
