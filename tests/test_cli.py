@@ -119,7 +119,8 @@ def test_an_interruption_promises_only_what_the_command_can(name, monkeypatch, c
         raise KeyboardInterrupt
 
     monkeypatch.setitem(cli.COMMANDS, name, dataclasses.replace(cli.COMMANDS[name], run=stopped))
-    needed = {"predict": "a.png", "search": "--run=r", "evaluate": "--run=r", "embed": "--run=r"}
+    needed = {name: "--run=r" for name in ("search", "evaluate", "embed", "embeddings")}
+    needed |= {"predict": "a.png", "export": "--run=r --export-format=onnx"}
     assert cli.run_command(name, needed.get(name, "").split()) == 130
     error = capsys.readouterr().err
     assert error.startswith("interrupted; the same command ") and error.count("\n") == 1

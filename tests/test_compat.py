@@ -110,4 +110,4 @@ def test_nsl_reads_a_graph_file(tmp_path):
 def test_missing_extra_names_itself(monkeypatch):
     monkeypatch.setattr(compat.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(compat.MissingExtraError, match=r'pip install "tfgraphreg\[addons\]"'):
-        compat._load_optional("tensorflow_addons", "addons", "This objective")
+        compat.load_optional("tensorflow_addons", "addons", "This objective")

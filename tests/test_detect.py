@@ -130,7 +130,7 @@ def test_edges_join_regions_of_different_images():
         Objects(np.zeros((0, 4)), []),
         Objects([[0, 8, 8, 16]], [0]),
     ]
-    graph = SimilarityGraph.from_edges([0, 2], [2, 0], [0.5, 0.25], num_nodes=3)
+    graph = SimilarityGraph.from_edges([0, 2], [2, 0], [0.5, 0.25], 3)
     made = region_inputs(objects, graph, k=1, stride=8, columns=2, rows=2)
     assert made["index"].tolist() == [[0, 1], [3, 3], [2, 3]]
     assert made["region_position"].tolist() == [[0, 3], [0, 0], [2, 0]]
@@ -187,8 +187,10 @@ def ran(tmp_path_factory):
             TrainConfig(
                 dataset="scenes:digits?n=64&test=8&size=64",
                 task="detect",
+                alpha=0.1,
                 epochs=2,
                 batch_size=16,
+                min_steps=4,
                 embedding_dim=8,
                 validation_fraction=0.1,
                 run_dir="run",
@@ -241,9 +243,9 @@ def test_a_kit_of_voc_trains_evaluates_and_exports(tmp_path, workplace):
             dataset=f"voc:{year}",
             image_size=64,
             task="detect",
-            alpha=0.0,
             epochs=1,
             batch_size=4,
+            min_steps=1,
             embedding_dim=8,
             run_dir="run",
             export_dir="model",
@@ -256,7 +258,7 @@ def test_a_kit_of_voc_trains_evaluates_and_exports(tmp_path, workplace):
 
 
 def test_what_cannot_be_is_refused(workplace):
-    config = {"task": "detect", "dataset": "scenes:digits?n=4"}
+    config = {"task": "detect", "dataset": "scenes:digits?n=4", "alpha": 0.1}
     with pytest.raises(ConfigError, match=r"`neighbors`"):
         TrainConfig(**config, neighbors="paired")
     with pytest.raises(ConfigError, match="`class_weights` has an effect only"):

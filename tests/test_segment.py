@@ -48,7 +48,7 @@ def test_a_pyramid_shares_the_backbone_and_halves(name, strides):
 
 
 def test_a_backbone_without_a_pyramid_is_refused():
-    for name, size in (("fcnn", 32), ("deit_tiny_patch16_224", 32)):
+    for name, size in (("fcnn", 32), ("deit_tiny", 224)):
         with pytest.raises(ModelError, match="no maps of several resolutions"):
             build_pyramid(build_backbone(name, input_shape=(size, size, 3)))
     image = keras.Input((8, 8, 1))
@@ -119,6 +119,7 @@ def config(tmp_path, name, **settings):
             "task": "segment",
             "epochs": 2,
             "batch_size": 16,
+            "min_steps": 1,
             "graph_neighbors": 3,
             "run_dir": str(tmp_path / name),
             "export_dir": str(tmp_path / f"{name}_model"),

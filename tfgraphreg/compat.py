@@ -88,6 +88,21 @@ def quiet_start() -> Iterator[None]:
             os.close(kept)
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Drops what C++ code logs in the block, where an exception says what went wrong."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
 def load_tensorflow() -> types.ModuleType:
     """Returns TensorFlow with `tf.keras` bound to the Keras 2 API.
 
@@ -204,7 +219,7 @@ def load_kecam() -> types.ModuleType:
         MissingExtraError: If it is not installed.
     """
     load_tensorflow()
-    return _load_optional("keras_cv_attention_models", "kecam", "This backbone")
+    return load_optional("keras_cv_attention_models", "kecam", "This backbone")
 
 
 def load_addons() -> types.ModuleType:
@@ -214,12 +229,26 @@ def load_addons() -> types.ModuleType:
         MissingExtraError: If it is not installed.
     """
     load_tensorflow()
-    return _load_optional("tensorflow_addons", "addons", "This objective")
+    return load_optional("tensorflow_addons", "addons", "This objective")
 
 
-def _load_optional(module: str, extra: str, purpose: str) -> types.ModuleType:
+def check_optional(module: str, extra: str, purpose: str) -> None:
+    """Refuses to go on without a package of an extra.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
     if importlib.util.find_spec(module) is None:
         raise MissingExtraError(module.replace("_", "-"), extra, purpose)
+
+
+def load_optional(module: str, extra: str, purpose: str) -> types.ModuleType:
+    """Returns a package of an extra.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    check_optional(module.partition(".")[0], extra, purpose)
     return importlib.import_module(module)
 
 

@@ -15,8 +15,14 @@ from typing import Any, ClassVar
 
 from tfgraphreg.data.settings import DataSettings
 from tfgraphreg.errors import ConfigError, UnknownNameError, did_you_mean
+from tfgraphreg.formats.catalog import parse_formats
 from tfgraphreg.graph.settings import GraphSettings
-from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings, TaskSettings
+from tfgraphreg.model.settings import (
+    BackboneSettings,
+    GraphTermSettings,
+    TaskSettings,
+    default_alpha,
+)
 from tfgraphreg.neighbors.settings import NeighborSettings
 from tfgraphreg.propagation.settings import PropagationSettings
 from tfgraphreg.reading import read_json, read_yaml
@@ -47,6 +53,11 @@ class RunSettings(Settings):
         "folder of the SavedModel; an earlier model there is replaced. "
         "Default: saved_models/<run name>",
     )
+    export_format: str = setting(
+        "saved_model",
+        "formats of the exported model, commas between: tflite, tflite_float16, tflite_int8 (extra "
+        "tflite), onnx (extra onnx); the SavedModel is always written, the others beside it",
+    )
     resume: bool = setting(
         False, "go on with a run that was interrupted, or give a finished one more epochs"
     )
@@ -60,12 +71,13 @@ class RunSettings(Settings):
     )
 
     def check(self) -> None:
-        """Checks the seconds.
+        """Checks the seconds and the names of formats.
 
         Raises:
-            ConfigError: If they are out of range.
+            ConfigError: If seconds are out of range, or a format is unknown.
         """
         at_least(self, 1, "worker_wait", most=7 * 24 * 3600)
+        parse_formats(self.export_format)
 
 
 SECTIONS: dict[str, type[Settings]] = {
@@ -106,6 +118,8 @@ class TrainConfig(
     """
 
     def __post_init__(self):
+        if self.alpha is None:
+            object.__setattr__(self, "alpha", default_alpha(self.task))
         for name, value in plain_values(self).items():
             object.__setattr__(self, name, value)
         check_choices(self)
@@ -314,6 +328,7 @@ def effective(values: Mapping[Any, Any]) -> dict[str, Any]:
     """The settings of a mapping without those that would change nothing beside the others."""
     values = flat(values)
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    defaults["alpha"] = default_alpha(values.get("task", defaults["task"]))
     for effect in EFFECTS:
         try:
             acts = effect.when(types.SimpleNamespace(**{**defaults, **values}))

@@ -43,8 +43,15 @@ class _Server(tf.Module):
         self.shape = tuple(model.input_shape[1:])
         pixels = tf.TensorSpec([None, *self.shape], tf.uint8, name="image")
         encoded = tf.TensorSpec([None], tf.string, name="encoded_image")
+        # Traced once for both signatures; converters to other formats take it as it is.
+        self.network = tf.function(self._network, input_signature=[pixels])
         self.raw = tf.function(self._raw, input_signature=[pixels])
         self.encoded = tf.function(self._encoded, input_signature=[encoded])
+
+    def _network(self, image):
+        outputs = self._infer(image)
+        scores = probabilities(outputs[LOGITS], multilabel=self.multilabel)
+        return {"probabilities": scores, "embedding": outputs[EMBEDDING]}
 
     def _raw(self, image):
         # A signature does not check shapes itself: a wrong one gives an answer or kills the
@@ -52,9 +59,7 @@ class _Server(tf.Module):
         image = tf.ensure_shape(image, [None, *self.shape])
         count = tf.shape(image)[0]
         image = tf.pad(image, [[0, tf.maximum(1 - count, 0)], [0, 0], [0, 0], [0, 0]])
-        outputs = self._infer(image)
-        scores = probabilities(outputs[LOGITS], multilabel=self.multilabel)
-        return {"probabilities": scores[:count], "embedding": outputs[EMBEDDING][:count]}
+        return {name: values[:count] for name, values in self.network(image).items()}
 
     def _encoded(self, encoded_image):
         images = tf.map_fn(
@@ -190,6 +195,21 @@ class Predictor:
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.image_shape))
         return f"Predictor({str(self.folder)!r}: images of {size}, {len(self.class_names)} classes)"
+
+    @property
+    def network(self) -> tuple[Any, Any]:
+        """The function from images to answers, and what holds its weights, for converters.
+
+        Raises:
+            ModelError: If an earlier version exported the model.
+        """
+        if not hasattr(self._loaded, "network"):
+            raise ModelError(
+                f"The SavedModel in {self.folder} is of an earlier version and cannot be "
+                "converted to other formats.",
+                cure="Export it again: delete its metrics.json, and train with `resume=True`.",
+            )
+        return self._loaded.network, self._loaded
 
     @property
     def embedding_dim(self) -> int:

@@ -64,7 +64,7 @@ def start_tensorflow(*, devices: bool = True) -> None:
 
 def evaluate_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `evaluate`."""
-    _add_run(parser)
+    add_run(parser)
     parser.add_argument(
         "--distance",
         type=str,
@@ -85,7 +85,8 @@ def evaluate_parser(parser: ArgumentParser) -> None:
     parser.add_argument("--no-figures", action="store_true", help="numbers only")
 
 
-def _add_run(parser: ArgumentParser) -> None:
+def add_run(parser: ArgumentParser) -> None:
+    """Adds the flag that names a run."""
     parser.add_argument("--run", type=str, required=True, help="run folder, such as runs/NAME")
 
 
@@ -114,7 +115,7 @@ def evaluate(args: Any, progress: Progress) -> int:
 
 def embed_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `embed`."""
-    _add_run(parser)
+    add_run(parser)
     parser.add_argument("--dim", type=int, default=2, help="dimensions of the picture: 2 or 3")
     parser.add_argument(
         "--variant",
@@ -155,7 +156,7 @@ def embed(args: Any, progress: Progress) -> int:
 def search_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `search`."""
     parser.add_argument("images", type=str, nargs="*", help="image files to search with")
-    _add_run(parser)
+    add_run(parser)
     parser.add_argument("--k", type=int, default=5, help="images found for each query")
     parser.add_argument(
         "--method",

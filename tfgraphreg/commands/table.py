@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from tfgraphreg.commands import curation, labels, results, show
+from tfgraphreg.commands import curation, handover, labels, results, show
 from tfgraphreg.commands.flags import GRAPH_FIELDS, add_config, to_config
 from tfgraphreg.commands.results import start_tensorflow
 from tfgraphreg.errors import ConfigError
@@ -219,6 +219,18 @@ COMMANDS = {
         results.search_parser,
         results.search,
         results.SEARCH_EXAMPLES,
+    ),
+    "export": Command(
+        "Writes a run's model as TFLite or ONNX, and compares its answers.",
+        handover.export_parser,
+        handover.export,
+        handover.EXPORT_EXAMPLES,
+    ),
+    "embeddings": Command(
+        "Writes embeddings, labels, predictions and edges of a run as Parquet or npz.",
+        handover.embeddings_parser,
+        handover.embeddings,
+        handover.EMBEDDINGS_EXAMPLES,
     ),
     "predict": Command("Classifies image files with an exported model.", _predict_parser, _predict),
     "compare": Command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -35,26 +36,17 @@ def without(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
         DataError: If the file cannot be used, names an image that nobody knows or one that is not
             for training, or leaves none.
     """
-    ids = read_drops(path)
-    training = set(dataset.train.ids.tolist())
-    beside = set(dataset.ids_beside_train)
-    known = training | beside
-    unknown = [name for name in ids if name not in known]
-    if unknown:
-        raise DataError(
-            f"{path} drops {len(unknown)} images that are not in this dataset.",
-            received=repr(unknown[0][:120]),
-            cure=did_you_mean(unknown[0], known),
-        )
-    measured_by = beside - set(dataset.left_out)
-    measured = [name for name in ids if name in measured_by]
-    if measured:
-        raise DataError(
-            f"Only training images can be dropped, and {path} drops {len(measured)} others.",
-            received=repr(measured[0][:120]),
-            cure="Write keep there, or use the `seed` and the `validation_fraction` of the audit.",
-        )
-    gone = training.intersection(ids)
+    return leave_out(dataset, read_drops(path), path)
+
+
+def leave_out(dataset: Dataset, ids: Sequence[str], path: os.PathLike[str] | str) -> Dataset:
+    """The dataset without the named training images; `path` says in messages who named them.
+
+    Raises:
+        DataError: As `without`.
+    """
+    check_training(dataset, ids, path)
+    gone = set(dataset.train.ids.tolist()).intersection(ids)
     if not gone:
         return dataset
     kept = np.flatnonzero(~np.isin(dataset.train.ids, list(gone)))
@@ -67,3 +59,29 @@ def without(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
         notes=(*dataset.notes, f"{len(gone)} training images were left out by {path}."),
         left_out=(*dataset.left_out, *sorted(gone)),
     )
+
+
+def check_training(dataset: Dataset, ids: Sequence[str], path: os.PathLike[str] | str) -> None:
+    """Refuses ids of images that a table may not change.
+
+    Raises:
+        DataError: If one is unknown, or of an image to measure by.
+    """
+    beside = set(dataset.ids_beside_train)
+    known = beside.union(dataset.train.ids.tolist())
+    unknown = [name for name in ids if name not in known]
+    if unknown:
+        raise DataError(
+            f"{path} drops or relabels {len(unknown)} images that are not in this dataset.",
+            received=repr(unknown[0][:120]),
+            cure=did_you_mean(unknown[0], known),
+        )
+    measured_by = beside - set(dataset.left_out)
+    measured = [name for name in ids if name in measured_by]
+    if measured:
+        raise DataError(
+            f"Only training images can be dropped or relabeled, and {path} names "
+            f"{len(measured)} others.",
+            received=repr(measured[0][:120]),
+            cure="Write keep there, or use the `seed` and the `validation_fraction` of the audit.",
+        )

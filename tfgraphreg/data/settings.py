@@ -43,6 +43,11 @@ class DataSettings(Settings):
     drop: str | None = setting(
         None, "CSV file of `tfgraphreg audit`: leave out the training images whose action is drop"
     )
+    relabel: str | None = setting(
+        None,
+        "as `drop`, but a label_error gives the image the class in the column suggested instead of "
+        "leaving it out",
+    )
     image_size: int | None = setting(
         None, "side in pixels that the backbone sees. Default: the images' own, if it can take them"
     )
@@ -67,7 +72,7 @@ class DataSettings(Settings):
             "a dataset that is downloaded or prepared",
         ),
         Effect(
-            ("limit", "validation_fraction", "labels", "drop"),
+            ("limit", "validation_fraction", "labels", "drop", "relabel"),
             lambda all: not all.dataset.startswith(GIVEN),
             "a dataset that is loaded by name",
         ),
@@ -87,5 +92,12 @@ class DataSettings(Settings):
                 self.labels_per_class,
                 "The file says which labels there are.",
             )
+        if self.relabel is not None:
+            for other, cure in (
+                ("drop", "`relabel` also leaves out what is no label error."),
+                ("labels", "Change the labels in that file."),
+            ):
+                if getattr(self, other) is not None:
+                    refuse(other, "must not be given beside `relabel`", getattr(self, other), cure)
         if not 0 <= self.validation_fraction < 1:
             refuse("validation_fraction", "must be in [0, 1)", self.validation_fraction, "Try 0.1.")

@@ -12,6 +12,7 @@ from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setti
 AUTO_BACKBONE = "auto"
 REGULARIZED = ("embedding", "logits")
 TASKS = ("classify", "segment", "detect")
+_ALPHA = 0.1
 CLASS_WEIGHTS = ("equal", "balanced")
 GRAPH_LOSSES = ("pull", "contrast")
 OBJECTIVES = (
@@ -23,6 +24,11 @@ OBJECTIVES = (
     "npairs",
     "contrastive",
 )
+
+
+def default_alpha(task: str) -> float:
+    """The weight of the graph term where none is given."""
+    return _ALPHA if task == "classify" else 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +72,8 @@ class TaskSettings(Settings):
                 "propagate",
                 "packer",
                 "regularize",
+                "relabel",
+                "export_format",
             ),
             lambda all: all.task == "classify",
             "`task=classify`",
@@ -138,7 +146,12 @@ class BackboneSettings(Settings):
 class GraphTermSettings(Settings):
     """The graph term: what is compared, by which distance, and its weight."""
 
-    alpha: float = setting(0.1, "weight of the graph term; 0 is plain training")
+    # `TrainConfig` puts a number in the place of None.
+    alpha: float = setting(
+        None,
+        "weight of the graph term; 0 is plain training. Default: 0.1, but 0 where parts of images "
+        "are learned: neighbors then double the time",
+    )
     distance: str = setting(
         "cosine",
         "distance between an image and its neighbor: euclidean, sqeuclidean, manhattan, "

@@ -22,6 +22,7 @@ _BACKBONE_OF_PARTS = "cnn_pyramid"
 _SMALL_SET = 2000
 _BATCH_SIZES = (128, 64, 32, 16)
 _LARGEST_OF_PARTS = 32
+_STEPS_OF_PARTS = 2000
 _STEPS = 100
 
 
@@ -67,6 +68,8 @@ def settled_batch_size(config: TrainConfig) -> int:
 def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> TrainConfig:
     """The config with backbone and batch size chosen by the number of training images; logs them.
 
+    Where parts of images are learned, epochs pass over few images several times (`min_steps`).
+
     Args:
         config: The config.
         images: Number of training images.
@@ -80,7 +83,10 @@ def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> T
     chosen += [f"batch_size={batch_size}"] * (config.batch_size is None)
     if chosen and (images < _SMALL_SET or batch_size != _BATCH_SIZES[0]):
         logger.info(f"Chosen for {images} training images: {', '.join(chosen)}")
-    steps = config.epochs * steps_per_epoch(images, batch_size)
+    least = config.min_steps
+    if config.task != "classify" and not least:
+        least = -(-_STEPS_OF_PARTS // (epochs or config.epochs))
+    steps = config.epochs * max(steps_per_epoch(images, batch_size), least)
     if steps < _STEPS:
         logger.info(f"  Only {steps} step(s) in all: more `epochs` would teach more")
-    return dataclasses.replace(config, backbone=backbone, batch_size=batch_size)
+    return dataclasses.replace(config, backbone=backbone, batch_size=batch_size, min_steps=least)

@@ -125,7 +125,7 @@ def file_mark(config: TrainConfig) -> str | None:
 
     None where there are none.
     """
-    paths = (_graph_file(config), config.labels, config.drop)
+    paths = (_graph_file(config), config.labels, config.drop, config.relabel)
     marks = [_digest(path) for path in paths if path is not None]
     return storage.fingerprint(marks) if len(marks) > 1 else next(iter(marks), None)
 

@@ -15,6 +15,7 @@ from tfgraphreg.data.catalog import find_loader
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError
+from tfgraphreg.formats.catalog import check_formats, parse_formats
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.defaults import choose_backbone, fill_in
@@ -99,6 +100,7 @@ def train(
             lead(config, cluster, run, graph_file=graph_file, finished=finished)
         if done is not None and finished:
             logger.info(f"Run {run.path} is finished already.")
+            done = _in_all_formats(run, done, dataset, progress)
             return Run(run.path, run.config, done, read_history(run.path / HISTORY))
         logger.info(f"Run: {run.path}")
         task = task_of(config, cluster)
@@ -117,6 +119,7 @@ def train(
         from tfgraphreg.training.tensorboard import log_test
 
         log_test(run.path / "tensorboard", metrics)
+        metrics = _in_all_formats(run, metrics, material.dataset, progress)
     seconds = metrics["total_seconds"]
     logger.info(f"Trained {metrics['train_seconds']:.0f} s, {seconds:.0f} s in all.")
     logger.info(f"Model: {metrics['export']}    Curves: tensorboard --logdir {run.path.parent}")
@@ -124,7 +127,8 @@ def train(
 
 
 def check_names(config: TrainConfig) -> None:
-    """Refuses unknown names before anything is loaded or written."""
+    """Refuses unknown names and missing packages before anything is loaded or written."""
+    check_formats(parse_formats(config.export_format))
     check_task(config)
     if not config.backbone.startswith(GIVEN):
         start = check_start(config) if config.weights.startswith(RUN) else config.weights
@@ -140,6 +144,16 @@ def check_names(config: TrainConfig) -> None:
         find_loader(config.dataset)
     if config.uses_graph:
         check_graph(config)
+
+
+def _in_all_formats(
+    run: RunFolder, metrics: dict[str, Any], dataset: Dataset | None, progress: Progress
+) -> dict[str, Any]:
+    """The metrics of a finished run whose model lies there in all formats that are asked for."""
+    from tfgraphreg.recipes.exports import export_run, missing_formats
+
+    names = missing_formats(run, metrics)
+    return export_run(run, names, dataset=dataset, progress=progress) if names else metrics
 
 
 def _about(

@@ -12,6 +12,7 @@ from tfgraphreg.data.catalog import has_own_size, load_dataset
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.dropped import without
 from tfgraphreg.data.given_labels import with_labels
+from tfgraphreg.data.relabeled import relabeled
 from tfgraphreg.data.splits import keep_labels, labels_beyond_budget
 from tfgraphreg.runs.folder import RunFolder
 
@@ -34,7 +35,7 @@ class RunOutputs:
 
 
 def load_data(config: TrainConfig, progress: Any) -> Dataset:
-    """The dataset of a config, with all its labels and without what it drops.
+    """The dataset of a config, with all its labels, corrected, and without what it drops.
 
     Raises:
         DataError: If it cannot be loaded.
@@ -51,6 +52,8 @@ def load_data(config: TrainConfig, progress: Any) -> Dataset:
         cache_images=config.cache_images,
         progress=progress,
     )
+    if config.relabel is not None:
+        return relabeled(dataset, config.relabel)
     return dataset if config.drop is None else without(dataset, config.drop)
 
 

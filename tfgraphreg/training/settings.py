@@ -35,7 +35,8 @@ class TrainingSettings(Settings):
     epochs: int = setting(5, "passes over the training images")
     min_steps: int = setting(
         0,
-        "steps that an epoch has at least: where images are few, it passes over them several times",
+        "steps that an epoch has at least: where images are few, it passes over them several "
+        "times. Default: none; where parts of images are learned, 2,000 divided by `epochs`",
     )
     batch_size: int | None = setting(
         None,
