@@ -64,10 +64,17 @@ def check_task(config: TrainConfig) -> None:
     """Refuses what no task but classification can start from, before anything is loaded.
 
     Raises:
-        ConfigError: If weights are those of a run, or the network is one that was passed.
+        ConfigError: If weights are those of a run, the network is one that was passed, or several
+            workers are to train.
     """
     if config.task == CLASSIFY:
         return
+    if config.strategy == "multiworker":
+        raise ConfigError(
+            "Several workers train classifiers only.",
+            received=f"strategy={config.strategy}, task={config.task}",
+            cure="Use `strategy=mirrored` or leave it out.",
+        )
     if config.weights.startswith(RUN):
         raise ConfigError(
             "Only the classifier of another run can be gone on with.",

@@ -19,6 +19,7 @@ from tfgraphreg.training.history import HISTORY, Row, read_history
 
 if TYPE_CHECKING:
     from tfgraphreg.export import Predictor
+    from tfgraphreg.export_boxes import BoxPredictor
     from tfgraphreg.export_masks import MaskPredictor
 
 # The numbers that the reports in metrics.json and evaluation.json hold.
@@ -78,17 +79,23 @@ class Run:
         return self.metrics.get("graph_file")
 
     @functools.cached_property
-    def predictor(self) -> Predictor | MaskPredictor:
-        """The exported model, loaded: a `MaskPredictor` of a run of the task segment.
+    def predictor(self) -> Predictor | MaskPredictor | BoxPredictor:
+        """The exported model, loaded: a `MaskPredictor` of a run of the task segment, a
+        `BoxPredictor` of one of the task detect.
 
         Raises:
             ModelError: If it is gone.
         """
         from tfgraphreg.export import Predictor
+        from tfgraphreg.export_boxes import BoxPredictor
         from tfgraphreg.export_masks import MaskPredictor
 
-        made = MaskPredictor if self.config.task == "segment" else Predictor
-        return made(self.folder.export_path)
+        made: dict[str, Any] = {
+            "classify": Predictor,
+            "segment": MaskPredictor,
+            "detect": BoxPredictor,
+        }
+        return made[self.config.task](self.folder.export_path)
 
 
 def read_finished(path: os.PathLike[str] | str) -> Run:

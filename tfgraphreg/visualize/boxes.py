@@ -55,7 +55,7 @@ def box_sheet(
             show_image(axes, image)
             for place in _missed(objects, boxes):
                 name = class_names[objects.classes[place]]
-                _draw(axes, objects.boxes[place], f"[{name}]", _MISSED, ":")
+                _draw(axes, objects.boxes[place], f"[{name}]", _MISSED, ":", below=True)
             for box, number, score, verdict in zip(
                 boxes.boxes, boxes.classes, boxes.scores, verdicts(objects, boxes)
             ):
@@ -89,7 +89,9 @@ def _missed(objects: Objects, found: FoundBoxes) -> np.ndarray:
     return np.array(missed, np.int64)
 
 
-def _draw(axes: Any, box: np.ndarray, text: str, color: str, line: str) -> None:
+def _draw(
+    axes: Any, box: np.ndarray, text: str, color: str, line: str, *, below: bool = False
+) -> None:
     from matplotlib.patches import Rectangle
 
     left, top, right, bottom = box
@@ -106,10 +108,10 @@ def _draw(axes: Any, box: np.ndarray, text: str, color: str, line: str) -> None:
     )
     axes.text(
         left,
-        top,
+        bottom if below else top,
         text,
         fontsize=4.5,
-        va="bottom",
+        va="top" if below else "bottom",
         color="black",
         bbox={"facecolor": "white", "edgecolor": color, "pad": 0.6, "linewidth": 0.6},
     )
