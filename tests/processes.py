@@ -7,6 +7,9 @@ import signal
 import sys
 import time
 
+import numpy as np
+from PIL import Image
+
 ROOT = pathlib.Path(__file__).parent.parent
 # What these import is there in every process; none of them computes anything when it is imported.
 _LOADED = (
@@ -23,6 +26,15 @@ _LOADED = (
     "sklearn.datasets",
     "torch",
 )
+
+
+def folder_of_images(folder, *names):
+    """Makes a folder with small images of these names, all different, and returns it."""
+    folder.mkdir()
+    for number, name in enumerate(names):
+        pixels = np.random.default_rng(number).integers(0, 17, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
 
 
 def _context():

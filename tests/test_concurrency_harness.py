@@ -12,8 +12,7 @@ import threading
 import numpy as np
 import pytest
 from outcomes import differing, files_of, worth_of
-from PIL import Image
-from processes import alone, at_once
+from processes import alone, at_once, folder_of_images
 
 from tfgraphreg import storage
 from tfgraphreg.export import Predictor
@@ -53,11 +52,7 @@ ROUNDS = pytest.mark.parametrize("round_", range(20))
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder with two finished runs and images."""
-    folder = tmp_path_factory.mktemp("trained") / "f"
-    folder.mkdir()
-    for number, name in enumerate(("one", "two")):
-        pixels = np.random.default_rng(number).integers(0, 17, (8, 8), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+    folder = folder_of_images(tmp_path_factory.mktemp("trained") / "f", "one", "two")
     for seed, run in enumerate(("r", "r2")):
         alone(folder, [*TRAIN, "--run-dir", run, "--seed", str(seed)])
     alone(folder, [*SEARCH, "one.png"])

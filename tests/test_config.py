@@ -254,3 +254,20 @@ def test_a_file_that_names_a_key_twice_is_refused(text, same, tmp_path):
             read(path)
     path.write_text(same)
     assert read_yaml(path)
+
+
+@pytest.mark.parametrize("text", ["seed: 0:3", "limit: 010", "alpha: 1:30.5"])
+def test_a_number_that_yaml_reads_as_another_is_refused(text, tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="which YAML reads as another number"):
+        read_yaml(path)
+    name, value = text.split(": ")
+    path.write_text(f"{name}: '{value}'\nseeds: [0, 10, 1.5, 2024-01-10]")
+    assert read_yaml(path)[name] == value
+
+
+def test_a_value_of_a_flag_may_begin_as_a_comment_does():
+    parser = ArgumentParser(exit_on_error=False)
+    add_config(parser)
+    assert to_config(parser.parse_args(["--labels", "#1.csv"])).labels == "#1.csv"

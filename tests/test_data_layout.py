@@ -98,8 +98,9 @@ def test_a_limit_takes_of_every_class_wherever_the_unlabeled_images_stand(tmp_pa
     assert min(counts(dataset.train, 3)) >= 3
 
 
-def test_unlabeled_images_are_for_training_alone(tmp_path):
-    root = write(tmp_path / "set", {"a": 10, "b": 10, "_unlabeled": 20})
+@pytest.mark.parametrize("unlabeled", ["_unlabeled", "Unlabelled"])
+def test_unlabeled_images_are_for_training_alone(tmp_path, unlabeled):
+    root = write(tmp_path / "set", {"a": 10, "b": 10, unlabeled: 20})
     dataset = open_folder(root, tmp_path, validation_fraction=0.25)
     assert counts(dataset.train, 2) == [6, 6, 20]
     assert counts(dataset.validation, 2) == counts(dataset.test, 2) == [2, 2, 0]

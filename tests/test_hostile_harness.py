@@ -139,14 +139,18 @@ TABLES = {
 }
 READERS_OF_TABLES = {
     "train --labels": [*TRAIN, "--labels", "FILE.csv"],
+    "train --relabel": [*TRAIN, "--relabel", "FILE.csv"],
     "train --drop": [*TRAIN, "--drop", "FILE.csv"],
     "suggest --labels": ["suggest", *DATA, "--n", "3", "--out", "new", "--labels", "FILE.csv"],
     "suggest --drop": [*COMMANDS["suggest"], "--drop", "FILE.csv"],
     "audit --labels": [*COMMANDS["audit"], "--labels", "FILE.csv"],
     "audit --drop": [*COMMANDS["audit"], "--drop", "FILE.csv"],
 }
-# Tables that drop one image or none; a table of labels must have one.
-USABLE = {"header", "two labels", "unknown class", "long class", "negative", "formula"}
+# Tables that drop one image or none, and give another class to none; of labels there must be one.
+USABLE = {
+    "--drop": {"header", "two labels", "unknown class", "long class", "negative", "columns"},
+    "--relabel": {"header", "columns"},
+}
 
 
 def png(width, height, *, bits=8, color=0, content=b""):
@@ -310,9 +314,13 @@ def test_texts(reader, text, place, capsys):
 @pytest.mark.parametrize("reader", READERS_OF_TABLES)
 @pytest.mark.parametrize("table", TABLES)
 def test_tables(reader, table, place, capsys):
-    (place / "FILE.csv").write_bytes(TABLES[table].replace(b"ID", b"digits/all/00000"))
+    content = TABLES[table].replace(b"ID", b"digits/all/00000")
+    if reader.endswith("--relabel"):
+        content = content.replace(b"id,label,", b"id,issue,suggested,")
+        content = content.replace(b"00000,", b"00000,label_error,")
+    (place / "FILE.csv").write_bytes(content)
     status = one_line(READERS_OF_TABLES[reader], place, capsys)
-    assert status == (0 if reader.endswith("--drop") and table in USABLE else 2)
+    assert status == (0 if table in USABLE.get(reader.split()[-1], ()) else 2)
 
 
 @pytest.mark.parametrize("reader", READERS_OF_IMAGES)

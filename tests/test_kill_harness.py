@@ -13,8 +13,7 @@ import time
 import numpy as np
 import pytest
 from outcomes import differing, files_of, worth_of
-from PIL import Image
-from processes import Command, alone
+from processes import Command, alone, folder_of_images
 
 pytestmark = pytest.mark.slow
 
@@ -35,11 +34,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder with a finished run, images and a sweep."""
-    folder = tmp_path_factory.mktemp("trained") / "f"
-    folder.mkdir()
-    for number, name in enumerate(("query", "added")):
-        pixels = np.random.default_rng(number).integers(0, 17, (8, 8), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+    folder = folder_of_images(tmp_path_factory.mktemp("trained") / "f", "query", "added")
     sweep = {**SETTINGS, "epochs": 1, "seed": [0, 1], "out": "s"}
     (folder / "sweep.yaml").write_text(json.dumps(sweep))
     alone(folder, [*TRAIN, "--epochs", "2"])

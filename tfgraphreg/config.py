@@ -285,6 +285,8 @@ def from_mapping(values: Mapping[Any, Any]) -> TrainConfig:
             received=unknown[0],
             cure=did_you_mean(unknown[0], known),
         )
+    if values.get("alpha", 0) is None:  # In a file a number stands there, or nothing.
+        refuse("alpha", "must be a finite number", None, "Leave it out for the default.")
     return TrainConfig(**values)
 
 

@@ -10,8 +10,10 @@ import json
 import math
 import os
 import pathlib
+import re
 import stat
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Container, Iterable
 from typing import Any
 
 # Larger settings, metrics and sweeps are none that this project or a person wrote.
@@ -19,6 +21,8 @@ _MOST_BYTES = 64 << 20
 _MOST_DIGITS = 25
 # Settings and sweeps nest three levels. PyYAML takes time quadratic in the depth.
 _MOST_LEVELS = 50
+# YAML 1.1 reads 1:30 as 90 and 010 as 8.
+_NOT_DECIMAL = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|[-+]?0[\d_]+")
 
 
 def read_text(path: os.PathLike[str] | str) -> str:
@@ -40,6 +44,14 @@ def read_text(path: os.PathLike[str] | str) -> str:
         raise ValueError(f"it is no UTF-8 text (byte {error.start})") from error
     except OSError as error:
         raise ValueError(f"it cannot be read ({error.strerror or error})") from error
+
+
+def known_as(name: str, known: Container[str]) -> str:
+    """The name, or its Unicode NFC form if it is not known as it stands.
+
+    File systems and editors also write NFD, in which a letter and its accent are two characters.
+    """
+    return name if name in known else unicodedata.normalize("NFC", name)
 
 
 def read_json(path: os.PathLike[str] | str) -> dict[str, Any]:
@@ -74,7 +86,7 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
     Raises:
         ValueError: As `read_text` does, or if the file is no YAML, is nested too deeply, names a
             key twice, uses aliases, of which a short file can make an endless value, or holds a
-            number of over 25 digits.
+            number of over 25 digits or to another base, as 1:30 and 010 are.
     """
     import yaml
 
@@ -96,6 +108,11 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
                 raise ValueError(f"it is nested more than {_MOST_LEVELS} levels deep")
             if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
                 _check_digits(event.value)
+                if _NOT_DECIMAL.fullmatch(event.value):
+                    raise ValueError(
+                        f"it holds {event.value[:30]}, which YAML reads as another number; write "
+                        "it without leading zeros and colons, or in quotes"
+                    )
         return yaml.load(text, Loader)
     # A date such as 2001-99-99 raises ValueError, a key that is a list TypeError.
     except (yaml.YAMLError, TypeError, OverflowError, AttributeError) as error:

@@ -120,6 +120,9 @@ def _names() -> tuple[str, ...]:
 def _load_yaml(text: str) -> Any:
     """The content of a YAML file or of a flag; settings that stand in sections are taken out."""
     value = get_loader("yaml")(text)
+    # A file may be called #1.
+    if value is None and text.startswith("#"):
+        return text
     nested = isinstance(value, dict) and any(
         key in SECTIONS and isinstance(inside, dict) for key, inside in value.items()
     )

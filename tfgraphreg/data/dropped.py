@@ -11,9 +11,12 @@ import numpy as np
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.tables import read_table
 from tfgraphreg.errors import DataError, did_you_mean
+from tfgraphreg.reading import known_as
 from tfgraphreg.storage import fingerprint
 
 DROP = "drop"
+# A person may leave a cell empty.
+_ACTIONS = (DROP, "keep", "check", "")
 _CURE = "It needs the columns id and action, as audit.csv of `tfgraphreg audit` has."
 
 
@@ -21,10 +24,26 @@ def read_drops(path: os.PathLike[str] | str) -> list[str]:
     """The ids of the rows of a CSV file whose `action` is drop, each once.
 
     Raises:
-        DataError: If the file cannot be read, or lacks a column.
+        DataError: If the file cannot be read, lacks a column, or holds another action than drop,
+            keep and check.
     """
     rows = read_table(path, ("id", "action"), cure=_CURE)
-    return list(dict.fromkeys(name for name, action in rows if action.strip() == DROP))
+    return list(dict.fromkeys(name for name, action in rows if is_drop(action, name, path)))
+
+
+def is_drop(action: str, name: str, path: os.PathLike[str] | str) -> bool:
+    """Whether the action in a row says to drop the image.
+
+    Raises:
+        DataError: If it is none of drop, keep and check.
+    """
+    word = action.strip().lower()
+    if word not in _ACTIONS:
+        raise DataError(
+            f"{path} has an action that is none of drop, keep and check.",
+            received=f"{action[:60]!r} for {name[:120]!r}",
+        )
+    return word == DROP
 
 
 def without(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
@@ -36,7 +55,13 @@ def without(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
         DataError: If the file cannot be used, names an image that nobody knows or one that is not
             for training, or leaves none.
     """
-    return leave_out(dataset, read_drops(path), path)
+    known = known_ids(dataset)
+    return leave_out(dataset, [known_as(name, known) for name in read_drops(path)], path)
+
+
+def known_ids(dataset: Dataset) -> set[str]:
+    """The ids of all images, also of those in no split."""
+    return {*dataset.train.ids.tolist(), *dataset.ids_beside_train}
 
 
 def leave_out(dataset: Dataset, ids: Sequence[str], path: os.PathLike[str] | str) -> Dataset:
@@ -67,8 +92,7 @@ def check_training(dataset: Dataset, ids: Sequence[str], path: os.PathLike[str] 
     Raises:
         DataError: If one is unknown, or of an image to measure by.
     """
-    beside = set(dataset.ids_beside_train)
-    known = beside.union(dataset.train.ids.tolist())
+    known = known_ids(dataset)
     unknown = [name for name in ids if name not in known]
     if unknown:
         raise DataError(
@@ -76,7 +100,7 @@ def check_training(dataset: Dataset, ids: Sequence[str], path: os.PathLike[str] 
             received=repr(unknown[0][:120]),
             cure=did_you_mean(unknown[0], known),
         )
-    measured_by = beside - set(dataset.left_out)
+    measured_by = set(dataset.ids_beside_train).difference(dataset.left_out)
     measured = [name for name in ids if name in measured_by]
     if measured:
         raise DataError(

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfgraphreg.data.dataset import UNLABELED, Dataset, Split
-from tfgraphreg.data.layout import CURE, UNLABELED_FOLDER, Layout, read_layout
+from tfgraphreg.data.layout import CURE, UNLABELED_FOLDER, Layout, class_of, read_layout
 from tfgraphreg.data.lazy import FileImages, LazyImages
 from tfgraphreg.data.options import LoadOptions
 from tfgraphreg.data.preflight import (
@@ -168,7 +168,7 @@ def _refuse_empty_classes(layout: Layout, root: pathlib.Path) -> None:
     known = {*layout.parts["train"][1], UNLABELED_FOLDER} if "train" in layout.parts else set()
     for parent in layout.class_parents:
         folders = [p.name for p in (root / parent).iterdir() if p.is_dir()]
-        names = {unicodedata.normalize("NFC", n) for n in folders if not passed_over(n)}
+        names = {class_of(n) for n in folders if not passed_over(n)}
         empty = sorted(names - known)
         if empty:
             raise DataError(

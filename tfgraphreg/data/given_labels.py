@@ -10,6 +10,7 @@ import numpy as np
 from tfgraphreg.data.dataset import UNLABELED, Dataset
 from tfgraphreg.data.tables import read_table
 from tfgraphreg.errors import DataError, did_you_mean
+from tfgraphreg.reading import known_as
 
 _CURE = "Write the columns id and label, as the page of `tfgraphreg suggest` saves them."
 
@@ -28,16 +29,18 @@ def with_labels(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
         raise DataError(
             "Labels from a file need one class an image.", received=f"dataset={dataset.name}"
         )
+    place = {name: i for i, name in enumerate(dataset.train.ids.tolist())}
+    number = {name: c for c, name in enumerate(dataset.class_names)}
+    beside = set(dataset.ids_beside_train)
+    known = beside | place.keys()
     found: dict[str, str] = {}
     for name, label in read_table(path, ("id", "label"), cure=_CURE):
+        name, label = known_as(name, known), known_as(label, number)
         if label and found.setdefault(name, label) != label:
             raise DataError(
                 f"{path} has two labels for one image.",
                 received=f"{name[:120]!r}: {found[name][:60]!r} and {label[:60]!r}",
             )
-    place = {name: i for i, name in enumerate(dataset.train.ids.tolist())}
-    number = {name: c for c, name in enumerate(dataset.class_names)}
-    beside = set(dataset.ids_beside_train)
     labels = np.full(len(place), UNLABELED, np.int64)
     for name, label in found.items():
         if label not in number:

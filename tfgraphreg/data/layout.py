@@ -47,6 +47,13 @@ def split_of(folder: str) -> str | None:
     return _SPLITS.get(words[0].removesuffix("set")) if len(words) == 1 else None
 
 
+def class_of(folder: str) -> str:
+    """The class that a folder's name means; that of `Unlabelled` is `UNLABELED_FOLDER`."""
+    name = unicodedata.normalize("NFC", folder)
+    unlabeled = name.casefold().strip("_- ") in ("unlabeled", "unlabelled")
+    return UNLABELED_FOLDER if unlabeled else name
+
+
 def read_layout(names: Sequence[str], root: pathlib.Path) -> Layout:
     """Finds the splits and classes from the names of image files.
 
@@ -77,7 +84,7 @@ def read_layout(names: Sequence[str], root: pathlib.Path) -> Layout:
             raise DataError(f"The image {root / names[row]} is not in {expected}.", cure=CURE)
         rows, labels = parts.setdefault(split, ([], []))
         rows.append(row)
-        labels.append(unicodedata.normalize("NFC", pieces[start]))
+        labels.append(class_of(pieces[start]))
         if split == "train":
             parents.add("/".join(pieces[:start]))
     return Layout(parts, tuple(sorted(parents)))

@@ -8,9 +8,10 @@ import os
 import numpy as np
 
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.data.dropped import DROP, check_training, leave_out
+from tfgraphreg.data.dropped import check_training, is_drop, known_ids, leave_out
 from tfgraphreg.data.tables import read_table
 from tfgraphreg.errors import DataError, did_you_mean
+from tfgraphreg.reading import known_as
 
 LABEL_ERROR = "label_error"
 _COLUMNS = ("id", "issue", "suggested", "action")
@@ -34,11 +35,13 @@ def relabeled(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
             "Only images of one class each can be relabeled.", received=f"dataset={dataset.name}"
         )
     number = {name: c for c, name in enumerate(dataset.class_names)}
+    known = known_ids(dataset)
     dropped: list[str] = []
     wanted: dict[str, int] = {}
     for name, issue, label, action in read_table(path, _COLUMNS, cure=_CURE):
-        if action.strip() != DROP:
+        if not is_drop(action, name, path):
             continue
+        name, label = known_as(name, known), known_as(label, number)
         if issue.strip() != LABEL_ERROR:
             dropped.append(name)
         elif label not in number:

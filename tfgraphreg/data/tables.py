@@ -23,7 +23,9 @@ def read_table(
     """
     path = user_path(path)
     try:
-        rows = list(csv.reader(read_text(path).splitlines(keepends=True), strict=True))
+        # Spreadsheets begin a file with a byte order mark.
+        text = io.StringIO(read_text(path).removeprefix("\ufeff"), newline="")
+        rows = list(csv.reader(text, strict=True))
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table ({error}).", cure=cure) from error
     head = rows[0] if rows else []

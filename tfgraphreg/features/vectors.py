@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from tfgraphreg.errors import DataError, did_you_mean, first_line
+from tfgraphreg.reading import known_as
 from tfgraphreg.storage import UNREADABLE_NPZ, read_arrays
 
 SUFFIXES = (".npy", ".npz", ".parquet")
@@ -163,14 +164,12 @@ def _rows_in_order(
                 cure=_CURE,
             )
         return None
-    row = {name: place for place, name in enumerate(names.tolist())}
-    if len(row) != count:
-        unique, times = np.unique(names, return_counts=True)
-        raise DataError(
-            f"{path} has two vectors for one image.",
-            received=repr(str(unique[times > 1][0])[:120]),
-        )
     wanted = [str(name) for name in ids]
+    known = {*wanted, *map(str, others)}
+    row: dict[str, int] = {}
+    for place, name in enumerate(known_as(name, known) for name in names.tolist()):
+        if row.setdefault(name, place) != place:
+            raise DataError(f"{path} has two vectors for one image.", received=repr(name[:120]))
     missing = [name for name in wanted if name not in row]
     if missing:
         raise DataError(
@@ -178,12 +177,12 @@ def _rows_in_order(
             received=f"no vector of {missing[0][:120]!r}",
             cure=did_you_mean(missing[0], row),
         )
-    unknown = set(row).difference(wanted, map(str, others))
+    unknown = set(row) - known
     if unknown:
         name = min(unknown)
         raise DataError(
             f"{path} has vectors of {len(unknown)} images that are not in this dataset.",
             received=repr(name[:120]),
-            cure=did_you_mean(name, [*wanted, *map(str, others)]),
+            cure=did_you_mean(name, known),
         )
     return np.array([row[name] for name in wanted], np.int64)

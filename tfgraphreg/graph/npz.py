@@ -12,7 +12,7 @@ import numpy as np
 from tfgraphreg.errors import GraphError, did_you_mean, first_line
 from tfgraphreg.graph.convert import Ids, numbers_of
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.reading import parse_json
+from tfgraphreg.reading import known_as, parse_json
 from tfgraphreg.storage import UNREADABLE_NPZ, atomic_path, fingerprint, read_arrays
 
 _ARRAYS = ("indptr", "indices", "weights", "ids", "about")
@@ -104,7 +104,7 @@ def _between(
 ) -> SimilarityGraph:
     """The edges of `graph`, whose nodes are called `names`, between two of `ids`."""
     number = {**dict.fromkeys(map(str, others), -1), **numbers_of([str(name) for name in ids])}
-    moved = np.array([number.get(name, -2) for name in names], np.int64)
+    moved = np.array([number.get(known_as(name, number), -2) for name in names], np.int64)
     if (moved == -2).any():
         name = names[int(np.argmax(moved == -2))]
         raise GraphError(

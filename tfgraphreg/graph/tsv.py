@@ -10,7 +10,6 @@ import codecs
 import math
 import os
 import pathlib
-import unicodedata
 from collections.abc import Collection, Mapping
 from typing import NoReturn
 
@@ -20,6 +19,7 @@ from tfgraphreg.errors import ConfigError, GraphError, did_you_mean
 from tfgraphreg.graph.convert import Ids, numbers_of
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress
+from tfgraphreg.reading import known_as
 from tfgraphreg.storage import check_note, noted_path
 
 _LINES = 1 << 17
@@ -86,7 +86,7 @@ def read_tsv(
                 if len(raw) == _LONGEST:
                     _refuse(path, count, raw, "the line is too long")
                 source, target, weight = _edge(path, count, raw)
-                i, j = _node(number, source), _node(number, target)
+                i, j = (number.get(known_as(name, number)) for name in (source, target))
                 if i is None or j is None:
                     if on_unknown == "error":
                         _unknown(path, count, raw, source if i is None else target, number)
@@ -122,12 +122,6 @@ def read_tsv(
         len(ids),
         about=about,
     )
-
-
-def _node(number: Mapping[str, int], name: str) -> int | None:
-    found = number.get(name)
-    # Ids are in Unicode NFC; file systems and editors also write NFD.
-    return number.get(unicodedata.normalize("NFC", name)) if found is None else found
 
 
 def _edge(path: pathlib.Path, line: int, raw: bytes) -> tuple[str, str, float]:
