@@ -76,6 +76,7 @@ ONE_STACK = {
     "test_registry",
     "test_relabel",
     "test_runs",
+    "test_serving",
     "test_site",
     "test_storage",
     "test_style",

@@ -21,10 +21,13 @@ from tfgraphreg.audit import (
     find_label_errors,
     find_outliers,
 )
+from tfgraphreg.audit.findings import Audit, Finding
 from tfgraphreg.audit.labels import _parts
 from tfgraphreg.cli import run_command
+from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.errors import ConfigError, DataError, GraphError
 from tfgraphreg.graph.similarity import SimilarityGraph
+from tfgraphreg.recipes.audit import Audited, _card
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1">'
 
@@ -283,7 +286,27 @@ def test_the_command_writes_a_table_and_a_page_that_opens(photos, capsys, reques
     assert facts["findings"] == rows and facts["images"] == {"test": 20, "train": 102}
     assert sum(facts["counts"].values()) == len(rows)
     assert "1 leak" in capsys.readouterr().out
+    # What somebody decided there is not written over.
+    table = photos.parent / "audit/audit.csv"
+    decided = table.read_text().replace(",check", ",keep")
+    table.write_text(decided)
+    assert run_command("audit", words) == 2
+    assert "`--out`" in capsys.readouterr().err and table.read_text() == decided
     looked_at(request.getfixturevalue("browser"), photos.parent / "audit" / "audit.html", len(rows))
+
+
+def test_an_unlabeled_picture_is_neither_right_nor_wrong():
+    images = np.zeros((4, 4, 4, 1), np.uint8)
+    split = Split(images, np.array([0, -1, 1, 0]), np.array(list("abcd")))
+    none = split.take(np.zeros(0, np.int64))
+    data = Dataset("d", split, none, none, ("x", "y"), "", "")
+    graph = SimilarityGraph.from_edges([0, 0], [2, 3], [2.0, 1.0], 4)
+    copy = Finding(item=0, issue="exact_duplicate", score=1.0, action="drop", other=1)
+    found = Audit((copy,), None, find_duplicates(graph, images), ())
+    audited = Audited(data, split, np.full(4, "train"), graph, found)
+    card = _card(audited, copy, graph.top(3)[0])
+    shown = [(cell.item, cell.right) for cell in card.cells]
+    assert shown == [(0, None), (1, None), (2, False), (3, True)]
 
 
 def looked_at(browser, path, findings):

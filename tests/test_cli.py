@@ -119,7 +119,7 @@ def test_an_interruption_promises_only_what_the_command_can(name, monkeypatch, c
         raise KeyboardInterrupt
 
     monkeypatch.setitem(cli.COMMANDS, name, dataclasses.replace(cli.COMMANDS[name], run=stopped))
-    needed = {name: "--run=r" for name in ("search", "evaluate", "embed", "embeddings")}
+    needed = {name: "--run=r" for name in ("search", "evaluate", "embed", "embeddings", "serve")}
     needed |= {"predict": "a.png", "export": "--run=r --export-format=onnx"}
     assert cli.run_command(name, needed.get(name, "").split()) == 130
     error = capsys.readouterr().err

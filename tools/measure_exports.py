@@ -4,8 +4,9 @@
     python tools/measure_exports.py --missing        # goes on where it stopped
     python tools/measure_exports.py --only vit beit  # some families or networks
 
-Weights are random, and the class layer is scaled so that logits spread by 3: else all probabilities
-would be alike and agree whatever a converter does. The images are 200 of Fashion-MNIST's test
+Weights are random; batch normalization takes the averages of the images, and the class layer is
+scaled so that logits spread by 3: else all probabilities would be alike and agree whatever a
+converter does. The images are 200 of Fashion-MNIST's test
 images, at the smallest size that the network takes. Each network has a process of its own.
 """
 
@@ -47,15 +48,17 @@ def measure(name: str, names: list[str]) -> dict[str, Any]:
     from tfgraphreg.export import Predictor, export
     from tfgraphreg.model.classifier import EMBEDDING, LOGITS, build_classifier, infer
     from tfgraphreg.recipes.exports import EXACT_WITHIN, converted, milliseconds, size_of
+    from tfgraphreg.training.batch_norm import BatchNormAverages
 
     keras.utils.set_random_seed(0)
     images = np.asarray(load_dataset("fashion_mnist").test.images[:IMAGES])
     backbone = build_backbone(name, input_shape=images.shape[1:])
     model = build_classifier(backbone, embedding_dim=64, num_classes=CLASSES)
+    BatchNormAverages(model, images, batch_size=IMAGES).measure()
     embedding = infer(model, images)[EMBEDDING]
     kernel, bias = model.get_layer(LOGITS).get_weights()
     logits = embedding @ kernel
-    scale = SPREAD / max(float(logits.std(axis=0).mean()), 1e-12)
+    scale = SPREAD / max(float(logits.std(axis=0).mean()), 1e-30)
     model.get_layer(LOGITS).set_weights([kernel * scale, bias - scale * logits.mean(axis=0)])
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -121,10 +124,11 @@ def lines(measured: dict[str, Any], about: dict[str, str]) -> list[str]:
         *(["", *(f"- {line}" for line in refused)] if refused else []),
         "",
         f"{len(measured)} of {len(smallest_networks())} families. Made by "
-        f"`python tools/measure_exports.py`: random weights, {IMAGES} test images of Fashion-MNIST "
-        f"at each network's smallest size; commit {about['commit']}, TensorFlow "
-        f"{about['tensorflow']}, ai-edge-litert {about['ai-edge-litert']}, tf2onnx "
-        f"{about['tf2onnx']}, onnxruntime {about['onnxruntime']}.",
+        "`python tools/measure_exports.py`: random weights, batch normalization measured, "
+        f"{IMAGES} test images of Fashion-MNIST at each network's smallest size; commit "
+        f"{about['commit']}, TensorFlow {about['tensorflow']}, ai-edge-litert "
+        f"{about['ai-edge-litert']}, tf2onnx {about['tf2onnx']}, onnxruntime "
+        f"{about['onnxruntime']}.",
     ]
 
 

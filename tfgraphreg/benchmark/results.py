@@ -107,9 +107,9 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
-def fill_measured(page: pathlib.Path, lines: list[str]) -> None:
+def fill_measured(page: pathlib.Path, lines: list[str], *, mark: str = "measured") -> None:
     """Puts lines into a page, in the place of those between its two marks."""
-    begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
     text = page.read_text(encoding="utf-8")
     before, after = text.split(begin)[0], text.split(end)[1]
     write_text(page, f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}")

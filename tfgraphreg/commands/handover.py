@@ -1,7 +1,8 @@
-"""The commands that hand a finished run over to other programs: export, embeddings."""
+"""The commands that hand a finished run over to other programs: export, embeddings, serve."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -34,6 +35,18 @@ a row for each image of train, validation and test:
   prediction, probability  the likeliest class (of several an image: those of at least 0.5)
   probabilities, vector  a list of numbers: of each class, and the embedding
 --edges, a row for each direction of an edge of the training graph: source, target, weight
+"""
+
+SERVE_EXAMPLES = """
+examples:
+  tfgraphreg serve --run runs/NAME                       then open http://127.0.0.1:8501/
+  curl http://127.0.0.1:8501/v1/models/NAME              is it there?
+  curl http://127.0.0.1:8501/v1/models/NAME:predict -d '{"instances": [{"b64": "..."}]}'
+  curl http://127.0.0.1:8501/v1/models/NAME:search -d '{"instances": [{"b64": "..."}], "k": 3}'
+
+The form is TensorFlow Serving's REST: an instance is an image file as base64, or pixels as nested
+lists of 0 to 255. The page takes an image that is dropped on it. Only programs of this machine are
+answered.
 """
 
 
@@ -85,4 +98,26 @@ def embeddings(args: Any, progress: Progress) -> int:
     run = read_run(args.run)
     start_tensorflow()
     write_embeddings(run, args.out, edges=args.edges, progress=progress)
+    return 0
+
+
+def serve_parser(parser: ArgumentParser) -> None:
+    """Adds the flags of `serve`."""
+    from tfgraphreg.serving import PORT
+
+    add_run(parser)
+    parser.add_argument("--port", type=int, default=PORT, help="port; 0 takes a free one")
+
+
+def serve(args: Any, progress: Progress) -> int:
+    """Runs `serve` until it is stopped, and returns its exit status."""
+    from tfgraphreg.recipes.server import check_server, serve_run
+    from tfgraphreg.runs.folder import read_run
+
+    check_server(args.port)
+    run = read_run(args.run)
+    start_tensorflow()
+    # Ctrl-C is how it ends: uvicorn closes what is open, and hands the signal on.
+    with contextlib.suppress(KeyboardInterrupt):
+        serve_run(run, port=args.port, progress=progress)
     return 0

@@ -232,6 +232,12 @@ COMMANDS = {
         handover.embeddings,
         handover.EMBEDDINGS_EXAMPLES,
     ),
+    "serve": Command(
+        "Answers over HTTP on this machine, in TensorFlow Serving's form, with a page.",
+        handover.serve_parser,
+        handover.serve,
+        handover.SERVE_EXAMPLES,
+    ),
     "predict": Command("Classifies image files with an exported model.", _predict_parser, _predict),
     "compare": Command(
         "Puts runs, or a sweep that it makes first, into one table and one page.",

@@ -17,7 +17,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.data.joined import joined
 from tfgraphreg.data.tables import table_text
-from tfgraphreg.errors import ConfigError
+from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.graph.settings import kinds
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = ("id", "split", "issue", "score", "label", "suggested", "other", "action")
 IMAGES = ("all", "train")
+TABLE = "audit.csv"
 _LOCK = ".audit.lock"
 _CARDS = 60
 _NEIGHBORS = 5
@@ -139,9 +140,12 @@ def audit_dataset(
 
     Raises:
         ConfigError: If `images` is neither.
+        DataError: If an audit.csv is there in which somebody has decided what to drop.
         TFGraphRegError: If the data, the graph or the folder is in the way.
     """
     folder = None if out is None else storage.user_path(out)
+    if folder is not None:
+        _keep_decisions(folder / TABLE)
     from_file = not kinds(config) or config.graph_features.startswith("file:")
     images = images or ("train" if from_file else "all")
     if images not in IMAGES:
@@ -173,11 +177,24 @@ def audit_dataset(
     return audited
 
 
+def _keep_decisions(path: pathlib.Path) -> None:
+    """Refuses to write over a table that was changed since it was written."""
+    if not path.exists():
+        return
+    try:
+        storage.check_note(path)
+    except ValueError as error:
+        raise DataError(
+            f"{path} was changed since it was written, and another audit would write over it.",
+            cure="Name another folder with `out`, or move the table away.",
+        ) from error
+
+
 def _write(audited: Audited, folder: pathlib.Path) -> None:
-    files = [folder / f"audit.{ending}" for ending in ("csv", "json", "html")]
+    files = [folder / name for name in (TABLE, "audit.json", "audit.html")]
     # Of two at once, the files must be of the same one.
     with storage.one_writer(folder / _LOCK, *files):
-        storage.write_text(files[0], table_text(COLUMNS, audited.rows()))
+        storage.write_noted(files[0], table_text(COLUMNS, audited.rows()))
         storage.write_json(files[1], audited.summary())
         write_audit_page(audited, files[2])
     logger.info(f"Written: {folder}/audit.html (look first), audit.csv (for `drop`), audit.json")
@@ -212,13 +229,15 @@ def _card(audited: Audited, one: Finding, nearest: np.ndarray) -> Card:
     def cell(item: int, right: bool | None = None) -> Cell:
         return Cell(item=item, text=audited.label(item) or "unlabeled", right=right)
 
+    def beside(item: int) -> Cell:
+        labels = audited.label(one.item), audited.label(item)
+        return cell(item, labels[0] == labels[1] if all(labels) else None)
+
     neighbors = [int(n) for n in nearest[one.item] if n >= 0 and n != one.other]
     cells = [cell(one.item)]
     if one.other >= 0:
-        cells.append(cell(one.other, audited.label(one.item) == audited.label(one.other)))
-    for n in neighbors[: _NEIGHBORS + 1 - len(cells)]:
-        known = audited.label(one.item) and audited.label(n)
-        cells.append(cell(n, audited.label(one.item) == audited.label(n) if known else None))
+        cells.append(beside(one.other))
+    cells += [beside(n) for n in neighbors[: _NEIGHBORS + 1 - len(cells)]]
     return Card(name=str(audited.items.ids[one.item]), text=_sentence(audited, one), cells=cells)
 
 

@@ -106,6 +106,19 @@ def search_run(
     return _answer(run, predictor, searcher, queries, k) if queries else []
 
 
+def open_index(run: RunFolder, predictor: Predictor, *, progress: Progress = silent) -> Searcher:
+    """The index beside a run's SavedModel as it is, or one of the training images.
+
+    Raises:
+        DataError: If it is damaged or belongs to another model, or the images cannot be loaded.
+    """
+    found = _saved(run)
+    if found is not None:
+        return found
+    with _alone(run, must=False):
+        return _writable(run, predictor, None, None, False, False, progress)
+
+
 @contextlib.contextmanager
 def _alone(run: RunFolder, *, must: bool) -> Iterator[None]:
     """Keeps others from changing the index meanwhile, so that nothing that they add is lost.
