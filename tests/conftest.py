@@ -54,6 +54,7 @@ ONE_STACK = {
     "test_damage",
     "test_damage_harness",
     "test_data_folder",
+    "test_data_scenes",
     "test_data_sources",
     "test_data_voc",
     "test_errors",
