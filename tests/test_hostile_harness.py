@@ -1,6 +1,6 @@
 """Hostile flags, configs and files end in one line, or do what they say; nothing hangs.
 
-`pytest -m slow tests/test_hostile_harness.py` gives some 600 commands what no careful user would;
+`pytest -m slow tests/test_hostile_harness.py` gives some 850 commands what no careful user would;
 `tests/test_cli.py` does a few among the ordinary tests.
 """
 
