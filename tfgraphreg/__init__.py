@@ -61,6 +61,7 @@ _HOMES = {
     "retrieval_report": "tfgraphreg.evaluation.retrieval",
     "Predictor": "tfgraphreg.export",
     "MaskPredictor": "tfgraphreg.export_masks",
+    "BoxPredictor": "tfgraphreg.export_boxes",
     "Searcher": "tfgraphreg.visualize.search",
     # errors
     "TFGraphRegError": "tfgraphreg.errors",

@@ -178,7 +178,8 @@ class Predictor:
             raise ModelError(
                 "The SavedModel gives no classes of whole images.",
                 received=f"{self.folder}, of the task {self.meta['task']}",
-                cure="Ask it for masks with tfgraphreg.MaskPredictor, or name a classifier.",
+                cure="Ask it with tfgraphreg.MaskPredictor or tfgraphreg.BoxPredictor, or name a "
+                "classifier.",
             )
         self.class_names = tuple(self.meta["class_names"])
         self.image_shape = tuple(self.meta["image_shape"])

@@ -11,7 +11,7 @@ from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setti
 # The backbone is chosen by the size of the training set.
 AUTO_BACKBONE = "auto"
 REGULARIZED = ("embedding", "logits")
-TASKS = ("classify", "segment")
+TASKS = ("classify", "segment", "detect")
 _ALPHA = 0.1
 CLASS_WEIGHTS = ("equal", "balanced")
 GRAPH_LOSSES = ("pull", "contrast")
@@ -37,7 +37,8 @@ class TaskSettings(Settings):
 
     task: str = setting(
         "classify",
-        "what is learned: classes of images, or segment: the class of every pixel, from masks",
+        "what is learned: classes of images; segment: the class of every pixel, from masks; "
+        "detect: boxes and classes of objects, from boxes",
         choices=TASKS,
     )
     class_weights: str = setting(
@@ -47,7 +48,18 @@ class TaskSettings(Settings):
         choices=CLASS_WEIGHTS,
     )
 
+    only_class: str | None = setting(
+        None, "with `task=detect`, the one class that is measured, such as person. Default: all"
+    )
+
     EFFECTS: ClassVar[tuple[Effect, ...]] = (
+        Effect(("only_class",), lambda all: all.task == "detect", "`task=detect`"),
+        # Regions find their neighbors in a bank of their own.
+        Effect(
+            ("neighbors", "neighbor_sampling", "pairing", "pair_correction", "graph_loss"),
+            lambda all: all.task != "detect",
+            "`task=classify` or `task=segment`",
+        ),
         Effect(("class_weights",), lambda all: all.task == "segment", "`task=segment`"),
         # Settings of other rooms too: what concerns one class, or several, of a whole image.
         Effect(

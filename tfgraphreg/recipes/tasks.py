@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 CLASSIFY = "classify"
 
 
+def _images(dataset: Dataset) -> Dataset:
+    return dataset
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A task of `train`.
@@ -29,11 +33,13 @@ class Task:
         learn: `(config, run, material, progress)` trains; the config is filled in.
         finish: `(config, run, material, learned, progress)` measures, exports and draws; gives the
             numbers of metrics.json that depend on the model.
+        nodes: `(dataset)` gives one whose training items are the nodes of the graph.
     """
 
     check_data: Callable[[Dataset], None]
     learn: Callable[..., Learned]
     finish: Callable[..., dict[str, Any]]
+    nodes: Callable[[Dataset], Dataset] = _images
 
 
 def task_of(config: TrainConfig, cluster: Cluster | None = None) -> Task:
@@ -42,6 +48,12 @@ def task_of(config: TrainConfig, cluster: Cluster | None = None) -> Task:
         from tfgraphreg.recipes import segment
 
         return Task(segment.check_data, segment.learn_masks, segment.finish)
+    if config.task == "detect":
+        from tfgraphreg.recipes import detect
+        from tfgraphreg.recipes.regions import as_regions
+
+        check = functools.partial(detect.check_data, only_class=config.only_class)
+        return Task(check, detect.learn_boxes, detect.finish, as_regions)
     from tfgraphreg.recipes import classify, learn
 
     together = functools.partial(learn.learn, cluster=cluster)
@@ -52,10 +64,17 @@ def check_task(config: TrainConfig) -> None:
     """Refuses what no task but classification can start from, before anything is loaded.
 
     Raises:
-        ConfigError: If weights are those of a run, or the network is one that was passed.
+        ConfigError: If weights are those of a run, the network is one that was passed, or several
+            workers are to train.
     """
     if config.task == CLASSIFY:
         return
+    if config.strategy == "multiworker":
+        raise ConfigError(
+            "Several workers train classifiers only.",
+            received=f"strategy={config.strategy}, task={config.task}",
+            cure="Use `strategy=mirrored` or leave it out.",
+        )
     if config.weights.startswith(RUN):
         raise ConfigError(
             "Only the classifier of another run can be gone on with.",

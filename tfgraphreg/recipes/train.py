@@ -38,7 +38,7 @@ from tfgraphreg.runs.folder import (
 from tfgraphreg.runs.run import Run
 from tfgraphreg.settings import GIVEN
 from tfgraphreg.training.cluster import ending_together, find_cluster
-from tfgraphreg.training.history import HISTORY, read_history
+from tfgraphreg.training.history import HISTORY, SHOWN, read_history
 
 if TYPE_CHECKING:
     from tfgraphreg.recipes.learn import Learned
@@ -104,7 +104,7 @@ def train(
             return Run(run.path, run.config, done, read_history(run.path / HISTORY))
         logger.info(f"Run: {run.path}")
         task = task_of(config, cluster)
-        material = prepare(config, progress, given, check=task.check_data)
+        material = prepare(config, progress, given, check=task.check_data, nodes=task.nodes)
         # Epochs of an interrupted run count, as they do for train_seconds.
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
         begun = (continued_after(run.path) or [config.epochs])[0]
@@ -173,6 +173,6 @@ def _about(
         "source": material.dataset.source,
         "versions": versions(),
         "seed": config.seed,
-        "final": {k: v for k, v in rows[-1].items() if k.endswith(("loss", "accuracy", "iou"))},
+        "final": {k: v for k, v in rows[-1].items() if k.endswith(SHOWN)},
         "export": str(run.export_path),
     }

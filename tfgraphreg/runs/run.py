@@ -19,6 +19,7 @@ from tfgraphreg.training.history import HISTORY, Row, read_history
 
 if TYPE_CHECKING:
     from tfgraphreg.export import Predictor
+    from tfgraphreg.export_boxes import BoxPredictor
     from tfgraphreg.export_masks import MaskPredictor
 
 # The numbers that the reports in metrics.json and evaluation.json hold.
@@ -56,7 +57,7 @@ class Run:
 
     def __repr__(self) -> str:
         shown = [f"{self.config.dataset}", f"{len(self.history)} epochs"]
-        for name in ("test_accuracy", "recall_at_1", "test_mean_iou"):
+        for name in ("test_accuracy", "recall_at_1", "test_mean_iou", "test_ap50"):
             value = number(self.metrics, name)
             if value is not None:
                 shown.append(f"{name.replace('_', ' ')} {value:.4f}")
@@ -78,17 +79,23 @@ class Run:
         return self.metrics.get("graph_file")
 
     @functools.cached_property
-    def predictor(self) -> Predictor | MaskPredictor:
-        """The exported model, loaded: a `MaskPredictor` of a run of the task segment.
+    def predictor(self) -> Predictor | MaskPredictor | BoxPredictor:
+        """The exported model, loaded: a `MaskPredictor` of a run of the task segment, a
+        `BoxPredictor` of one of the task detect.
 
         Raises:
             ModelError: If it is gone.
         """
         from tfgraphreg.export import Predictor
+        from tfgraphreg.export_boxes import BoxPredictor
         from tfgraphreg.export_masks import MaskPredictor
 
-        made = MaskPredictor if self.config.task == "segment" else Predictor
-        return made(self.folder.export_path)
+        made: dict[str, Any] = {
+            "classify": Predictor,
+            "segment": MaskPredictor,
+            "detect": BoxPredictor,
+        }
+        return made[self.config.task](self.folder.export_path)
 
 
 def read_finished(path: os.PathLike[str] | str) -> Run:

@@ -11,8 +11,10 @@ from tfgraphreg.storage import check_note, write_noted
 
 Row = dict[str, float]
 HISTORY = "history.csv"
+# Ends of the names of the columns that a person reads after each epoch.
+SHOWN = ("loss", "accuracy", "iou", "ap50")
 # By which the best epoch is chosen: a column for each task.
-CHOSEN_BY = ("val_accuracy", "val_mean_iou")
+CHOSEN_BY = ("val_accuracy", "val_mean_iou", "val_ap50")
 
 
 def read_history(path: pathlib.Path) -> list[Row]:

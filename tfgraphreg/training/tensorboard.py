@@ -18,6 +18,9 @@ SCALARS = (
     "val_loss",
     "pixel_accuracy",
     "val_mean_iou",
+    "class_loss",
+    "box_loss",
+    "val_ap50",
     "effective_rank",
     "mean_pairwise_distance",
     "learning_rate",
@@ -71,6 +74,8 @@ def log_test(folder: pathlib.Path, metrics: dict) -> None:
         "recall_at_1",
         "mean_average_precision",
         "test_mean_iou",
+        "test_ap50",
+        "test_ap",
         "test_pixel_accuracy",
     )
     with tf.summary.create_file_writer(str(folder)).as_default():
