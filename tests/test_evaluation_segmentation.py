@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import references_evaluation as references
+from sklearn import metrics
 
 from tfgraphreg.errors import DataError
 from tfgraphreg.evaluation import segmentation
@@ -75,3 +76,29 @@ def test_bad_input_is_named():
         segmentation.pixel_counts([0], [[0]], classes=1)
     with pytest.raises(DataError, match="`predictions` must be from 0 to 1"):
         segmentation.pixel_counts([0], [2], classes=2)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equals_scikit_learn(seed):
+    """Also with classes that are never true, never predicted, or neither."""
+    labels, predictions = _masks(seed, classes=6)
+    labels[labels == seed % 6] = segmentation.IGNORE
+    predictions[predictions == (seed + 1) % 6] = seed % 6 if seed % 2 else 0
+    report = segmentation.segmentation_report(labels, predictions, list("abcdef"))
+    counted = labels != segmentation.IGNORE
+    true, found = labels[counted], predictions[counted]
+    numbers = range(6)
+    np.testing.assert_array_equal(
+        report["confusion_matrix"], metrics.confusion_matrix(true, found, labels=numbers)
+    )
+    assert report["pixel_accuracy"] == pytest.approx(metrics.accuracy_score(true, found))
+    options = {"labels": numbers, "average": None, "zero_division": np.nan}
+    either = np.isin(numbers, np.union1d(true, found))
+    for name, function in (("iou", metrics.jaccard_score), ("dice", metrics.f1_score)):
+        wanted = function(true, found, **{**options, "zero_division": 0})
+        wanted[~either] = np.nan
+        np.testing.assert_allclose(list(report[name].values()), wanted)
+        assert report[f"mean_{name}"] == pytest.approx(np.nanmean(wanted))
+    recall = metrics.recall_score(true, found, **options)
+    np.testing.assert_allclose(list(report["class_accuracy"].values()), recall)
+    assert report["mean_pixel_accuracy"] == pytest.approx(np.nanmean(recall))

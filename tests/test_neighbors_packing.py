@@ -141,7 +141,7 @@ class Lazy:
 
 
 def test_streams_images_in_blocks_and_cuts_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "_SHARD_BYTES", 4000)
+    monkeypatch.setattr(packing, "SHARD_BYTES", 4000)
     monkeypatch.setattr("tfgraphreg.neighbors.records._BLOCK", 10)
     whole, graph = random_split(), random_graph()
     lazy = Lazy(whole.images)
@@ -308,14 +308,14 @@ def test_a_second_process_waits_for_the_first(tmp_path):
 
 
 def test_a_full_disk():
-    with pytest.raises(OSError) as caught, packing._record_writer(pathlib.Path("/dev/full")) as out:
+    with pytest.raises(OSError) as caught, packing.record_writer(pathlib.Path("/dev/full")) as out:
         out.write(b"x" * 10_000_000)
     assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, monkeypatch):
-    real = packing._record_writer
-    monkeypatch.setattr(packing, "_record_writer", lambda path: real(pathlib.Path("/dev/full")))
+    real = packing.record_writer
+    monkeypatch.setattr(packing, "record_writer", lambda path: real(pathlib.Path("/dev/full")))
     split, graph = random_split(n=101, shape=(64, 64, 3)), random_graph()
     with pytest.raises(DataError, match="The disk is full while writing"):
         pack_neighbors(

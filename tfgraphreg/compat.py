@@ -232,6 +232,15 @@ def load_addons() -> types.ModuleType:
     return load_optional("tensorflow_addons", "addons", "This objective")
 
 
+def load_distributed() -> types.ModuleType:
+    """Returns Dask's `distributed`, which needs no TensorFlow.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    return load_optional("distributed", "scale", "Work on Dask")
+
+
 def check_optional(module: str, extra: str, purpose: str) -> None:
     """Refuses to go on without a package of an extra.
 

@@ -17,7 +17,12 @@ from tfgraphreg.data.settings import DataSettings
 from tfgraphreg.errors import ConfigError, UnknownNameError, did_you_mean
 from tfgraphreg.formats.catalog import parse_formats
 from tfgraphreg.graph.settings import GraphSettings
-from tfgraphreg.model.settings import BackboneSettings, GraphTermSettings
+from tfgraphreg.model.settings import (
+    BackboneSettings,
+    GraphTermSettings,
+    TaskSettings,
+    default_alpha,
+)
 from tfgraphreg.neighbors.settings import NeighborSettings
 from tfgraphreg.propagation.settings import PropagationSettings
 from tfgraphreg.reading import read_json, read_yaml
@@ -77,6 +82,7 @@ class RunSettings(Settings):
 
 SECTIONS: dict[str, type[Settings]] = {
     "data": DataSettings,
+    "task": TaskSettings,
     "network": BackboneSettings,
     "graph_term": GraphTermSettings,
     "neighbors": NeighborSettings,
@@ -98,6 +104,7 @@ class TrainConfig(
     NeighborSettings,
     GraphTermSettings,
     BackboneSettings,
+    TaskSettings,
     DataSettings,
 ):
     """Everything that decides the result of a run, and where it goes.
@@ -111,6 +118,8 @@ class TrainConfig(
     """
 
     def __post_init__(self):
+        if self.alpha is None:
+            object.__setattr__(self, "alpha", default_alpha(self.task))
         for name, value in plain_values(self).items():
             object.__setattr__(self, name, value)
         check_choices(self)
@@ -276,6 +285,8 @@ def from_mapping(values: Mapping[Any, Any]) -> TrainConfig:
             received=unknown[0],
             cure=did_you_mean(unknown[0], known),
         )
+    if values.get("alpha", 0) is None:  # In a file a number stands there, or nothing.
+        refuse("alpha", "must be a finite number", None, "Leave it out for the default.")
     return TrainConfig(**values)
 
 
@@ -319,6 +330,7 @@ def effective(values: Mapping[Any, Any]) -> dict[str, Any]:
     """The settings of a mapping without those that would change nothing beside the others."""
     values = flat(values)
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    defaults["alpha"] = default_alpha(values.get("task", defaults["task"]))
     for effect in EFFECTS:
         try:
             acts = effect.when(types.SimpleNamespace(**{**defaults, **values}))

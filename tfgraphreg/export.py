@@ -100,18 +100,29 @@ def export(
         "serving_default": server.raw.get_concrete_function(),
         "serving_encoded": server.encoded.get_concrete_function(),
     }
+    meta = {
+        **(about or {}),
+        "class_names": list(class_names),
+        "image_shape": list(server.shape),
+        "multilabel": multilabel,
+    }
+    write_saved_model(server, signatures, folder, meta)
+
+
+def write_saved_model(
+    server: tf.Module, signatures: Any, folder: os.PathLike[str] | str, meta: dict[str, Any]
+) -> None:
+    """Writes a SavedModel with sealed `meta` beside it; it appears whole or not at all.
+
+    Raises:
+        DataError: If the folder cannot be written or the disk is full.
+    """
     with atomic_folder(folder) as part:
         try:
             tf.saved_model.save(server, str(part), signatures=signatures)
         except tf.errors.ResourceExhaustedError as error:
             raise OSError(28, "No space left on device") from error
-        meta = {
-            **(about or {}),
-            "class_names": list(class_names),
-            "image_shape": list(server.shape),
-            "multilabel": multilabel,
-            "files": _digests(part),
-        }
+        meta = {**meta, "files": _digests(part)}
         write_json(part / META, {**meta, _SEAL: fingerprint(plain(meta))})
 
 
@@ -151,6 +162,8 @@ class Predictor:
         try:
             with steady_folder(self.folder) as steady:
                 self._load(steady)
+        except ModelError:
+            raise
         # TensorFlow reports a truncated data file by an IndexError, other damage by other errors of
         # its own and of protobuf's.
         except Exception as error:
@@ -160,13 +173,16 @@ class Predictor:
             ) from error
 
     def _load(self, folder: pathlib.Path) -> None:
-        self.meta = _read_meta(folder / META)
+        self.meta, self._loaded = read_saved_model(folder)
+        if self.meta.get("task", "classify") != "classify":
+            raise ModelError(
+                "The SavedModel gives no classes of whole images.",
+                received=f"{self.folder}, of the task {self.meta['task']}",
+                cure="Ask it with tfgraphreg.MaskPredictor or tfgraphreg.BoxPredictor, or name a "
+                "classifier.",
+            )
         self.class_names = tuple(self.meta["class_names"])
         self.image_shape = tuple(self.meta["image_shape"])
-        digests = _digests(folder)
-        if self.meta.get("files", digests) != digests:
-            raise ValueError("its files are not as they were written")
-        self._loaded = tf.saved_model.load(str(folder))
         self._raw = self._loaded.signatures["serving_default"]
         self._encoded = self._loaded.signatures["serving_encoded"]
         takes = tuple(self._raw.structured_input_signature[1]["image"].shape[1:])
@@ -283,6 +299,19 @@ class Predictor:
             return Prediction(str(path), error=str(error))
         best = np.argsort(-scores, kind="stable")[:top]
         return Prediction(str(path), tuple((self.class_names[i], float(scores[i])) for i in best))
+
+
+def read_saved_model(folder: pathlib.Path) -> tuple[dict[str, Any], Any]:
+    """The meta and the loaded model of a folder of `write_saved_model`.
+
+    Raises:
+        ValueError: If a file is not as it was written; TensorFlow raises others.
+    """
+    meta = _read_meta(folder / META)
+    digests = _digests(folder)
+    if meta.get("files", digests) != digests:
+        raise ValueError("its files are not as they were written")
+    return meta, tf.saved_model.load(str(folder))
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:

@@ -63,6 +63,7 @@ __all__ = [
     "read_arrays",
     "remove_leftovers",
     "remove_leftovers_in",
+    "scratch_folder",
     "sealed_path",
     "steady_folder",
     "user_path",
@@ -122,6 +123,28 @@ def atomic_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
     finally:
         if part is not None:
             leftovers.remove(part, wait=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
+    """Gives a temporary folder beside `path`, which is gone after the block.
+
+    What killed processes left of earlier ones is cleared away first.
+
+    Raises:
+        DataError: If it cannot be written or the disk is full.
+    """
+    path = pathlib.Path(path)
+    part = None
+    remove_leftovers(path)
+    try:
+        with leftovers.part_of(path, folder=True) as part:
+            yield part
+    except OSError as error:
+        raise write_error(error, path) from error
+    finally:
+        if part is not None:
+            leftovers.remove(part, wait=False)
 
 
 def _put(part: pathlib.Path, path: pathlib.Path) -> bool:

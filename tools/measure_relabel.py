@@ -102,7 +102,7 @@ def table(found: dict[tuple[str, str], list[tuple[float, float]]], args) -> list
         f"Provenance: {args.images} training images of Fashion-MNIST, 20 % of their labels "
         f"changed; `fcnn`, {args.epochs} epochs, alpha 0; audit by {args.features} features; mean "
         f"and standard deviation over seeds, 10,000 test images; commit {commit()}. Made by "
-        " `python tools/measure_relabel.py`.",
+        "`python tools/measure_relabel.py`.",
     ]
 
 

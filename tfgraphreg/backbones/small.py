@@ -45,6 +45,7 @@ def build_cnn(
     filters: tuple[int, ...] = (32, 64, 128),
     convolutions: int | tuple[int, ...] = 1,
     dropout: float = 0.0,
+    stem_stride: int = 1,
 ) -> Any:
     """Builds stages of 3x3 convolutions, each with batch normalization, with pooling between.
 
@@ -54,6 +55,7 @@ def build_cnn(
         filters: Width of each stage; the last is the number of features.
         convolutions: In each stage, or one number for each. Two cost four times the time of one.
         dropout: Share of features dropped after each pooling in training, 0 to below 1.
+        stem_stride: Stride of the first convolution.
 
     Returns:
         A model from images [B, H, W, C] to a feature map [B, h, w, filters[-1]].
@@ -73,7 +75,8 @@ def build_cnn(
         for number in range(1, each[stage - 1] + 1):
             name = f"conv_{stage}_{number}"
             # Batch normalization brings its own bias.
-            x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=name)(x)
+            strides = stem_stride if (stage, number) == (1, 1) else 1
+            x = layers.Conv2D(width, 3, strides, padding="same", use_bias=False, name=name)(x)
             x = layers.BatchNormalization(name=f"{name}_bn")(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
     return keras.Model(image, x, name="cnn")
@@ -87,6 +90,22 @@ def build_cnn5(*, input_shape: tuple[int, int, int], weights: str | None = None)
         weights: There are none to load.
     """
     return build_cnn(input_shape=input_shape, weights=weights, convolutions=(1, 2, 2))
+
+
+def build_cnn_pyramid(*, input_shape: tuple[int, int, int], weights: str | None = None) -> Any:
+    """Builds `build_cnn` with maps at strides 2, 4, 8 and 16, for boxes and masks.
+
+    Args:
+        input_shape: (H, W, C) of the preprocessed images.
+        weights: There are none to load.
+    """
+    return build_cnn(
+        input_shape=input_shape,
+        weights=weights,
+        filters=(24, 48, 96, 192),
+        convolutions=(1, 2, 2, 2),
+        stem_stride=2,
+    )
 
 
 _SHARED: dict[str, Any] = {
@@ -126,5 +145,15 @@ RECORDS: tuple[Backbone, ...] = (
         learning_rate=3e-3,
         paper="LeCun et al. 1998, doi:10.1109/5.726791",
         **_SHARED,
+    ),
+    Backbone(
+        name="cnn_pyramid",
+        family="cnn",
+        builder="tfgraphreg.backbones.small:build_cnn_pyramid",
+        width=192,
+        parameters=655_224,
+        learning_rate=3e-3,
+        paper="LeCun et al. 1998, doi:10.1109/5.726791",
+        **{**_SHARED, "default_size": 96, "min_size": 32},
     ),
 )

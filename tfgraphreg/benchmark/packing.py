@@ -38,14 +38,14 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
 def _against_nsl(found: Found, split: Any, rounds: int, progress: Any) -> None:
     from tfgraphreg.compat import nsl
     from tfgraphreg.graph.tsv import write_tsv
-    from tfgraphreg.neighbors.packing import _record_writer, pack_neighbors
+    from tfgraphreg.neighbors.packing import pack_neighbors, record_writer
     from tfgraphreg.neighbors.records import example_records
 
     graph = random_neighbors(len(split), _K)
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
         examples, edges, out = (str(folder / n) for n in ("examples", "graph.tsv", "nsl"))
-        with _record_writer(pathlib.Path(examples)) as writer:
+        with record_writer(pathlib.Path(examples)) as writer:
             for record in example_records(split):
                 writer.write(record)
         write_tsv(graph, list(split.ids), edges)

@@ -52,6 +52,8 @@ def _add_setting(group: Any, field: dataclasses.Field, kind: Any) -> None:
     text = in_flags(field.metadata["help"], {name: flag(name) for name in _names()})
     if field.metadata["choices"]:
         text += f" ({', '.join(field.metadata['choices'])})"
+    if field.default is None and type(None) not in typing.get_args(kind):
+        kind = kind | None
     if kind is bool:
         group.add_argument(flag(field.name), action="store_true", help=text)
         return

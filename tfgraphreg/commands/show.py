@@ -24,6 +24,14 @@ _TRAINED = (
     "recall_at_10",
     "precision_at_10",
     "mean_average_precision",
+    "test_ap50",
+    "test_ap75",
+    "test_ap",
+    "test_best_overlap",
+    "test_mean_iou",
+    "test_mean_dice",
+    "test_mean_pixel_accuracy",
+    "test_pixel_accuracy",
 )
 _EVALUATED = {
     None: (
@@ -62,7 +70,12 @@ def trained(name: str, metrics: dict[str, Any]) -> None:
     """The main numbers of a run, as a table."""
     from rich.table import Table
 
-    table = Table(title=f"{cell(name)}: test images as queries against the training images")
+    what = "test images as queries against the training images"
+    if "test_mean_iou" in metrics:
+        what = "pixels of test images"
+    if "test_ap50" in metrics:
+        what = "objects in test images"
+    table = Table(title=f"{cell(name)}: {what}")
     shown = [name for name in _TRAINED if metrics.get(name) is not None]
     for name in shown:
         table.add_column(name.replace("test_mean", "mean").replace("_", " "), justify="right")

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from tfgraphreg.commands import curation, handover, labels, results, show
 from tfgraphreg.commands.flags import GRAPH_FIELDS, add_config, to_config
 from tfgraphreg.commands.results import start_tensorflow
-from tfgraphreg.errors import ConfigError
+from tfgraphreg.errors import ConfigError, did_you_mean
 from tfgraphreg.progress import Progress
 
 _TRAIN_EXAMPLES = """
@@ -29,6 +29,14 @@ examples:
            --backbone-learning-rate 0.1                  fine-tuning of a pretrained network
   tfgraphreg train --strategy multiworker                on each worker, with its own TF_CONFIG
   tfgraphreg train --print_config > run.yaml; tfgraphreg train --config run.yaml
+"""
+
+_GRAPH_EXAMPLES = """
+examples:
+  tfgraphreg build-graph --dataset fashion_mnist --out graph          in this process
+  tfgraphreg build-graph --dataset folder:PHOTOS --engine dask --workers 4
+  tfgraphreg build-graph --dataset folder:PHOTOS --engine dask --scheduler tcp://10.0.0.1:8786
+  tfgraphreg train --dataset folder:PHOTOS --graph graph/graph.npz    trains with it
 """
 
 
@@ -53,17 +61,58 @@ def _train(args: Any, progress: Progress) -> int:
 def _graph_parser(parser: ArgumentParser) -> None:
     add_config(parser, GRAPH_FIELDS)
     parser.add_argument("--out", type=str, default="graph", help="folder for the results")
+    parser.add_argument(
+        "--engine",
+        type=str,
+        default="local",
+        help="who computes features and neighbors: local (this process, in memory) or dask "
+        "(worker processes that need not hold all images, extra scale)",
+    )
+    parser.add_argument(
+        "--scheduler",
+        type=str,
+        default=None,
+        help="address of a Dask cluster, such as tcp://10.0.0.1:8786, whose workers see --out and "
+        "the cache at the same paths. Default: a cluster on this machine",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        help="processes of a cluster on this machine. Default: one a core",
+    )
+    parser.add_argument(
+        "--worker-memory",
+        type=str,
+        default=None,
+        help="memory of each of them, such as 2GB. Default: an equal share",
+    )
+    parser.add_argument(
+        "--pack",
+        type=int,
+        default=None,
+        help="with an engine: also pack each image with at most so many neighbors, for `train "
+        "--graph OUT/graph.npz --neighbors packed --packer stream`",
+    )
 
 
 def _build_graph(args: Any, progress: Progress) -> int:
     config = to_config(args)
+    check_engine_flags(args)
     from tfgraphreg.recipes.build_graph import build_graph
     from tfgraphreg.recipes.train import check_names
 
     check_names(config)
     start_tensorflow()
+    if args.engine == "local":
+        build_graph(config, args.out, progress=progress)
+        return 0
+    from tfgraphreg.recipes.shard_graph import check_engine
+    from tfgraphreg.shards.dask_engine import dask_engine
 
-    build_graph(config, args.out, progress=progress)
+    check_engine(config, pack=args.pack)
+    with dask_engine(args.scheduler, workers=args.workers, memory=args.worker_memory) as engine:
+        build_graph(config, args.out, engine=engine, pack=args.pack, progress=progress)
     return 0
 
 
@@ -152,6 +201,27 @@ def _benchmark(args: Any, progress: Progress) -> int:
     return 1 if worse else 0
 
 
+def check_engine_flags(args: Any) -> None:
+    """Refuses flags of an engine that is not used.
+
+    Raises:
+        ConfigError: If there is one, or the engine is unknown.
+    """
+    if args.engine not in ("local", "dask"):
+        raise ConfigError(
+            "`--engine` must be local or dask.",
+            received=f"engine={args.engine[:80]}",
+            cure=did_you_mean(args.engine, ("local", "dask")),
+        )
+    for name in ("scheduler", "workers", "worker_memory", "pack"):
+        if args.engine == "local" and getattr(args, name) is not None:
+            raise ConfigError(
+                f"`--{name.replace('_', '-')}` has an effect only with `--engine dask`.",
+                received=f"{name}={getattr(args, name)}",
+                cure="Leave it out.",
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Command:
     """A command of the program.
@@ -183,6 +253,7 @@ COMMANDS = {
         "Builds a similarity graph; writes TSV, npz and a report with pictures.",
         _graph_parser,
         _build_graph,
+        _GRAPH_EXAMPLES,
     ),
     "propagate": Command(
         "Labels unlabeled images from a few labeled ones, along the graph.",

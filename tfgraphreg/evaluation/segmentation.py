@@ -102,8 +102,13 @@ def segmentation_report(
 
     Arguments and errors are those of `pixel_counts`, with C names for the classes.
     """
+    counts = pixel_counts(labels, predictions, classes=len(class_names), ignore_label=ignore_label)
+    return report_of_counts(counts, class_names)
+
+
+def report_of_counts(counts: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """`segmentation_report` of the `[C, C]` sum of `pixel_counts` over any number of images."""
     names = [str(name) for name in class_names]
-    counts = pixel_counts(labels, predictions, classes=len(names), ignore_label=ignore_label)
     return {
         "pixel_accuracy": pixel_accuracy(counts),
         "mean_pixel_accuracy": mean_pixel_accuracy(counts),

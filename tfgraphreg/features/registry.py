@@ -83,10 +83,7 @@ def extract_features(
         UnknownNameError: If there is no such feature.
         DataError: If the images are not of the stated kind, or there are none.
     """
-    feature = FEATURES.get(name)
-    _check(images)
-    if feature.choose is not None:
-        feature = FEATURES.get(feature.choose(tuple(images.shape[1:])))
+    feature = find_feature(name, images)
 
     def compute() -> np.ndarray:
         state = None
@@ -102,6 +99,20 @@ def extract_features(
     parts.append(None if fit is None else list(fit.shape))
     file = pathlib.Path(cache_dir) / f"features-{feature.name}-{fingerprint(parts)}.npy"
     return cached_rows(file, len(images), compute)
+
+
+def find_feature(name: str, images: Any) -> Feature:
+    """The descriptor of a name, for these images.
+
+    Raises:
+        UnknownNameError: If there is no such feature.
+        DataError: If the images are not of the stated kind, or there are none.
+    """
+    feature = FEATURES.get(name)
+    _check(images)
+    if feature.choose is not None:
+        feature = FEATURES.get(feature.choose(tuple(images.shape[1:])))
+    return feature
 
 
 def cached_rows(

@@ -44,6 +44,8 @@ def edge_weights(
     sources: np.ndarray,
     targets: np.ndarray,
     distances: np.ndarray | None = None,
+    *,
+    cosines: np.ndarray | None = None,
 ) -> np.ndarray:
     """`[E]` float32 weights in (0, 1] of the edges from `sources` to `targets`.
 
@@ -62,12 +64,16 @@ def edge_weights(
         sources: `[E]` item numbers.
         targets: `[E]` item numbers.
         distances: `[E]` distances by the metric, where known already.
+        cosines: `[E]` cosine distances, where known already. Where all that a weighting needs is
+            known, only the number of `measured`'s rows counts.
     """
     if weighting == "binary":
         return np.ones(len(sources), np.float32)
     if weighting == "cosine":
-        cosine = Measured(DISTANCES.get("cosine"), measured.features)
-        weights = 1.0 - cosine.between(sources, targets)
+        if cosines is None:
+            cosine = Measured(DISTANCES.get("cosine"), measured.features)
+            cosines = cosine.between(sources, targets)
+        weights = 1.0 - cosines
     elif weighting in ("gaussian", "local_gaussian"):
         if distances is None:
             distances = measured.between(sources, targets)

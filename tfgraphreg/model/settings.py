@@ -11,6 +11,9 @@ from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setti
 # The backbone is chosen by the size of the training set.
 AUTO_BACKBONE = "auto"
 REGULARIZED = ("embedding", "logits")
+TASKS = ("classify", "segment", "detect")
+_ALPHA = 0.1
+CLASS_WEIGHTS = ("equal", "balanced")
 GRAPH_LOSSES = ("pull", "contrast")
 OBJECTIVES = (
     "auto",
@@ -23,6 +26,61 @@ OBJECTIVES = (
 )
 
 
+def default_alpha(task: str) -> float:
+    """The weight of the graph term where none is given."""
+    return _ALPHA if task == "classify" else 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskSettings(Settings):
+    """What the network of a run learns to say."""
+
+    task: str = setting(
+        "classify",
+        "what is learned: classes of images; segment: the class of every pixel, from masks; "
+        "detect: boxes and classes of objects, from boxes",
+        choices=TASKS,
+    )
+    class_weights: str = setting(
+        "equal",
+        "with `task=segment`, how much a pixel counts in the loss: all alike, or by one over the "
+        "square root of its class's share of the pixels",
+        choices=CLASS_WEIGHTS,
+    )
+
+    only_class: str | None = setting(
+        None, "with `task=detect`, the one class that is measured, such as person. Default: all"
+    )
+
+    EFFECTS: ClassVar[tuple[Effect, ...]] = (
+        Effect(("only_class",), lambda all: all.task == "detect", "`task=detect`"),
+        # Regions find their neighbors in a bank of their own.
+        Effect(
+            ("neighbors", "neighbor_sampling", "pairing", "pair_correction", "graph_loss"),
+            lambda all: all.task != "detect",
+            "`task=classify` or `task=segment`",
+        ),
+        Effect(("class_weights",), lambda all: all.task == "segment", "`task=segment`"),
+        # Settings of other rooms too: what concerns one class, or several, of a whole image.
+        Effect(
+            (
+                "labels",
+                "labels_per_class",
+                "objective",
+                "labeled_batch",
+                "augment",
+                "propagate",
+                "packer",
+                "regularize",
+                "relabel",
+                "export_format",
+            ),
+            lambda all: all.task == "classify",
+            "`task=classify`",
+        ),
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackboneSettings(Settings):
     """The network of a run, and which of its weights learn at what rate."""
@@ -30,7 +88,7 @@ class BackboneSettings(Settings):
     backbone: str = setting(
         AUTO_BACKBONE,
         "network: a name that `tfgraphreg backbones` lists; auto: cnn for less than 2,000 training "
-        "images, else mobilenet_v3_small_minimalistic",
+        "images, else mobilenet_v3_small_minimalistic; for parts of images cnn_pyramid",
     )
     weights: str = setting(
         "none",
@@ -88,7 +146,12 @@ class BackboneSettings(Settings):
 class GraphTermSettings(Settings):
     """The graph term: what is compared, by which distance, and its weight."""
 
-    alpha: float = setting(0.1, "weight of the graph term; 0 is plain training")
+    # `TrainConfig` puts a number in the place of None.
+    alpha: float = setting(
+        None,
+        "weight of the graph term; 0 is plain training. Default: 0.1, but 0 where parts of images "
+        "are learned: neighbors then double the time",
+    )
     distance: str = setting(
         "cosine",
         "distance between an image and its neighbor: euclidean, sqeuclidean, manhattan, "

@@ -27,11 +27,12 @@ from tfgraphreg.reading import read_json
 PACKERS = ("nsl", "stream")
 _FORMAT = 1
 _MANIFEST = "manifest.json"
-_SHARD_BYTES = 256 << 20
+SHARD_BYTES = 256 << 20
 _REPORT_EVERY = 1000
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+Writer = Callable[[Split, Any, int, pathlib.Path, Progress], list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ def pack_neighbors(
     folder: os.PathLike[str] | str,
     key: dict[str, Any],
     packer: str = "nsl",
+    writer: Writer | None = None,
     progress: Progress | None = None,
 ) -> PackedExamples:
     """Writes TFRecords in which each example carries its neighbors, or finds them written.
@@ -91,6 +93,8 @@ def pack_neighbors(
         key: All that went into `split` and `graph` (data, features, metric, k, seed, versions),
             as a JSON-like value. The graph and all of `split` but its pixels are added to it.
         packer: `"nsl"` or `"stream"`.
+        writer: Writes the files in place of the packer `"stream"`, with equal records in the same
+            order: called with the arguments of `_write_stream`, returns the names of the files.
         progress: Called with (examples done, N) now and then.
 
     Raises:
@@ -116,7 +120,7 @@ def pack_neighbors(
         packed = read_packed(folder / name)
         if packed is None:
             with storage.atomic_folder(folder / name) as part:
-                write = _WRITERS[packer]
+                write = writer or _WRITERS[packer]
                 files = write(split, graph, max_neighbors, part, progress or (lambda *_: None))
                 manifest = _write_manifest(part, files, split, max_neighbors, parts)
             packed = _from_manifest(folder / name, manifest)
@@ -206,7 +210,7 @@ def _write_nsl(
     name = "packed-00000-of-00001.tfrecord"
     examples, edges = folder / "examples.tfrecord", folder / "graph.tsv"
     progress(0, len(split))
-    with _record_writer(examples) as writer:
+    with record_writer(examples) as writer:
         for record in records.example_records(split):
             writer.write(record)
     write_tsv(graph, list(split.ids), edges)
@@ -226,7 +230,7 @@ def _write_nsl(
 
 
 @contextlib.contextmanager
-def _record_writer(path: pathlib.Path) -> Iterator[Any]:
+def record_writer(path: pathlib.Path) -> Iterator[Any]:
     """A TFRecordWriter that raises OSError like any other file."""
     from tfgraphreg.compat import tf
 
@@ -257,8 +261,8 @@ def _write_stream(
     while record is not None:
         parts.append(folder / f"packed-{len(parts):05d}")
         written = 0
-        with _record_writer(parts[-1]) as writer:
-            while record is not None and written < _SHARD_BYTES:
+        with record_writer(parts[-1]) as writer:
+            while record is not None and written < SHARD_BYTES:
                 writer.write(record)
                 written += len(record)
                 record = next(serialized, None)

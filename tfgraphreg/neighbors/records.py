@@ -93,23 +93,27 @@ def example_records(split: Split) -> Iterator[bytes]:
     return _records(split, none, none.astype(np.float32), count=False)
 
 
-def packed_records(split: Split, neighbors: np.ndarray, weights: np.ndarray) -> Iterator[bytes]:
+def packed_records(
+    split: Split, neighbors: np.ndarray, weights: np.ndarray, *, first: int = 0
+) -> Iterator[bytes]:
     """Serialized examples with the features of their neighbors, in the order of `split`.
 
     Args:
         split: N images.
-        neighbors: `[N, K]` indices by decreasing preference, padded with -1 at the end.
-        weights: `[N, K]` edge weights.
+        neighbors: `[M, K]` indices by decreasing preference, padded with -1 at the end, of M
+            examples in a row.
+        weights: `[M, K]` edge weights.
+        first: The first of these M examples.
     """
-    return _records(split, neighbors, weights, count=True)
+    return _records(split, neighbors, weights, count=True, first=first)
 
 
 def _records(
-    split: Split, neighbors: np.ndarray, weights: np.ndarray, *, count: bool
+    split: Split, neighbors: np.ndarray, weights: np.ndarray, *, count: bool, first: int = 0
 ) -> Iterator[bytes]:
     with contextlib.ExitStack() as stack:
         read = _reader(split.images, stack)
-        yield from _written(split, neighbors, weights, read, count=count)
+        yield from _written(split, neighbors, weights, read, count=count, first=first)
 
 
 def _written(
@@ -119,6 +123,7 @@ def _written(
     read: Callable[[np.ndarray], np.ndarray],
     *,
     count: bool,
+    first: int,
 ) -> Iterator[bytes]:
     k = neighbors.shape[1]
     seed = _Place(split, "")
@@ -127,12 +132,12 @@ def _written(
     empty = _field(2, _field(1, b"\0" * 4))
     weight_heads = [_entry(f"NL_nbr_{i}_weight", empty)[:-4] for i in range(k)]
     counts = [_entry("NL_num_nbrs", _int64_feature(np.array([n]))) for n in range(k + 1)]
-    for start in range(0, len(split), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(split)))
-        near = neighbors[rows]
+    for start in range(0, len(neighbors), _BLOCK):
+        rows = first + np.arange(start, min(start + _BLOCK, len(neighbors)))
+        near = neighbors[rows - first]
         found = (near >= 0).sum(axis=1).tolist()
         others = zip(*_contents(split, read, near[near >= 0]))
-        weight_bytes = _cut(np.asarray(weights[rows], "<f4"), 4)
+        weight_bytes = _cut(np.asarray(weights[rows - first], "<f4"), 4)
         for row, content in enumerate(zip(*_contents(split, read, rows))):
             parts = [seed.entries(*content)]
             for i in range(found[row]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +26,21 @@ _SPREAD_IMAGES = 500
 
 
 def settling(
-    config: TrainConfig, base: keras.Model, dataset: Dataset, steps: int
+    config: TrainConfig,
+    base: keras.Model,
+    dataset: Dataset,
+    steps: int,
+    *,
+    ask: Callable[[Any], list[np.ndarray]] | None = None,
 ) -> Callable[[], None]:
     """Returns what prepares the model for inference after an epoch, and raises if it diverged.
 
     Args:
         config: The config.
-        base: Of `build_classifier`.
+        base: A model of raw images.
         dataset: Its training images are looked at.
         steps: Of the whole training.
+        ask: What the model says of images, in arrays that must be finite; None: as a classifier.
     """
     batch_size = settled_batch_size(config)
     averages = None
@@ -44,8 +51,8 @@ def settling(
     def settle() -> None:
         if averages:
             averages.measure()
-        answers = infer(base, some, multilabel=dataset.multilabel)
-        finite = all(np.isfinite(values).all() for values in answers.values())
+        answers = ask(some) if ask else infer(base, some, multilabel=dataset.multilabel).values()
+        finite = all(np.isfinite(values).all() for values in answers)
         if not (finite and all(np.isfinite(values).all() for values in base.get_weights())):
             raise TrainingError(
                 "Training diverged: the network no longer gives finite numbers.",

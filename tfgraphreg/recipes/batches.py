@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgraphreg import __version__, storage
+from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.graph.similarity import SimilarityGraph
@@ -20,6 +20,7 @@ from tfgraphreg.neighbors.packed import packed_batches
 from tfgraphreg.neighbors.packing import PackedExamples, pack_neighbors
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.defaults import settled_batch_size
+from tfgraphreg.recipes.versions import packing_key
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ def batch_source(
     An epoch has `passes` passes over the images. `examples` replace the labels of the training
     images, for example by pseudo-labels.
     """
-    examples = as_examples(dataset.train) if examples is None else examples
+    passed = examples is not None
+    examples = examples or as_examples(dataset.train)
     window: dict[str, Any] = {
         "batch_size": settled_batch_size(config),
         "seed": config.seed,
@@ -101,8 +103,8 @@ def batch_source(
     if not config.regularized:
         return lambda first: plain_batches(examples, first_epoch=first, **window)
     assert graph is not None
-    # Packed records hold the labels that were given, each image once.
-    if config.neighbors == "packed" and not labeled_batch and config.propagate == "none":
+    # Packed records hold the labels of the dataset, each image once.
+    if config.neighbors == "packed" and not labeled_batch and not passed:
         del window["labeled_batch"]
         packed = _pack(config, dataset, graph, progress)
         return lambda first: packed_batches(packed, first_epoch=first, **window)
@@ -142,14 +144,12 @@ def _pack(
         images = dataset.train.images
         size = int(np.prod(images.shape))
         packer = "nsl" if isinstance(images, np.ndarray) and size <= _NSL_BYTES else "stream"
-    # Labels, ids and edges are added to the key by `pack_neighbors` itself.
-    key = {"data": dataset.checksum, "nsl": "1.4.0", "packer": __version__}
     packed = pack_neighbors(
         dataset.train,
         graph,
         max_neighbors=config.max_neighbors,
         folder=storage.cache_folder() / "packed",
-        key=key,
+        key=packing_key(dataset),
         packer=packer,
         progress=lambda done, total: progress("packing", done, total),
     )

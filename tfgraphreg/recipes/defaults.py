@@ -17,8 +17,12 @@ logger = logging.getLogger(__name__)
 # four classes it memorizes the training images and gets 0.83 of the test right, `cnn` 0.98.
 _BACKBONE = "mobilenet_v3_small_minimalistic"
 _SMALL_BACKBONE = "cnn"
+# For boxes and masks: maps of every stride from 2 to 16, at a cost that suits two cores.
+_BACKBONE_OF_PARTS = "cnn_pyramid"
 _SMALL_SET = 2000
 _BATCH_SIZES = (128, 64, 32, 16)
+_LARGEST_OF_PARTS = 32
+_STEPS_OF_PARTS = 2000
 _STEPS = 100
 
 
@@ -31,6 +35,8 @@ def choose_backbone(config: TrainConfig, images: int | None = None) -> str:
     """
     if config.backbone != AUTO_BACKBONE:
         return config.backbone
+    if config.task != "classify":
+        return _BACKBONE_OF_PARTS
     if config.weights.startswith(RUN):
         return backbone_of_start(config)
     from_scratch = config.weights == "none" and config.freeze == "none"
@@ -38,9 +44,13 @@ def choose_backbone(config: TrainConfig, images: int | None = None) -> str:
     return _SMALL_BACKBONE if small else _BACKBONE
 
 
-def choose_batch_size(images: int, epochs: int) -> int:
-    """128, or the largest of 64, 32 and 16 that gives 100 steps in all; 16 if none does."""
-    fitting = (b for b in _BATCH_SIZES if epochs * steps_per_epoch(images, b) >= _STEPS)
+def choose_batch_size(images: int, epochs: int, *, of_parts: bool = False) -> int:
+    """128, or the largest of 64, 32 and 16 that gives 100 steps in all; 16 if none does.
+
+    Where parts of images are learned, an image has many examples: 32 at most.
+    """
+    sizes = _BATCH_SIZES[_BATCH_SIZES.index(_LARGEST_OF_PARTS) :] if of_parts else _BATCH_SIZES
+    fitting = (b for b in sizes if epochs * steps_per_epoch(images, b) >= _STEPS)
     return next(fitting, _BATCH_SIZES[-1])
 
 
@@ -58,18 +68,25 @@ def settled_batch_size(config: TrainConfig) -> int:
 def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> TrainConfig:
     """The config with backbone and batch size chosen by the number of training images; logs them.
 
+    Where parts of images are learned, epochs pass over few images several times (`min_steps`).
+
     Args:
         config: The config.
         images: Number of training images.
         epochs: Epochs that the run began with, if it was continued for more.
     """
     backbone = choose_backbone(config, images)
-    batch_size = config.batch_size or choose_batch_size(images, epochs or config.epochs)
+    batch_size = config.batch_size or choose_batch_size(
+        images, epochs or config.epochs, of_parts=config.task != "classify"
+    )
     chosen = [f"backbone={backbone}"] * (backbone == _SMALL_BACKBONE != config.backbone)
     chosen += [f"batch_size={batch_size}"] * (config.batch_size is None)
     if chosen and (images < _SMALL_SET or batch_size != _BATCH_SIZES[0]):
         logger.info(f"Chosen for {images} training images: {', '.join(chosen)}")
-    steps = config.epochs * steps_per_epoch(images, batch_size)
+    least = config.min_steps
+    if config.task != "classify" and not least:
+        least = -(-_STEPS_OF_PARTS // (epochs or config.epochs))
+    steps = config.epochs * max(steps_per_epoch(images, batch_size), least)
     if steps < _STEPS:
         logger.info(f"  Only {steps} step(s) in all: more `epochs` would teach more")
-    return dataclasses.replace(config, backbone=backbone, batch_size=batch_size)
+    return dataclasses.replace(config, backbone=backbone, batch_size=batch_size, min_steps=least)

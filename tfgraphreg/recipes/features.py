@@ -29,7 +29,7 @@ def check_features(name: str) -> None:
         DataError: If there is no such file of vectors.
         ConfigError: If nothing is named.
     """
-    kind, network = _network(name)
+    kind, network = network_of(name)
     if kind == "file":
         return check_vectors_file(network)
     if kind == "model":
@@ -58,7 +58,7 @@ def check_features(name: str) -> None:
 
 def features_mark(config: TrainConfig) -> Any:
     """What the features depend on beyond their name and the images: the content of files."""
-    kind, name = _network(config.graph_features)
+    kind, name = network_of(config.graph_features)
     if kind == "file":
         return storage.file_digest(name)
     if kind == "model":
@@ -104,7 +104,7 @@ def graph_features(config: TrainConfig, dataset: Dataset, progress: Any) -> np.n
         )
     images, checksum = dataset.train.images, dataset.checksum
     folder = storage.cache_folder() / "features"
-    kind, name = _network(config.graph_features)
+    kind, name = network_of(config.graph_features)
     if kind == "file":
         return read_vectors(name, dataset.train.ids, others=dataset.ids_beside_train)
     if kind is None:
@@ -118,14 +118,29 @@ def graph_features(config: TrainConfig, dataset: Dataset, progress: Any) -> np.n
         )
 
     def compute() -> np.ndarray:
-        embed = _model(name) if kind == "model" else _with_backbone(name, images, config)
+        embed = embedder(config, images.shape[1:])
         return embed(images, lambda done, *_: progress("embedding", done, len(images)))
 
     key = storage.fingerprint([kind, features_mark(config), checksum, list(images.shape)])
     return cached_rows(folder / f"features-{kind}-{key}.npy", len(images), compute)
 
 
-def _network(name: str) -> tuple[str | None, str]:
+def embedder(config: TrainConfig, image_shape: tuple[int, int, int]) -> Callable[..., np.ndarray]:
+    """What embeds images by the network that `graph_features` names.
+
+    Returns:
+        A function of `[N, H, W, C]` images and a callback for the number done; gives `[N, D]`.
+    """
+    kind, name = network_of(config.graph_features)
+    return _model(name) if kind == "model" else _with_backbone(name, image_shape, config)
+
+
+def network_of(name: str) -> tuple[str | None, str]:
+    """`model`, `backbone`, `file` or None for a descriptor, and what stands behind the colon.
+
+    Raises:
+        ConfigError: If nothing does.
+    """
     kind, colon, rest = name.partition(":")
     if kind not in ("model", "backbone", "file"):
         return None, name
@@ -154,14 +169,16 @@ def _model(folder: str) -> Callable[..., np.ndarray]:
     return lambda images, tell: predictor(images, progress=tell)["embedding"].astype(np.float32)
 
 
-def _with_backbone(name: str, images: Any, config: TrainConfig) -> Callable[..., np.ndarray]:
+def _with_backbone(
+    name: str, image_shape: tuple[int, int, int], config: TrainConfig
+) -> Callable[..., np.ndarray]:
     from tfgraphreg.backbones.build import build_backbone
     from tfgraphreg.compat import keras, tf
 
     backbone, weights = _backbone(name)
     keras.utils.set_random_seed(config.seed)
     model = build_backbone(
-        backbone, input_shape=images.shape[1:], weights=weights, image_size=config.image_size
+        backbone, input_shape=image_shape, weights=weights, image_size=config.image_size
     )
     forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
 

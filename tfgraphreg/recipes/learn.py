@@ -73,43 +73,19 @@ def learn(
     Of several workers each has a `run` of its own, and all must call this.
     """
     dataset, graph = material.dataset, material.graph
-    strategy = choose_strategy(config.strategy)
+    check_objective(config.objective, multilabel=dataset.multilabel)
+    strategy = start_strategy(config)
     together = None
     if cluster is not None:
         together = gather(strategy)
         check_same_material(together, material)
     replicas = strategy.num_replicas_in_sync
-    paired = config.neighbors == "paired" and config.regularized
-    batch_size = settled_batch_size(config)
-    check_batch_size(batch_size, replicas, paired=paired)
-    check_objective(config.objective, multilabel=dataset.multilabel)
-    _make_repeatable(config)
     labeled = labeled_batch_size(config, dataset.train, replicas=replicas)
-    steps = steps_per_epoch(len(dataset.train), batch_size, labeled)
-    passes = max(1, math.ceil(config.min_steps / steps))
-    images = passes * _rows(len(dataset.train), batch_size, labeled, steps)
-    steps *= passes
-    if passes > 1:
-        logger.info(f"An epoch is {passes} passes over the images, {steps} steps")
+    epoch = plan_epoch(config, len(dataset.train), labeled=labeled)
     with strategy.scope():
         model = build_model(config, dataset, material.backbone)
-        cap_momentum(model.base_model, steps=steps * config.epochs)
-        model.compile(
-            optimizer=make_optimizer(
-                _learning_rate(config),
-                schedule=config.schedule,
-                steps=steps * config.epochs,
-                cycle=steps * config.rebuild_graph_every or None,
-                precision=config.precision,
-                **_transfer(config, model.base_model, steps),
-            ),
-            jit_compile=config.jit_compile,
-        )
+        compile_model(config, model, epoch)
     base = model.base_model
-    logger.info(
-        f"Model: {config.backbone}, {parameters(base):,} parameters, embedding of width "
-        f"{config.embedding_dim}, on {replicas} replica{'s' if replicas > 1 else ''}"
-    )
     writes = cluster is None or cluster.chief
     rounds = None
     if config.propagate != "none":
@@ -123,7 +99,7 @@ def learn(
             examples=rounds.examples() if rounds else None,
             labeled_batch=labeled,
             replicas=replicas,
-            passes=passes,
+            passes=epoch.passes,
             progress=progress,
         )
 
@@ -131,33 +107,110 @@ def learn(
     fixed = None if rounds else source()
 
     def batches(first: int) -> Any:
-        made = (fixed or source())(first * passes)
+        made = (fixed or source())(first * epoch.passes)
         return made if cluster is None else share_by_rows(made)
 
     rows = fit(
         model,
-        FitPlan(
-            folder=run.path,
-            epochs=config.epochs,
-            steps=steps,
-            images=images,
+        fit_plan(
+            config,
+            run,
+            epoch,
             batches=batches,
-            settle=settling(config, base, dataset, steps * config.epochs),
+            settle=settling(config, base, dataset, epoch.steps * config.epochs),
             validate=measuring(base, dataset, rounds),
             listener=tensorboard_log(config, run, dataset, graph) if writes else None,
-            frozen=config.freeze,
-            warmup_epochs=config.warmup_epochs,
             rounds=config.rebuild_graph_every,
             begin_round=rounds.begin if rounds else None,
-            ema_momentum=config.ema_momentum,
             progress=progress,
             together=together,
         ),
     )
     if cluster is not None:
         base = without_workers(base, config, dataset)
-    summaries = rounds.summaries if rounds else None
-    return Learned(base, rows, replicas, parameters(base), config.backbone, batch_size, summaries)
+    return learned(config, base, rows, replicas, rounds=rounds.summaries if rounds else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """What an epoch is made of: its steps, passes over the images, and rows of batches."""
+
+    steps: int
+    passes: int
+    rows: int
+
+
+def start_strategy(config: TrainConfig) -> Any:
+    """The distribution strategy of a config, checked; every random generator starts anew.
+
+    Raises:
+        ConfigError: If its replicas cannot share the batches.
+    """
+    strategy = choose_strategy(config.strategy)
+    paired = config.neighbors == "paired" and config.regularized
+    check_batch_size(settled_batch_size(config), strategy.num_replicas_in_sync, paired=paired)
+    _make_repeatable(config)
+    return strategy
+
+
+def plan_epoch(config: TrainConfig, images: int, *, labeled: int = 0) -> Epoch:
+    """The epoch of so many training images, with `labeled` rows of each batch drawn besides."""
+    batch_size = settled_batch_size(config)
+    steps = steps_per_epoch(images, batch_size, labeled)
+    passes = max(1, math.ceil(config.min_steps / steps))
+    if passes > 1:
+        logger.info(f"An epoch is {passes} passes over the images, {passes * steps} steps")
+    rows = passes * _rows(images, batch_size, labeled, steps)
+    return Epoch(steps * passes, passes, rows)
+
+
+def compile_model(config: TrainConfig, model: Any, epoch: Epoch) -> None:
+    """Compiles a wrapped network as the config says; in the scope of its strategy."""
+    base = model.base_model
+    cap_momentum(base, steps=epoch.steps * config.epochs)
+    model.compile(
+        optimizer=make_optimizer(
+            _learning_rate(config),
+            schedule=config.schedule,
+            steps=epoch.steps * config.epochs,
+            cycle=epoch.steps * config.rebuild_graph_every or None,
+            precision=config.precision,
+            **_transfer(config, base, epoch.steps),
+        ),
+        jit_compile=config.jit_compile,
+    )
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    logger.info(
+        f"Model: {config.backbone}, {parameters(base):,} parameters, embedding of width "
+        f"{config.embedding_dim}, on {replicas} replica{'s' if replicas > 1 else ''}"
+    )
+
+
+def fit_plan(config: TrainConfig, run: RunFolder, epoch: Epoch, **parts: Any) -> FitPlan:
+    """The plan of a config; `parts` are the fields of `FitPlan` that a task decides."""
+    return FitPlan(
+        folder=run.path,
+        epochs=config.epochs,
+        steps=epoch.steps,
+        images=epoch.rows,
+        frozen=config.freeze,
+        warmup_epochs=config.warmup_epochs,
+        ema_momentum=config.ema_momentum,
+        **parts,
+    )
+
+
+def learned(
+    config: TrainConfig,
+    base: keras.Model,
+    rows: list[Row],
+    replicas: int,
+    *,
+    rounds: list[dict[str, Any]] | None = None,
+) -> Learned:
+    """What was learned by a config whose backbone and batch size are chosen."""
+    size = settled_batch_size(config)
+    return Learned(base, rows, replicas, parameters(base), config.backbone, size, rounds)
 
 
 def _rows(images: int, batch_size: int, labeled: int, steps: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,23 @@ class Material:
     vectors: np.ndarray | None = None
 
 
-def prepare(config: TrainConfig, progress: Progress, given: Given | None = None) -> Material:
+def prepare(
+    config: TrainConfig,
+    progress: Progress,
+    given: Given | None = None,
+    *,
+    check: Callable[[Dataset], None] | None = None,
+    nodes: Callable[[Dataset], Dataset] | None = None,
+) -> Material:
     """Loads the data and, if it is needed, the graph; what was passed is taken as it is.
+
+    Args:
+        config: What to load.
+        progress: Called while work goes on.
+        given: What was passed.
+        check: Called with the data before the graph is made.
+        nodes: Gives, of the data, a dataset whose training items are the nodes of the graph;
+            None: the data itself.
 
     Raises:
         DataError: If the data cannot be loaded, or does not fit what was passed.
@@ -49,10 +65,14 @@ def prepare(config: TrainConfig, progress: Progress, given: Given | None = None)
     """
     given = given or Given()
     dataset, true_labels = prepare_data(config, progress, given.dataset)
-    given.check_sizes(len(dataset.train))
+    if check:
+        check(dataset)
     graph = summary = None
     if config.uses_graph:
-        graph, summary = prepare_graph(config, dataset, true_labels, progress, given)
+        items = nodes(dataset) if nodes else dataset
+        labels = true_labels if items is dataset else items.train.labels
+        given.check_sizes(len(items.train))
+        graph, summary = prepare_graph(config, items, labels, progress, given)
     return Material(dataset, true_labels, graph, summary, given.model, given.vectors)
 
 

@@ -23,6 +23,7 @@ from tfgraphreg.recipes.given import Given
 from tfgraphreg.recipes.graphs import check_graph, file_mark
 from tfgraphreg.recipes.material import Material, prepare
 from tfgraphreg.recipes.start import RUN, check_start
+from tfgraphreg.recipes.tasks import check_task, task_of
 from tfgraphreg.recipes.versions import versions
 from tfgraphreg.recipes.workers import check_workable, follow, lead
 from tfgraphreg.runs.folder import (
@@ -37,7 +38,7 @@ from tfgraphreg.runs.folder import (
 from tfgraphreg.runs.run import Run
 from tfgraphreg.settings import GIVEN
 from tfgraphreg.training.cluster import ending_together, find_cluster
-from tfgraphreg.training.history import HISTORY, read_history
+from tfgraphreg.training.history import HISTORY, SHOWN, read_history
 
 if TYPE_CHECKING:
     from tfgraphreg.recipes.learn import Learned
@@ -102,15 +103,15 @@ def train(
             done = _in_all_formats(run, done, dataset, progress)
             return Run(run.path, run.config, done, read_history(run.path / HISTORY))
         logger.info(f"Run: {run.path}")
-        material = prepare(config, progress, given)
-        from tfgraphreg.recipes.learn import learn
-
+        task = task_of(config, cluster)
+        material = prepare(config, progress, given, check=task.check_data, nodes=task.nodes)
         # Epochs of an interrupted run count, as they do for train_seconds.
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
         begun = (continued_after(run.path) or [config.epochs])[0]
         settled = fill_in(config, len(material.dataset.train), epochs=begun)
-        learned = learn(settled, run, material, progress, cluster=cluster)
-        metrics = _measure_and_export(config, run, material, learned, progress)
+        learned = task.learn(settled, run, material, progress)
+        measured = task.finish(config, run, material, learned, progress)
+        metrics = {**measured, **_about(config, run, material, learned)}
         metrics["graph_file"] = graph_file
         metrics["continued_after"] = continued_after(run.path)
         metrics["total_seconds"] = time.perf_counter() - started + earlier
@@ -128,6 +129,7 @@ def train(
 def check_names(config: TrainConfig) -> None:
     """Refuses unknown names and missing packages before anything is loaded or written."""
     check_formats(parse_formats(config.export_format))
+    check_task(config)
     if not config.backbone.startswith(GIVEN):
         start = check_start(config) if config.weights.startswith(RUN) else config.weights
         check_backbone(
@@ -154,19 +156,12 @@ def _in_all_formats(
     return export_run(run, names, dataset=dataset, progress=progress) if names else metrics
 
 
-def _measure_and_export(
-    config: TrainConfig, run: RunFolder, material: Material, learned: Learned, progress: Progress
+def _about(
+    config: TrainConfig, run: RunFolder, material: Material, learned: Learned
 ) -> dict[str, Any]:
-    from tfgraphreg.recipes.evaluate import measure
-    from tfgraphreg.recipes.serve import export_and_check
-
-    measured = measure(
-        learned.model, material.dataset, material.true_labels, config.distance, progress
-    )
-    export_and_check(run, learned.model, material.dataset)
+    """How a run was trained, and with what."""
     rows = learned.rows
     return {
-        **measured,
         "train_seconds": sum(row["seconds"] for row in rows),
         "epoch_seconds": [row["seconds"] for row in rows],
         "replicas": learned.replicas,
@@ -178,6 +173,6 @@ def _measure_and_export(
         "source": material.dataset.source,
         "versions": versions(),
         "seed": config.seed,
-        "final": {k: v for k, v in rows[-1].items() if k.endswith(("loss", "accuracy"))},
+        "final": {k: v for k, v in rows[-1].items() if k.endswith(SHOWN)},
         "export": str(run.export_path),
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tfgraphreg import __version__
+from tfgraphreg.data.dataset import Dataset
 
 
 def versions() -> dict[str, str]:
@@ -25,3 +28,8 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def packing_key(dataset: Dataset) -> dict[str, Any]:
+    """What packed examples depend on besides labels, ids and edges, which are added to it."""
+    return {"data": dataset.checksum, "nsl": "1.4.0", "packer": __version__}

@@ -19,6 +19,8 @@ from tfgraphreg.training.history import HISTORY, Row, read_history
 
 if TYPE_CHECKING:
     from tfgraphreg.export import Predictor
+    from tfgraphreg.export_boxes import BoxPredictor
+    from tfgraphreg.export_masks import MaskPredictor
 
 # The numbers that the reports in metrics.json and evaluation.json hold.
 REPORTED = {
@@ -55,7 +57,7 @@ class Run:
 
     def __repr__(self) -> str:
         shown = [f"{self.config.dataset}", f"{len(self.history)} epochs"]
-        for name in ("test_accuracy", "recall_at_1"):
+        for name in ("test_accuracy", "recall_at_1", "test_mean_iou", "test_ap50"):
             value = number(self.metrics, name)
             if value is not None:
                 shown.append(f"{name.replace('_', ' ')} {value:.4f}")
@@ -77,15 +79,23 @@ class Run:
         return self.metrics.get("graph_file")
 
     @functools.cached_property
-    def predictor(self) -> Predictor:
-        """The exported model, loaded.
+    def predictor(self) -> Predictor | MaskPredictor | BoxPredictor:
+        """The exported model, loaded: a `MaskPredictor` of a run of the task segment, a
+        `BoxPredictor` of one of the task detect.
 
         Raises:
             ModelError: If it is gone.
         """
         from tfgraphreg.export import Predictor
+        from tfgraphreg.export_boxes import BoxPredictor
+        from tfgraphreg.export_masks import MaskPredictor
 
-        return Predictor(self.folder.export_path)
+        made: dict[str, Any] = {
+            "classify": Predictor,
+            "segment": MaskPredictor,
+            "detect": BoxPredictor,
+        }
+        return made[self.config.task](self.folder.export_path)
 
 
 def read_finished(path: os.PathLike[str] | str) -> Run:
@@ -110,6 +120,12 @@ def read_finished(path: os.PathLike[str] | str) -> Run:
         history = read_history(path / HISTORY)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"The run folder {path} is broken ({error}).") from error
+    if config.task != "classify":
+        raise RunError(
+            "Only runs of classifiers are compared.",
+            received=f"{path}, of the task {config.task}",
+            cure=f"Its numbers are in {path / METRICS}.",
+        )
     if not history and note_of(path / HISTORY).exists():
         raise RunError(f"The run folder {path} is broken ({HISTORY} is gone or empty).")
     if number(metrics, "test_accuracy") is None:

@@ -26,7 +26,8 @@ SAMPLE = 500
 
 _ADDED = 65_536
 _FIRST_LISTS = 8
-_TRAINING_ROWS = 64  # for each list
+TRAINING_ROWS = 64
+"""Rows for each inverted list from which its center is learned, at most."""
 _TRAINING_ROUNDS = 4
 _DEPTH = 10  # at which an `Index` measures its recall
 _METRICS = {
@@ -68,12 +69,8 @@ def build_index(
         links.hnsw.efSearch = max(96, 3 * depth)
         index = links
     elif method == "ivf":
-        count = 2 ** max(0, round(np.log2(2 * np.sqrt(max(n, 1)))))
-        lists = faiss.IndexIVFFlat(index, width, count, kind)
-        lists.cp.niter = _TRAINING_ROUNDS
-        lists.cp.max_points_per_centroid = _TRAINING_ROWS
-        lists.cp.min_points_per_centroid = 1
-        lists.cp.seed = seed + 1
+        count = list_count(n)
+        lists = empty_lists(index, width, count, kind, seed=seed)
         if n:
             lists.train(rows)
         index = lists
@@ -82,6 +79,25 @@ def build_index(
         if progress:
             progress(min(start + _ADDED, n), n)
     return index
+
+
+def list_count(n: int) -> int:
+    """The number of inverted lists for N rows: the power of two nearest to 2 sqrt(N)."""
+    return 2 ** max(0, round(np.log2(2 * np.sqrt(max(n, 1)))))
+
+
+def empty_lists(
+    quantizer: faiss.Index, width: int, count: int, kind: int, *, seed: int
+) -> faiss.IndexIVF:
+    """Inverted lists of a width and FAISS metric, yet to be trained on 64 rows a list."""
+    import faiss
+
+    lists = faiss.IndexIVFFlat(quantizer, width, count, kind)
+    lists.cp.niter = _TRAINING_ROUNDS
+    lists.cp.max_points_per_centroid = TRAINING_ROWS
+    lists.cp.min_points_per_centroid = 1
+    lists.cp.seed = seed + 1
+    return lists
 
 
 def widen(index: faiss.IndexIVF, recall: Callable[[], float], *, limit: float = 1.0) -> bool:

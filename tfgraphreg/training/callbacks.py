@@ -14,7 +14,7 @@ from tfgraphreg.errors import TrainingError
 from tfgraphreg.progress import Progress
 from tfgraphreg.training.average import WeightAverage, evaluated_weights
 from tfgraphreg.training.checkpoints import Checkpoints
-from tfgraphreg.training.history import Row, best_epoch, write_history
+from tfgraphreg.training.history import SHOWN, Row, best_epoch, write_history
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class EpochRecorder(keras.callbacks.Callback):
 
 def _in_words(row: Row) -> str:
     """The losses and accuracies of an epoch."""
-    shown = {k: v for k, v in row.items() if k.endswith(("loss", "accuracy"))}
+    shown = {k: v for k, v in row.items() if k.endswith(SHOWN)}
     return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items())
 
 

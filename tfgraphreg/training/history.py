@@ -11,6 +11,10 @@ from tfgraphreg.storage import check_note, write_noted
 
 Row = dict[str, float]
 HISTORY = "history.csv"
+# Ends of the names of the columns that a person reads after each epoch.
+SHOWN = ("loss", "accuracy", "iou", "ap50")
+# By which the best epoch is chosen: a column for each task.
+CHOSEN_BY = ("val_accuracy", "val_mean_iou", "val_ap50")
 
 
 def read_history(path: pathlib.Path) -> list[Row]:
@@ -69,11 +73,13 @@ def write_history(path: pathlib.Path, rows: list[Row]) -> None:
 
 
 def best_epoch(rows: list[Row]) -> int:
-    """The number (from 0) of the epoch with the highest validation accuracy, else the last.
+    """The number (from 0) of the epoch that is best on the validation set, else the last.
 
-    Without a validation set the training loss would choose; it falls with almost every
-    epoch, so the last epoch stands for it.
+    The best has the highest value of the first of `CHOSEN_BY` that rows have. Without a validation
+    set the training loss would choose; it falls with almost every epoch, so the last epoch stands
+    for it.
     """
-    if "val_accuracy" not in rows[0]:
+    name = next((name for name in CHOSEN_BY if name in rows[0]), None)
+    if name is None:
         return len(rows) - 1
-    return max(range(len(rows)), key=lambda i: rows[i]["val_accuracy"])
+    return max(range(len(rows)), key=lambda i: rows[i][name])

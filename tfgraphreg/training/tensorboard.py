@@ -16,6 +16,11 @@ SCALARS = (
     "accuracy",
     "val_accuracy",
     "val_loss",
+    "pixel_accuracy",
+    "val_mean_iou",
+    "class_loss",
+    "box_loss",
+    "val_ap50",
     "effective_rank",
     "mean_pairwise_distance",
     "learning_rate",
@@ -68,6 +73,10 @@ def log_test(folder: pathlib.Path, metrics: dict) -> None:
         "test_mean_average_precision",
         "recall_at_1",
         "mean_average_precision",
+        "test_mean_iou",
+        "test_ap50",
+        "test_ap",
+        "test_pixel_accuracy",
     )
     with tf.summary.create_file_writer(str(folder)).as_default():
         for name in names:

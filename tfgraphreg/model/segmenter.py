@@ -1,0 +1,108 @@
+"""From images to the class of every pixel: LR-ASPP on the maps of a backbone.
+
+Shapes: B batch, K classes with the background, D width of the embedding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.compat import keras, tf
+from tfgraphreg.model.classifier import EMBEDDING, LOGITS
+
+# Width of the head, as in the paper.
+_WIDTH = 128
+# The coarsest map has at least so many positions a side, so that a mask can follow an outline.
+COARSEST = 6
+# No map below this stride takes part: it costs more than it says of classes.
+_FINEST_STRIDE = 4
+
+
+def build_segmenter(pyramid: keras.Model, *, embedding_dim: int, num_classes: int) -> keras.Model:
+    """Puts a segmentation head on the maps of a backbone.
+
+    The head is LR-ASPP (Howard et al. 2019, arXiv:1905.02244, section 6.4): the coarsest map goes
+    through a 1x1 convolution and is gated, channel by channel, by its mean over the image; it is
+    enlarged, and classified together with finer maps. Two things differ. All maps from stride 4 on
+    take part, since the images here are smaller than the paper's. And the mean passes through D
+    values on its way to the gate: these are the embedding of the image, which a graph compares.
+
+    Args:
+        pyramid: Of `tfgraphreg.backbones.pyramid.build_pyramid`, with `COARSEST` positions.
+        embedding_dim: D.
+        num_classes: K.
+
+    Returns:
+        A model of raw images that gives a dictionary: `embedding` `[B, D]` and `logits`
+        `[B, H, W, K]` at the size of the images, both float32 under any precision policy.
+    """
+    layers = keras.layers
+    image = keras.Input(pyramid.input_shape[1:], name="image")
+    height, width = pyramid.input_shape[1:3]
+    *finer, coarse = _used(pyramid(image), height)
+    x = layers.Conv2D(_WIDTH, 1, use_bias=False, name="head_conv")(coarse)
+    x = layers.BatchNormalization(name="head_bn")(x)
+    x = layers.ReLU(name="head_relu")(x)
+    mean = layers.GlobalAveragePooling2D(name="head_mean")(coarse)
+    embedding = layers.Dense(embedding_dim, dtype="float32", name=EMBEDDING)(mean)
+    gate = layers.Dense(_WIDTH, activation="sigmoid", name="head_gate")(embedding)
+    x = layers.Multiply(name="head_gated")([x, layers.Reshape((1, 1, _WIDTH))(gate)])
+    scores = _classes(num_classes, "coarse", bias=True)(x)
+    for number, found in enumerate(reversed(finer), start=1):
+        scores = Resize(found.shape[1:3], name=f"head_resize_{number}")(scores)
+        own = _classes(num_classes, f"fine_{number}", bias=False)(found)
+        scores = layers.Add(name=f"head_add_{number}")([scores, own])
+    logits = Resize((height, width), dtype="float32", name=LOGITS)(scores)
+    return keras.Model(image, {EMBEDDING: embedding, LOGITS: logits}, name="segmenter")
+
+
+@keras.utils.register_keras_serializable("tfgraphreg")
+class Resize(keras.layers.Layer):
+    """Bilinear resizing of `[B, h, w, F]` to `[B, *size, F]`."""
+
+    def __init__(self, size: Any, **kwargs: Any):
+        super().__init__(trainable=False, **kwargs)
+        self.size = tuple(int(n) for n in size)
+
+    def call(self, inputs):
+        """The resized map, in the type of the layer."""
+        return tf.cast(tf.image.resize(inputs, self.size), self.compute_dtype)
+
+    def get_config(self):
+        """What rebuilds the layer."""
+        config = super().get_config()
+        config.pop("trainable", None)
+        return {**config, "size": self.size}
+
+
+def masks_of(
+    model: keras.Model, images: Any, *, batch_size: int = 100, progress: Any = None
+) -> np.ndarray:
+    """`[N, H, W]` uint8: the class of every pixel, 0 for the background.
+
+    Args:
+        model: Of `build_segmenter`.
+        images: `[N, H, W, C]` uint8, or anything that a slice indexes.
+        batch_size: Images in one forward pass.
+        progress: Called with the number of images done after each pass.
+    """
+    masks = np.empty(images.shape[:3], np.uint8)
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        logits = model(tf.convert_to_tensor(part), training=False)[LOGITS]
+        masks[start : start + len(part)] = tf.argmax(logits, -1).numpy()
+        if progress:
+            progress(start + len(part))
+    return masks
+
+
+def _used(maps: list[Any], height: int) -> list[Any]:
+    """The maps from stride 4 on; of images so small that these are fewer than two, the last two."""
+    used = [found for found in maps if found.shape[1] * _FINEST_STRIDE < height + _FINEST_STRIDE]
+    return used if len(used) > 1 else maps[-2:]
+
+
+def _classes(count: int, name: str, *, bias: bool) -> Any:
+    return keras.layers.Conv2D(count, 1, use_bias=bias, name=f"classes_{name}")

@@ -1,0 +1,163 @@
+"""`GraphRegularization` for a network of `build_segmenter`, with its loss over pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.compat import keras, tf
+from tfgraphreg.data.local import IGNORED
+from tfgraphreg.distances import Distance
+from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.model.classifier import EMBEDDING, LOGITS
+from tfgraphreg.model.graph_term import global_sum
+from tfgraphreg.model.regularization import GraphRegularization
+from tfgraphreg.neighbors.modes import NeighborMode
+
+
+class PixelLoss(keras.losses.Loss):
+    """Cross-entropy of every pixel; 0 where the mask is 255."""
+
+    def __init__(self):
+        super().__init__(name="pixel_loss")
+
+    def call(self, y_true, y_pred):
+        """`[B, H, W]` losses of masks `[B, H, W]` and logits `[B, H, W, K]`."""
+        counted = tf.not_equal(y_true, IGNORED)
+        classes = tf.where(counted, tf.cast(y_true, tf.int32), 0)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, y_pred)
+        return losses * tf.cast(counted, losses.dtype)
+
+
+class RightPixels(keras.metrics.Mean):
+    """The share of counted pixels whose largest logit is right (PA)."""
+
+    def __init__(self):
+        super().__init__(name="pixel_accuracy")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Mean over the counted pixels of a batch; sample weights are ignored."""
+        right = tf.equal(tf.argmax(y_pred, -1, tf.int32), tf.cast(y_true, tf.int32))
+        counted = tf.cast(tf.not_equal(y_true, IGNORED), tf.float32)
+        return super().update_state(tf.cast(right, tf.float32), sample_weight=counted)
+
+
+class RegularizedSegmenter(GraphRegularization):
+    """Trains a network of `build_segmenter` on masks.
+
+    The supervised loss is the mean over the counted pixels of the global batch, each weighted by
+    its class. Batches are `(features, masks)` with masks `[B, H, W]` uint8, 255 ignored.
+
+    Args:
+        base_model: Of `build_segmenter`.
+        alpha: See `GraphRegularization`; the embedding of images is compared.
+        distance: See `GraphRegularization`.
+        mode: See `GraphRegularization`.
+        class_weights: `[K]` positive weights of the classes, the background first; None: all 1.
+        contrast: See `GraphRegularization`.
+
+    Raises:
+        ConfigError: If alpha cannot be.
+        DataError: If there is not one positive weight for each class.
+    """
+
+    def __init__(
+        self,
+        base_model: keras.Model,
+        alpha: float,
+        distance: str | Distance,
+        *,
+        mode: NeighborMode | None = None,
+        class_weights: Sequence[float] | np.ndarray | None = None,
+        contrast: float | None = None,
+    ):
+        super().__init__(base_model, alpha, distance, EMBEDDING, mode, contrast=contrast)
+        classes = base_model.output_shape[LOGITS][-1]
+        weights = np.ones(classes) if class_weights is None else np.asarray(class_weights)
+        if weights.shape != (classes,) or not (np.isfinite(weights) & (weights > 0)).all():
+            raise DataError(
+                "`class_weights` must be one number above 0 for each class, the background first.",
+                received=f"{weights.size} weights, {classes} classes",
+            )
+        self.class_weights = weights.astype(np.float32)
+
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        """Configures training; loss and metric are the segmenter's own.
+
+        Raises:
+            ConfigError: If anything but `optimizer`, `jit_compile` and `run_eagerly` is passed.
+        """
+        others = sorted(set(kwargs) - {"jit_compile", "run_eagerly"})
+        if loss is not None or args or others:
+            raise ConfigError(
+                "The segmenter has its own loss and metric, and compiles with no others.",
+                received=", ".join(others) or f"loss={loss!r}",
+                cure="Wrap the model in tfgraphreg.GraphRegularization to choose them.",
+            )
+        with self.distribute_strategy.scope():
+            keras.Model.compile(
+                self, optimizer, loss=PixelLoss(), metrics=[RightPixels()], **kwargs
+            )
+
+    def train_step(self, data):
+        """One step of gradient descent, see `GraphRegularization`."""
+        features, masks = data[:2]
+        return super().train_step((features, masks, self._pixel_weights(masks)))
+
+    def test_step(self, data):
+        """Loss and pixel accuracy of a batch in inference mode."""
+        features, masks = data[:2]
+        return super().test_step((features, masks, self._pixel_weights(masks)))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        """The weighted cross-entropy, in training with the graph term besides."""
+        return self.compiled_loss(
+            y, y_pred[LOGITS], sample_weight, regularization_losses=self.losses
+        )
+
+    def compute_metrics(self, x, y, y_pred, sample_weight):
+        """Pixel accuracy, every counted pixel alike."""
+        return super().compute_metrics(x, y, y_pred[LOGITS], None)
+
+    def _pixel_weights(self, masks: Any) -> tf.Tensor:
+        """`[B, H, W]` weights that turn Keras' mean over all pixels into that over the counted."""
+        counted = tf.not_equal(masks, IGNORED)
+        classes = tf.where(counted, tf.cast(masks, tf.int32), 0)
+        weights = tf.gather(tf.constant(self.class_weights), classes)
+        weights *= tf.cast(counted, tf.float32)
+        pixels = tf.cast(tf.size(masks), tf.float32)
+        total = global_sum(tf.reduce_sum(weights))
+        return weights * tf.math.divide_no_nan(global_sum(pixels), total)
+
+
+def balanced_weights(masks: Any, *, classes: int) -> np.ndarray:
+    """`[K]` weights: one over the square root of a class's share of the counted pixels.
+
+    They are scaled so that their mean over the counted pixels is 1. A class without a pixel has
+    the weight of the rarest one.
+
+    Args:
+        masks: `[N, H, W]` uint8, or anything that a slice indexes.
+        classes: K.
+
+    Raises:
+        DataError: If a mask names a class above K - 1, or no pixel counts.
+    """
+    counts = np.zeros(IGNORED + 1, np.int64)
+    for start in range(0, len(masks), 1000):
+        counts += np.bincount(
+            np.asarray(masks[start : start + 1000]).ravel(), minlength=IGNORED + 1
+        )
+    if counts[classes:IGNORED].any():
+        raise DataError(
+            f"Masks must hold 0 to {classes - 1}, or 255.",
+            received=f"{classes + int(np.argmax(counts[classes:IGNORED] > 0))}",
+        )
+    counts = counts[:classes]
+    if not counts.any():
+        raise DataError("No pixel of the training masks counts: all are 255.")
+    share = np.maximum(counts, counts[counts > 0].min()) / counts.sum()
+    weights = 1 / np.sqrt(share)
+    return weights / (weights * counts).sum() * counts.sum()

@@ -1,0 +1,282 @@
+"""`task=detect`: boxes, classes and an embedding of every region, learned from boxes.
+
+    tfgraphreg train --dataset scenes --task detect
+
+See docs/local.md for the time that it takes and the average precision that it reaches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.backbones.build import build_backbone
+from tfgraphreg.backbones.pyramid import build_pyramid
+from tfgraphreg.compat import keras, tf
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.data.local import LocalSplit, local_splits
+from tfgraphreg.errors import DataError, ModelError, UnknownNameError, did_you_mean
+from tfgraphreg.evaluation.average_precision import FoundBoxes, detection_report
+from tfgraphreg.evaluation.detection import best_overlaps
+from tfgraphreg.export_boxes import BoxPredictor, export_detector
+from tfgraphreg.model.detector import BOXES, CLASSES, COUNT, SCORES, STRIDE, build_detector
+from tfgraphreg.model.detector import detections as detections_of
+from tfgraphreg.model.detector_training import TARGET_WIDTH, RegularizedDetector
+from tfgraphreg.neighbors.batches import plain_batches
+from tfgraphreg.neighbors.examples import Examples
+from tfgraphreg.neighbors.regions import RegionBank, region_inputs
+from tfgraphreg.progress import Progress
+from tfgraphreg.recipes.after_epoch import settling, tensorboard_log
+from tfgraphreg.recipes.defaults import settled_batch_size
+from tfgraphreg.recipes.learn import (
+    Learned,
+    compile_model,
+    fit_plan,
+    learned,
+    plan_epoch,
+    start_strategy,
+)
+from tfgraphreg.recipes.material import Material
+from tfgraphreg.recipes.regions import training_objects
+from tfgraphreg.runs.folder import FIGURES, RunFolder
+from tfgraphreg.training.fit import fit
+from tfgraphreg.training.history import Row
+
+logger = logging.getLogger(__name__)
+
+_PICTURED = 12
+_CHECKED = 5
+_TOLERANCE = 1e-4
+_BLOCK = 100
+# Detections below this score do not count for the best overlap: some low one fits any object.
+_SURE = 0.3
+
+
+def check_data(dataset: Dataset, *, only_class: str | None = None) -> None:
+    """Raises DataError unless every split has boxes, and some training image an object.
+
+    Raises:
+        UnknownNameError: If `only_class` is no class of the dataset.
+    """
+    if only_class is not None and only_class not in dataset.class_names:
+        raise UnknownNameError(
+            f"`only_class` must be a class of {dataset.name}.",
+            received=only_class,
+            cure=did_you_mean(only_class, dataset.class_names),
+        )
+    train, _, _ = local_splits(dataset)
+    if not any(len(found) for found in train.objects):
+        raise DataError("No training image has an object.", received=f"dataset={dataset.name}")
+
+
+def learn_boxes(
+    config: TrainConfig,
+    run: RunFolder,
+    material: Material,
+    progress: Progress,
+) -> Learned:
+    """Trains the config's network on boxes, from where the run folder stands."""
+    dataset = material.dataset
+    train, validation, _ = local_splits(dataset)
+    strategy = start_strategy(config)
+    replicas = strategy.num_replicas_in_sync
+    epoch = plan_epoch(config, len(train))
+    with strategy.scope():
+        model = _build(config, dataset)
+        compile_model(config, model, epoch)
+    base = model.base_model
+    inputs: dict[str, Any] = {"image": train.images}
+    if config.regularized:
+        rows, columns = model.size
+        inputs |= region_inputs(
+            train.objects,
+            material.graph,
+            k=config.max_neighbors,
+            stride=STRIDE,
+            columns=columns,
+            rows=rows,
+        )
+    targets = padded_targets(train.objects)
+    examples = Examples(inputs, targets, np.zeros(len(train), bool), ids=train.ids)
+
+    def batches(first: int) -> Any:
+        return plain_batches(
+            examples,
+            batch_size=settled_batch_size(config),
+            seed=config.seed,
+            epochs=config.epochs * epoch.passes,
+            first_epoch=first * epoch.passes,
+        )
+
+    found = fit(
+        model,
+        fit_plan(
+            config,
+            run,
+            epoch,
+            batches=batches,
+            settle=settling(config, base, dataset, epoch.steps * config.epochs),
+            validate=_validation(base, validation, dataset),
+            listener=tensorboard_log(config, run, dataset, None),
+            progress=progress,
+        ),
+    )
+    return learned(config, base, found, replicas)
+
+
+def finish(
+    config: TrainConfig, run: RunFolder, material: Material, learned: Learned, progress: Progress
+) -> dict[str, Any]:
+    """Measures a detector on the test images, exports it and draws boxes; gives the numbers.
+
+    Raises:
+        ModelError: If the exported model differs from the trained one.
+    """
+    dataset = material.dataset
+    test = local_splits(dataset)[2]
+    found = find_boxes(learned.model, test.images, progress)
+    only = None if config.only_class is None else dataset.class_names.index(config.only_class)
+    report = detection_report(test.objects, found, dataset.class_names, only_class=only)
+    report["only_class"] = config.only_class
+    _export_and_check(run, learned.model, dataset)
+    _draw(run, test, found, dataset)
+    return {
+        "test_ap50": report["ap50"],
+        "test_ap75": report["ap75"],
+        "test_ap": report["ap"],
+        "test_best_overlap": _best_overlap(test.objects, found, only),
+        "detection": report,
+    }
+
+
+def padded_targets(objects: Any) -> np.ndarray:
+    """`[N, M, 6]` float32 targets of the detector (see `model.detector_training`)."""
+    most = max((len(found) for found in objects), default=0)
+    targets = np.zeros((len(objects), max(most, 1), TARGET_WIDTH), np.float32)
+    targets[..., 4] = -1
+    for row, found in zip(targets, objects):
+        row[: len(found), :4] = found.boxes
+        row[: len(found), 4] = found.classes
+        row[: len(found), 5] = found.difficult
+    return targets
+
+
+def find_boxes(
+    model: keras.Model, images: Any, progress: Progress | None = None
+) -> list[FoundBoxes]:
+    """What a detector finds in each of N images, without padding."""
+    shape = tuple(model.input_shape[1:])
+    forward = tf.function(
+        lambda batch: detections_of(model(batch, training=False), shape), reduce_retracing=True
+    )
+    found = []
+    for start in range(0, len(images), _BLOCK):
+        batch = tf.constant(np.asarray(images[start : start + _BLOCK]))
+        found += unpadded({name: values.numpy() for name, values in forward(batch).items()})
+        if progress:
+            progress("boxes of test images", min(start + _BLOCK, len(images)), len(images))
+    return found
+
+
+def unpadded(answers: dict[str, np.ndarray]) -> list[FoundBoxes]:
+    """The detections of each image, from the arrays of `detections`."""
+    rows = zip(*(answers[name] for name in (BOXES, CLASSES, SCORES, COUNT)))
+    return [FoundBoxes(b[:n], c[:n], s[:n]) for b, c, s, n in rows]
+
+
+def _best_overlap(truth: Any, found: list[FoundBoxes], only_class: int | None) -> float:
+    """Mean over all objects that count of the best IoU with a detection of their class.
+
+    With one class, this is how well its objects are placed, whatever their scores: the one-class
+    IoU, `mean over persons p of the maximum over detections d of score 0.3 or more of IoU(p, d)`.
+    """
+    overlaps = []
+    for true, guess in zip(truth, found):
+        counted = ~true.difficult
+        sure = guess.scores >= _SURE
+        overlaps.append(
+            best_overlaps(
+                true.boxes[counted],
+                true.classes[counted],
+                guess.boxes[sure],
+                guess.classes[sure],
+                only_class=only_class,
+            )
+        )
+    values = np.concatenate([*overlaps, np.zeros(0)])
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _build(config: TrainConfig, dataset: Dataset) -> RegularizedDetector:
+    backbone = build_backbone(
+        config.backbone,
+        input_shape=dataset.image_shape,
+        weights=config.weights,
+        image_size=config.image_size,
+    )
+    base = build_detector(
+        build_pyramid(backbone),
+        embedding_dim=config.embedding_dim,
+        num_classes=dataset.num_classes,
+    )
+    mode = None
+    if config.regularized:
+        regions = sum(map(len, training_objects(dataset)))
+        mode = RegionBank(config.max_neighbors, regions, config.embedding_dim)
+    return RegularizedDetector(base, config.alpha, config.distance, mode=mode)
+
+
+def _validation(base: keras.Model, split: LocalSplit, dataset: Dataset) -> Callable[[], Row] | None:
+    if not len(split):
+        return None
+
+    def validate() -> Row:
+        report = detection_report(
+            split.objects, find_boxes(base, split.images), dataset.class_names
+        )
+        return {"val_ap50": report["ap50"], "val_ap": report["ap"]}
+
+    return validate
+
+
+def _export_and_check(run: RunFolder, model: keras.Model, dataset: Dataset) -> None:
+    """Writes the SavedModel, loads it again and compares it with the live model."""
+    export_detector(
+        model,
+        run.export_path,
+        class_names=dataset.class_names,
+        about={"run": run.name, "config": dataclasses.asdict(run.config)},
+    )
+    images = np.asarray(dataset.test.images[:_CHECKED])
+    live = find_boxes(model, images)
+    served = unpadded(BoxPredictor(run.export_path)(images))
+    # Scores that differ in the last digit may change places, so the sorted ones are compared.
+    gaps = [
+        np.abs(np.sort(a.scores) - np.sort(b.scores)).max(initial=0)
+        if len(a.scores) == len(b.scores)
+        else np.inf
+        for a, b in zip(live, served)
+    ]
+    gap = float(max(gaps, default=0.0))
+    limit = _TOLERANCE if run.config.precision == "float32" else 1e-2
+    if not gap <= limit:
+        raise ModelError(
+            f"The exported model differs from the trained one by {gap:.2g}, more than {limit:g}.",
+            cure="Please report this together with the run's config.json.",
+        )
+    logger.info(f"Exported: {run.export_path}, loaded again; scores agree to {gap:.1e}")
+
+
+def _draw(run: RunFolder, test: LocalSplit, found: list[FoundBoxes], dataset: Dataset) -> None:
+    from tfgraphreg.visualize.boxes import box_sheet
+    from tfgraphreg.visualize.style import save
+
+    some = test.take(np.arange(min(_PICTURED, len(test))))
+    sheet = box_sheet(np.asarray(some.images), some.objects, found, dataset.class_names)
+    save(sheet, run.path / FIGURES / "boxes")
+    logger.info(f"Figure: {run.path / FIGURES / 'boxes.png'}")

@@ -1,0 +1,218 @@
+"""`task=segment`: the class of every pixel, learned from masks.
+
+    tfgraphreg train --dataset scenes --task segment
+
+See docs/local.md for the time that it takes and the mean IoU that it reaches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfgraphreg.backbones.build import build_backbone
+from tfgraphreg.backbones.pyramid import build_pyramid
+from tfgraphreg.compat import keras, tf
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.data.local import LocalSplit, local_splits
+from tfgraphreg.errors import DataError, ModelError
+from tfgraphreg.evaluation.segmentation import mean_iou, pixel_counts, report_of_counts
+from tfgraphreg.export_masks import MaskPredictor, export_segmenter
+from tfgraphreg.model.classifier import LOGITS
+from tfgraphreg.model.segmenter import COARSEST, build_segmenter, masks_of
+from tfgraphreg.model.segmenter_training import RegularizedSegmenter, balanced_weights
+from tfgraphreg.neighbors.examples import Examples
+from tfgraphreg.progress import Progress
+from tfgraphreg.recipes.after_epoch import settling, tensorboard_log
+from tfgraphreg.recipes.batches import batch_source, neighbor_mode
+from tfgraphreg.recipes.learn import (
+    Learned,
+    compile_model,
+    fit_plan,
+    learned,
+    plan_epoch,
+    start_strategy,
+)
+from tfgraphreg.recipes.material import Material
+from tfgraphreg.runs.folder import FIGURES, RunFolder
+from tfgraphreg.training.fit import fit
+from tfgraphreg.training.history import Row
+
+logger = logging.getLogger(__name__)
+
+BACKGROUND = "background"
+_PICTURED = 12
+_CHECKED = 5
+_TOLERANCE = 1e-5
+# An image is read and asked in parts, so that masks of many need not fit in memory at once.
+_BLOCK = 500
+
+
+def check_data(dataset: Dataset) -> None:
+    """Raises DataError unless every split has masks, of classes that fit a byte."""
+    local_splits(dataset, masks=True)
+    if dataset.num_classes > 254:
+        raise DataError(
+            "A mask holds at most 254 classes.", received=f"{dataset.num_classes} classes"
+        )
+
+
+def names_of_masks(dataset: Dataset) -> tuple[str, ...]:
+    """The K names of mask values, the background first."""
+    return (BACKGROUND, *dataset.class_names)
+
+
+def learn_masks(
+    config: TrainConfig, run: RunFolder, material: Material, progress: Progress
+) -> Learned:
+    """Trains the config's network on masks, from where the run folder stands."""
+    dataset = material.dataset
+    train, validation, _ = local_splits(dataset, masks=True)
+    classes = len(names_of_masks(dataset))
+    weights = None
+    if config.class_weights == "balanced":
+        weights = balanced_weights(train.masks, classes=classes)
+    strategy = start_strategy(config)
+    replicas = strategy.num_replicas_in_sync
+    epoch = plan_epoch(config, len(train))
+    with strategy.scope():
+        model = _build(config, dataset, weights)
+        compile_model(config, model, epoch)
+    base = model.base_model
+    nothing_missing = np.zeros(len(train), bool)
+    examples = Examples({"image": train.images}, train.masks, nothing_missing, ids=train.ids)
+    source = batch_source(
+        config,
+        dataset,
+        material.graph,
+        examples=examples,
+        replicas=replicas,
+        passes=epoch.passes,
+        progress=progress,
+    )
+    rows = fit(
+        model,
+        fit_plan(
+            config,
+            run,
+            epoch,
+            batches=lambda first: source(first * epoch.passes),
+            settle=settling(
+                config,
+                base,
+                dataset,
+                epoch.steps * config.epochs,
+                ask=lambda images: [_logits(base, images)],
+            ),
+            validate=_validation(base, validation, classes),
+            listener=tensorboard_log(config, run, dataset, material.graph),
+            progress=progress,
+        ),
+    )
+    return learned(config, base, rows, replicas)
+
+
+def finish(
+    config: TrainConfig, run: RunFolder, material: Material, learned: Learned, progress: Progress
+) -> dict[str, Any]:
+    """Measures a segmenter on the test images, exports it and draws masks; gives the numbers.
+
+    Raises:
+        ModelError: If the exported model differs from the trained one.
+    """
+    _, _, test = local_splits(material.dataset, masks=True)
+    names = names_of_masks(material.dataset)
+    counts = _counts(learned.model, test, len(names), progress)
+    report = report_of_counts(counts, names)
+    _export_and_check(run, learned.model, material.dataset)
+    _draw(run, learned.model, test, names)
+    return {
+        "test_mean_iou": report["mean_iou"],
+        "test_pixel_accuracy": report["pixel_accuracy"],
+        "test_mean_pixel_accuracy": report["mean_pixel_accuracy"],
+        "test_mean_dice": report["mean_dice"],
+        "segmentation": report,
+    }
+
+
+def _build(
+    config: TrainConfig, dataset: Dataset, weights: np.ndarray | None
+) -> RegularizedSegmenter:
+    backbone = build_backbone(
+        config.backbone,
+        input_shape=dataset.image_shape,
+        weights=config.weights,
+        image_size=config.image_size,
+    )
+    base = build_segmenter(
+        build_pyramid(backbone, coarsest=COARSEST),
+        embedding_dim=config.embedding_dim,
+        num_classes=len(names_of_masks(dataset)),
+    )
+    return RegularizedSegmenter(
+        base,
+        config.alpha,
+        config.distance,
+        mode=neighbor_mode(config, size=len(dataset.train)) if config.regularized else None,
+        class_weights=weights,
+        contrast=config.contrast,
+    )
+
+
+def _counts(
+    model: keras.Model, split: LocalSplit, classes: int, progress: Progress | None = None
+) -> np.ndarray:
+    """`[K, K]` pixels of a split by true and predicted class."""
+    counts = np.zeros((classes, classes), np.int64)
+    for start in range(0, len(split), _BLOCK):
+        images, masks = (part[start : start + _BLOCK] for part in (split.images, split.masks))
+        counts += pixel_counts(np.asarray(masks), masks_of(model, images), classes=classes)
+        if progress:
+            progress("masks of test images", min(start + _BLOCK, len(split)), len(split))
+    return counts
+
+
+def _validation(base: keras.Model, split: LocalSplit, classes: int) -> Callable[[], Row] | None:
+    if not len(split):
+        return None
+    return lambda: {"val_mean_iou": mean_iou(_counts(base, split, classes))}
+
+
+def _export_and_check(run: RunFolder, model: keras.Model, dataset: Dataset) -> None:
+    """Writes the SavedModel, loads it again and compares it with the live model."""
+    export_segmenter(
+        model,
+        run.export_path,
+        class_names=dataset.class_names,
+        about={"run": run.name, "config": dataclasses.asdict(run.config)},
+    )
+    images = np.asarray(dataset.test.images[:_CHECKED])
+    live = tf.nn.softmax(_logits(model, images)).numpy()
+    served = MaskPredictor(run.export_path)(images)
+    gap = float(np.abs(live - served["probabilities"]).max())
+    limit = _TOLERANCE if run.config.precision == "float32" else 1e-2
+    if not gap <= limit:
+        raise ModelError(
+            f"The exported model differs from the trained one by {gap:.2g}, more than {limit:g}.",
+            cure="Please report this together with the run's config.json.",
+        )
+    logger.info(f"Exported: {run.export_path}, loaded again; probabilities agree to {gap:.1e}")
+
+
+def _logits(model: keras.Model, images: Any) -> np.ndarray:
+    return model(tf.convert_to_tensor(np.asarray(images)), training=False)[LOGITS].numpy()
+
+
+def _draw(run: RunFolder, model: keras.Model, test: LocalSplit, names: tuple[str, ...]) -> None:
+    from tfgraphreg.visualize.masks import mask_sheet
+    from tfgraphreg.visualize.style import save
+
+    some = test.take(np.arange(min(_PICTURED, len(test))))
+    found = masks_of(model, some.images)
+    save(mask_sheet(some.images, some.masks, found, names), run.path / FIGURES / "masks")
+    logger.info(f"Figure: {run.path / FIGURES / 'masks.png'}")

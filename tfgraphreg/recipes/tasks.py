@@ -1,0 +1,95 @@
+"""What the tasks of `train` do differently; everything else of a run is common to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tfgraphreg.config import TrainConfig
+from tfgraphreg.errors import ConfigError
+from tfgraphreg.recipes.start import RUN
+from tfgraphreg.settings import GIVEN, shown
+
+if TYPE_CHECKING:
+    from tfgraphreg.data.dataset import Dataset
+    from tfgraphreg.recipes.learn import Learned
+    from tfgraphreg.training.cluster import Cluster
+
+CLASSIFY = "classify"
+
+
+def _images(dataset: Dataset) -> Dataset:
+    return dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task of `train`.
+
+    Attributes:
+        check_data: `(dataset)` raises DataError if it cannot be learned from.
+        learn: `(config, run, material, progress)` trains; the config is filled in.
+        finish: `(config, run, material, learned, progress)` measures, exports and draws; gives the
+            numbers of metrics.json that depend on the model.
+        nodes: `(dataset)` gives one whose training items are the nodes of the graph.
+    """
+
+    check_data: Callable[[Dataset], None]
+    learn: Callable[..., Learned]
+    finish: Callable[..., dict[str, Any]]
+    nodes: Callable[[Dataset], Dataset] = _images
+
+
+def task_of(config: TrainConfig, cluster: Cluster | None = None) -> Task:
+    """The task of a config, which several workers may share. TensorFlow is loaded."""
+    if config.task == "segment":
+        from tfgraphreg.recipes import segment
+
+        return Task(segment.check_data, segment.learn_masks, segment.finish)
+    if config.task == "detect":
+        from tfgraphreg.recipes import detect
+        from tfgraphreg.recipes.regions import as_regions
+
+        check = functools.partial(detect.check_data, only_class=config.only_class)
+        return Task(check, detect.learn_boxes, detect.finish, as_regions)
+    from tfgraphreg.recipes import classify, learn
+
+    together = functools.partial(learn.learn, cluster=cluster)
+    return Task(lambda dataset: None, together, classify.finish)
+
+
+def check_task(config: TrainConfig) -> None:
+    """Refuses what no task but classification can start from, before anything is loaded.
+
+    Raises:
+        ConfigError: If weights are those of a run, the network is one that was passed, or several
+            workers are to train.
+    """
+    if config.task == CLASSIFY:
+        return
+    if config.strategy == "multiworker":
+        raise ConfigError(
+            "Several workers train classifiers only.",
+            received=f"strategy={config.strategy}, task={config.task}",
+            cure="Use `strategy=mirrored` or leave it out.",
+        )
+    if config.weights.startswith(RUN):
+        raise ConfigError(
+            "Only the classifier of another run can be gone on with.",
+            received=f"weights={config.weights}, task={config.task}",
+            cure="Use `weights=none` or `weights=imagenet`, or `task=classify`.",
+        )
+    if config.strategy == "multiworker":
+        raise ConfigError(
+            "Several workers train classifiers only.",
+            received=f"strategy={config.strategy}, task={config.task}",
+            cure="Use another `strategy`.",
+        )
+    if config.backbone.startswith(GIVEN):
+        raise ConfigError(
+            "A model that is passed gives features of whole images, not of their parts.",
+            received=shown("task", config.task),
+            cure="Name a `backbone`, or use `task=classify`.",
+        )

@@ -1,0 +1,130 @@
+"""Measures training on masks, and on boxes where there is the task; fills docs/local.md.
+
+python tools/measure_local.py                            3 seeds, with and without a graph term
+python tools/measure_local.py --tasks segment --seeds 0 --alphas 0 --threads 2
+
+A finished run is a line of docs/local.jsonl and is not run again. Each run is a process of its own,
+the command that docs/local.md names; its seconds are those of the whole command.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from tfgraphreg.benchmark.results import commit, fill_measured
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LINES, PAGE = ROOT / "docs" / "local.jsonl", ROOT / "docs" / "local.md"
+# The numbers of each task that the table shows.
+SHOWN = {
+    "segment": (
+        "test_mean_iou",
+        "test_mean_dice",
+        "test_mean_pixel_accuracy",
+        "test_pixel_accuracy",
+    ),
+    "detect": ("test_ap50", "test_ap"),
+}
+MODE = ("--neighbors", "paired")  # at the cost of plain training
+
+
+def measured(task, alpha, seed, dataset, threads):
+    """The line of one run."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--dataset", dataset]
+        command += ["--task", task, "--alpha", str(alpha), "--seed", str(seed)]
+        command += MODE if alpha else ()
+        command += ["--run-dir", f"{folder}/run", "--export-dir", f"{folder}/model"]
+        begun = time.perf_counter()
+        # Its own messages only where it fails.
+        done = subprocess.run(command, env=limited(threads), capture_output=True, text=True)
+        seconds = time.perf_counter() - begun
+        if done.returncode:
+            raise SystemExit(done.stderr[-2000:] or done.stdout[-2000:])
+        metrics = json.loads(pathlib.Path(folder, "run", "metrics.json").read_text())
+    numbers = {name: metrics[name] for name in SHOWN[task]}
+    about = {"task": task, "alpha": alpha, "seed": seed, "dataset": dataset}
+    machine = f"{os.cpu_count()} cores, {platform.machine()}"
+    return {
+        **about,
+        **numbers,
+        "seconds": round(seconds),
+        "parameters": metrics["parameters"],
+        "versions": metrics["versions"],
+        "machine": machine,
+        "commit": commit(),
+    }
+
+
+def limited(threads):
+    """The environment of a run that may use so many threads."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+
+
+def table(lines):
+    """The rows of the page: means over seeds, with the standard deviation."""
+    rows = []
+    for task, names in SHOWN.items():
+        mine = [line for line in lines if line["task"] == task]
+        if not mine:
+            continue
+        rows += [f"`--task {task}`", ""]
+        titles = [name.removeprefix("test_").replace("_", " ") for name in names]
+        rows.append("| data | alpha | seeds | " + " | ".join([*titles, "seconds"]) + " |")
+        rows.append("| --- |" + " ---: |" * (len(titles) + 3))
+        for key in sorted({(line["dataset"], line["alpha"]) for line in mine}):
+            group = [line for line in mine if (line["dataset"], line["alpha"]) == key]
+            cells = [f"{spread([line[name] for line in group], 4)}" for name in names]
+            seconds = spread([line["seconds"] for line in group], 0)
+            rows.append(
+                f"| `{key[0]}` | {key[1]:g} | {len(group)} | {' | '.join(cells)} | {seconds} |"
+            )
+        places = sorted({f"{line['machine']}, commit {line['commit']}" for line in mine})
+        rows += ["", f"Measured by `tools/measure_local.py` on {'; '.join(places)}.", ""]
+    return rows
+
+
+def spread(values, digits):
+    """Mean and standard deviation; the value alone if there is one."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", choices=SHOWN, default=["segment"])
+    parser.add_argument("--alphas", nargs="+", type=float, default=[0.0, 0.1])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--dataset", default="scenes")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--page", action="store_true", help="only fill the page from the lines")
+    args = parser.parse_args()
+    lines = [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+    wanted = [(t, a, s) for t in args.tasks for s in args.seeds for a in args.alphas]
+    for task, alpha, seed in [] if args.page else wanted:
+        key = (task, alpha, seed, args.dataset)
+        if key in {(line["task"], line["alpha"], line["seed"], line["dataset"]) for line in lines}:
+            continue
+        lines.append(measured(task, alpha, seed, args.dataset, args.threads))
+        with LINES.open("a") as file:
+            file.write(json.dumps(lines[-1]) + "\n")
+        print(lines[-1], flush=True)
+    fill_measured(PAGE, table(lines))
+
+
+if __name__ == "__main__":
+    main()
