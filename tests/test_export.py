@@ -12,7 +12,7 @@ from PIL import Image
 
 from tfgraphreg import storage
 from tfgraphreg.backbones.build import build_backbone
-from tfgraphreg.compat import keras
+from tfgraphreg.compat import keras, tf
 from tfgraphreg.data.decoding import MAX_PIXELS
 from tfgraphreg.errors import DataError, ModelError
 from tfgraphreg.export import Predictor, export
@@ -147,14 +147,12 @@ def test_damaged_models_are_refused_in_one_line(folder, tmp_path, name, damage):
 
 
 def test_a_failed_export_leaves_the_old_one(model, folder, monkeypatch):
-    from tfgraphreg import export as module
-
     before = sorted(p.name for p in folder.parent.iterdir())
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.tf.saved_model, "save", full)
+    monkeypatch.setattr(tf.saved_model, "save", full)
     with pytest.raises(DataError, match="disk is full"):
         export(model, folder, class_names=NAMES)
     assert sorted(p.name for p in folder.parent.iterdir()) == before

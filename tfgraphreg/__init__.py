@@ -60,8 +60,8 @@ _HOMES = {
     "classification_report": "tfgraphreg.evaluation.classification",
     "retrieval_report": "tfgraphreg.evaluation.retrieval",
     "Predictor": "tfgraphreg.export",
-    "MaskPredictor": "tfgraphreg.export_masks",
-    "BoxPredictor": "tfgraphreg.export_boxes",
+    "MaskPredictor": "tfgraphreg.export",
+    "BoxPredictor": "tfgraphreg.export",
     "Searcher": "tfgraphreg.visualize.search",
     # errors
     "TFGraphRegError": "tfgraphreg.errors",

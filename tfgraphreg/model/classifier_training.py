@@ -9,7 +9,13 @@ from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
 from tfgraphreg.model.graph_term import global_sum
-from tfgraphreg.model.objectives import BASIC, check_objective, class_losses, metric_learning
+from tfgraphreg.model.objectives import (
+    BASIC,
+    check_objective,
+    class_losses,
+    metric_learning,
+    refuse_other_losses,
+)
 from tfgraphreg.model.regularization import GraphRegularization
 from tfgraphreg.neighbors.modes import NeighborMode
 
@@ -103,13 +109,7 @@ class RegularizedClassifier(GraphRegularization):
         Raises:
             ConfigError: If anything but `optimizer`, `jit_compile` and `run_eagerly` is passed.
         """
-        others = sorted(set(kwargs) - {"jit_compile", "run_eagerly"})
-        if loss is not None or args or others:
-            raise ConfigError(
-                "The classifier has its own loss and accuracy, and compiles with no others.",
-                received=", ".join(others) or f"loss={loss!r}",
-                cure="Wrap the model in tfgraphreg.GraphRegularization to choose them.",
-            )
+        refuse_other_losses("The classifier has its own loss and accuracy", loss, *args, **kwargs)
         with self.distribute_strategy.scope():
             keras.Model.compile(
                 self,

@@ -19,6 +19,7 @@ from tfgraphreg.errors import ModelError
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
 
 BOXES, CLASSES, SCORES, COUNT = "boxes", "classes", "scores", "count"
+LEAST_SCORE = 0.01
 STRIDE = 8
 _WIDTH = 128
 # Before training a box reaches so many strides from its center to each side.
@@ -113,7 +114,7 @@ class RegionBoxes(keras.layers.Layer):
 
 
 def detections(
-    outputs: Any, shape: tuple[int, ...], *, most: int = _MOST, least_score: float = 0.01
+    outputs: Any, shape: tuple[int, ...], *, most: int = _MOST, least_score: float = LEAST_SCORE
 ) -> dict[str, tf.Tensor]:
     """The objects of images, each once: the best regions of each class, by falling score.
 

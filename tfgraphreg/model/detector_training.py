@@ -16,6 +16,7 @@ from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
 from tfgraphreg.model.detector import BOXES, STRIDE, region_centers
 from tfgraphreg.model.graph_term import global_sum
+from tfgraphreg.model.objectives import refuse_other_losses
 from tfgraphreg.model.regularization import GraphRegularization
 from tfgraphreg.neighbors.mode import NeighborMode
 
@@ -146,13 +147,7 @@ class RegularizedDetector(GraphRegularization):
         Raises:
             ConfigError: If anything but `optimizer`, `jit_compile` and `run_eagerly` is passed.
         """
-        others = sorted(set(kwargs) - {"jit_compile", "run_eagerly"})
-        if loss is not None or args or others:
-            raise ConfigError(
-                "The detector has its own loss, and compiles with no others.",
-                received=", ".join(others) or f"loss={loss!r}",
-                cure="Wrap the model in tfgraphreg.GraphRegularization to choose them.",
-            )
+        refuse_other_losses("The detector has its own loss", loss, *args, **kwargs)
         with self.distribute_strategy.scope():
             keras.Model.compile(self, optimizer, **kwargs)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tfgraphreg.compat import load_addons, tf
 from tfgraphreg.errors import ConfigError
 
@@ -114,3 +116,24 @@ def _pairs(labels: tf.Tensor, embedding: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     first = (place[:-1] % 2 == 0) & tf.equal(labels[:-1], labels[1:])
     rows = tf.where(first)[:, 0]
     return tf.gather(embedding, rows), tf.gather(embedding, rows + 1), tf.gather(labels, rows)
+
+
+def refuse_other_losses(own: str, loss: Any, *args: Any, **kwargs: Any) -> None:
+    """Refuses what a model that brings its loss cannot compile with.
+
+    Args:
+        own: "The ... has its own ...".
+        loss: As passed to `compile`.
+        *args: As passed to `compile`.
+        **kwargs: As passed to `compile`.
+
+    Raises:
+        ConfigError: If anything but `jit_compile` and `run_eagerly` is passed.
+    """
+    others = sorted(set(kwargs) - {"jit_compile", "run_eagerly"})
+    if loss is not None or args or others:
+        raise ConfigError(
+            f"{own}, and compiles with no others.",
+            received=", ".join(others) or f"loss={loss!r}",
+            cure="Wrap the model in tfgraphreg.GraphRegularization to choose them.",
+        )

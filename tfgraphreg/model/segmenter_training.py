@@ -10,9 +10,10 @@ import numpy as np
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.data.local import IGNORED
 from tfgraphreg.distances import Distance
-from tfgraphreg.errors import ConfigError, DataError
+from tfgraphreg.errors import DataError
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
 from tfgraphreg.model.graph_term import global_sum
+from tfgraphreg.model.objectives import refuse_other_losses
 from tfgraphreg.model.regularization import GraphRegularization
 from tfgraphreg.neighbors.modes import NeighborMode
 
@@ -89,13 +90,7 @@ class RegularizedSegmenter(GraphRegularization):
         Raises:
             ConfigError: If anything but `optimizer`, `jit_compile` and `run_eagerly` is passed.
         """
-        others = sorted(set(kwargs) - {"jit_compile", "run_eagerly"})
-        if loss is not None or args or others:
-            raise ConfigError(
-                "The segmenter has its own loss and metric, and compiles with no others.",
-                received=", ".join(others) or f"loss={loss!r}",
-                cure="Wrap the model in tfgraphreg.GraphRegularization to choose them.",
-            )
+        refuse_other_losses("The segmenter has its own loss and metric", loss, *args, **kwargs)
         with self.distribute_strategy.scope():
             keras.Model.compile(
                 self, optimizer, loss=PixelLoss(), metrics=[RightPixels()], **kwargs

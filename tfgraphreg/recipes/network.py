@@ -25,7 +25,7 @@ def build_model(
 ) -> RegularizedClassifier:
     """The config's classifier, or one on a backbone that was passed, wrapped for training."""
     if backbone is None:
-        backbone = _named_backbone(config, dataset)
+        backbone = named_backbone(config, dataset)
     elif backbone.input_shape[1:] != dataset.image_shape:
         raise ModelError(
             "`model` takes other images than the dataset has.",
@@ -50,7 +50,7 @@ def build_model(
     )
 
 
-def _named_backbone(config: TrainConfig, dataset: Dataset) -> keras.Model:
+def named_backbone(config: TrainConfig, dataset: Dataset) -> keras.Model:
     """The config's backbone; says what it does to the images."""
     record = BACKBONES.get(config.backbone)
     plan = plan_input(record, dataset.image_shape, image_size=config.image_size)

@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from tfgraphreg.backbones.build import build_backbone
 from tfgraphreg.backbones.pyramid import build_pyramid
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.local import LocalSplit, local_splits
-from tfgraphreg.errors import DataError, ModelError
+from tfgraphreg.errors import DataError
 from tfgraphreg.evaluation.segmentation import mean_iou, pixel_counts, report_of_counts
-from tfgraphreg.export_masks import MaskPredictor, export_segmenter
+from tfgraphreg.export import MaskPredictor, export_segmenter
 from tfgraphreg.model.classifier import LOGITS
 from tfgraphreg.model.segmenter import COARSEST, build_segmenter, masks_of
 from tfgraphreg.model.segmenter_training import RegularizedSegmenter, balanced_weights
@@ -39,6 +38,8 @@ from tfgraphreg.recipes.learn import (
     start_strategy,
 )
 from tfgraphreg.recipes.material import Material
+from tfgraphreg.recipes.network import named_backbone
+from tfgraphreg.recipes.serve import check_gap
 from tfgraphreg.runs.folder import FIGURES, RunFolder
 from tfgraphreg.training.fit import fit
 from tfgraphreg.training.history import Row
@@ -143,14 +144,8 @@ def finish(
 def _build(
     config: TrainConfig, dataset: Dataset, weights: np.ndarray | None
 ) -> RegularizedSegmenter:
-    backbone = build_backbone(
-        config.backbone,
-        input_shape=dataset.image_shape,
-        weights=config.weights,
-        image_size=config.image_size,
-    )
     base = build_segmenter(
-        build_pyramid(backbone, coarsest=COARSEST),
+        build_pyramid(named_backbone(config, dataset), coarsest=COARSEST),
         embedding_dim=config.embedding_dim,
         num_classes=len(names_of_masks(dataset)),
     )
@@ -195,13 +190,7 @@ def _export_and_check(run: RunFolder, model: keras.Model, dataset: Dataset) -> N
     live = tf.nn.softmax(_logits(model, images)).numpy()
     served = MaskPredictor(run.export_path)(images)
     gap = float(np.abs(live - served["probabilities"]).max())
-    limit = _TOLERANCE if run.config.precision == "float32" else 1e-2
-    if not gap <= limit:
-        raise ModelError(
-            f"The exported model differs from the trained one by {gap:.2g}, more than {limit:g}.",
-            cure="Please report this together with the run's config.json.",
-        )
-    logger.info(f"Exported: {run.export_path}, loaded again; probabilities agree to {gap:.1e}")
+    check_gap(run, gap, _TOLERANCE)
 
 
 def _logits(model: keras.Model, images: Any) -> np.ndarray:

@@ -55,14 +55,23 @@ def export_and_check(run: RunFolder, model: Any, dataset: Dataset) -> float:
     served = [predictor(images, batch_size=len(images)), predictor.ask_encoded(files)]
     answers = np.concatenate([part["probabilities"] for part in served])
     gap = float(np.abs(live["probabilities"] - answers).max())
-    limit = _TOLERANCE if run.config.precision == "float32" else 1e-2
+    check_gap(run, gap, _TOLERANCE)
+    return gap
+
+
+def check_gap(run: RunFolder, gap: float, tolerance: float, what: str = "probabilities") -> None:
+    """Compares the difference between the exported and the live model with what is allowed.
+
+    Raises:
+        ModelError: If it is above `tolerance`, or with mixed precision above 0.01.
+    """
+    limit = tolerance if run.config.precision == "float32" else 1e-2
     if not gap <= limit:
         raise ModelError(
             f"The exported model differs from the trained one by {gap:.2g}, more than {limit:g}.",
             cure="Please report this together with the run's config.json.",
         )
-    logger.info(f"Exported: {run.export_path}, loaded again; probabilities agree to {gap:.1e}")
-    return gap
+    logger.info(f"Exported: {run.export_path}, loaded again; {what} agree to {gap:.1e}")
 
 
 def _image_files(images: np.ndarray) -> list[bytes]:

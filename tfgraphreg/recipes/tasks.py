@@ -81,12 +81,6 @@ def check_task(config: TrainConfig) -> None:
             received=f"weights={config.weights}, task={config.task}",
             cure="Use `weights=none` or `weights=imagenet`, or `task=classify`.",
         )
-    if config.strategy == "multiworker":
-        raise ConfigError(
-            "Several workers train classifiers only.",
-            received=f"strategy={config.strategy}, task={config.task}",
-            cure="Use another `strategy`.",
-        )
     if config.backbone.startswith(GIVEN):
         raise ConfigError(
             "A model that is passed gives features of whole images, not of their parts.",

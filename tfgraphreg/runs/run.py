@@ -18,9 +18,7 @@ from tfgraphreg.storage import check_note, note_of
 from tfgraphreg.training.history import HISTORY, Row, read_history
 
 if TYPE_CHECKING:
-    from tfgraphreg.export import Predictor
-    from tfgraphreg.export_boxes import BoxPredictor
-    from tfgraphreg.export_masks import MaskPredictor
+    from tfgraphreg.export import BoxPredictor, MaskPredictor, Predictor
 
 # The numbers that the reports in metrics.json and evaluation.json hold.
 REPORTED = {
@@ -86,9 +84,7 @@ class Run:
         Raises:
             ModelError: If it is gone.
         """
-        from tfgraphreg.export import Predictor
-        from tfgraphreg.export_boxes import BoxPredictor
-        from tfgraphreg.export_masks import MaskPredictor
+        from tfgraphreg.export import BoxPredictor, MaskPredictor, Predictor
 
         made: dict[str, Any] = {
             "classify": Predictor,
