@@ -165,6 +165,7 @@ REFUSED = [
     ({"instances": 3}, "at least one image"),
     ({"instances": [PIXELS], "model": "x"}, "unknown key: 'model'"),
     ({"instances": [PIXELS], "signature_name": "other"}, "serving_default or serving_encoded"),
+    ({"instances": [PIXELS], "signature_name": ["x"]}, "serving_default or serving_encoded"),
     ({"instances": [PIXELS], "signature_name": "serving_encoded"}, "this is the other"),
     ({"instances": [PIXELS] * 65}, "may have 64 images, this one has 65"),
     ({"instances": [PIXELS[:7]]}, "whole numbers, 8 x 8 x 1"),

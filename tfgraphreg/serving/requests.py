@@ -72,7 +72,7 @@ def parse(
     if rows == ("inputs" in found):
         raise BadRequest("The body must have `instances` or `inputs`, one of them.")
     signature = found.get("signature_name")
-    if signature is not None and signature not in _INPUTS:
+    if signature is not None and signature not in tuple(_INPUTS):
         raise BadRequest(f"`signature_name` must be {PIXELS} or {FILES}.")
     values = _rows(found["instances"]) if rows else _columns(found["inputs"])
     if not isinstance(values, list) or not values:
