@@ -161,7 +161,7 @@ def test_both_files_of_build_graph_are_a_graph_of_ones_own():
         (["--max-neighbors", "0"], "must be at least 1 when `--alpha` is above 0"),
         (["--epochs", "x"], "`--epochs` must be a whole number. Received: epochs=x."),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--graph-neighbors", "300"], "`k` must be"),
+        (["--graph-neighbors", "300"], "`--graph-neighbors` must be smaller"),
         (["--graph", "none.tsv"], "none.tsv"),
         (["--graph", "bad.tsv"], "bad.tsv"),
         (["--objective", "npairs"], "tfgraphreg[addons]"),
