@@ -36,7 +36,6 @@ ORDINARY = [
     "mobilenet_025",
     "mobilenet_v3_small_minimalistic",
     "mobilevit_xxs",
-    "regnetx002",
     "resnet18_v2",
     "rexnet_100",
     "vit_tiny_patch16",

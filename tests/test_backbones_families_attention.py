@@ -97,7 +97,7 @@ def test_outputs_are_timms_with_its_weights(name):
         pytest.param("cait_xxs24", (33, 50), (48, 64), marks=pytest.mark.slow),  # 24 layers deep
         ("pit_ti", (45, 61), (48, 64)),
         ("convit_tiny", (33, 45), (48, 48)),
-        ("twins_svt_small", (65, 97), (96, 128)),
+        pytest.param("twins_svt_small", (65, 97), (96, 128), marks=pytest.mark.slow),
     ],
 )
 def test_an_odd_size_is_completed_with_zeros_below_and_to_the_right(name, size, completed):

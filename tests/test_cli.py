@@ -5,10 +5,10 @@ import errno
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
-import time
 
 import pytest
 
@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_help_is_fast_and_names_every_flag():
-    started = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"],
         capture_output=True,
@@ -32,7 +32,10 @@ def test_help_is_fast_and_names_every_flag():
         cwd=ROOT,
         env=_environment(),
     )
-    assert time.perf_counter() - started < 10  # 0.3 s here; a loaded machine gets time
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time, for other work on the machine makes the clock run on.
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used < 4, "TensorFlow alone takes that long to load"
     for name in config.names_of(config.TrainConfig):
         assert flag(name) in done.stdout
     assert "examples:" in done.stdout

@@ -182,6 +182,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow  # Checkpoints are those of every run.
 def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path):
     settings = {"alpha": 0.1, "neighbors": "bank"}
     whole = train(config(tmp_path, "whole", **settings))
