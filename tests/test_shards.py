@@ -266,6 +266,15 @@ def test_work_that_ends_in_the_middle_leaves_nothing():
 
 
 @pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("engine", [None, InProcess()], ids=["memory", "engine"])
+def test_too_many_neighbors_are_refused_by_their_setting(engine):
+    config = TrainConfig(dataset="digits", limit=300, graph_neighbors=300)
+    with pytest.raises(ConfigError, match="`graph_neighbors` must be smaller") as error:
+        build_graph(config, "out", engine=engine)
+    assert "graph_neighbors=299" in str(error.value)
+
+
+@pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

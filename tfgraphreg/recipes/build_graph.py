@@ -14,6 +14,7 @@ from tfgraphreg.graph.report import write_report
 from tfgraphreg.graph.tsv import write_tsv
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.given import Given
+from tfgraphreg.recipes.graphs import check_neighbors
 from tfgraphreg.recipes.material import Material, prepare, prepare_data, prepare_graph
 from tfgraphreg.recipes.shard_graph import (
     check_engine,
@@ -60,6 +61,7 @@ def build_graph(
         return
     check_engine(config, pack=pack)
     dataset, true_labels = prepare_data(config, progress)
+    check_neighbors(config, len(dataset.train))
     with storage.scratch_folder(folder.resolve() / "work") as scratch:
         images = stored_images(engine, dataset, scratch, progress)
         graph = graph_on_engine(config, engine, dataset, images, scratch, progress)

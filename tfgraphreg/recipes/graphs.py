@@ -184,17 +184,26 @@ def _is_file(graph: str) -> bool:
     return False
 
 
+def check_neighbors(config: TrainConfig, images: int) -> None:
+    """Refuses to search more neighbors than there are other training images.
+
+    Raises:
+        ConfigError: If `graph_neighbors` is too large.
+    """
+    searched = {"knn", "mutual"}.intersection(config.graph.split(","))
+    if searched and config.graph_neighbors >= images:
+        raise ConfigError(
+            "`graph_neighbors` must be smaller than the number of training images.",
+            received=f"graph_neighbors={config.graph_neighbors}, {images} training images",
+            cure=f"Use `graph_neighbors={max(images - 1, 1)}` or less.",
+        )
+
+
 def graph_of(
     config: TrainConfig, dataset: Dataset, features: np.ndarray, progress: Progress
 ) -> SimilarityGraph:
     """The graph that the config asks for over features `[N, D]` of the training images."""
-    searched = {"knn", "mutual"}.intersection(config.graph.split(","))
-    if searched and config.graph_neighbors >= len(features):
-        raise ConfigError(
-            "`graph_neighbors` must be smaller than the number of training images.",
-            received=f"graph_neighbors={config.graph_neighbors}, {len(features)} training images",
-            cure=f"Use `graph_neighbors={max(len(features) - 1, 1)}` or less.",
-        )
+    check_neighbors(config, len(features))
     graphs = [
         build_graph(
             kind,
