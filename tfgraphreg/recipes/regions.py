@@ -27,8 +27,8 @@ def as_regions(dataset: Dataset) -> Dataset:
     """A dataset whose training images are the objects of another's, cut out and resized.
 
     Their order is that of the images and, in an image, of its objects; their ids are the image's
-    with `#` and the object's number. The other splits are those of the dataset, so that a file of
-    edges cannot name their images.
+    with `#` and the object's number. The other splits are empty; their images are among those left
+    out, so that edges to them in a file are skipped.
     """
     train = local_splits(dataset)[0]
     cut, labels, ids = [], [], []
