@@ -167,11 +167,12 @@ def test_lowest_padding_never_wins():
     assert float(tf.reduce_max(pooled)) <= -1
 
 
-def test_a_network_is_saved_and_loaded(tmp_path):
+@pytest.mark.parametrize("name", ["net.keras", pytest.param("net", marks=pytest.mark.slow)])
+def test_a_network_is_saved_and_loaded(name, tmp_path):
     model = RECORDS["dla46x_c"].builder((32, 32, 3))
     images = noise((32, 32))
-    model.save(str(tmp_path / "net.keras"))
-    again = keras.models.load_model(str(tmp_path / "net.keras"))
+    model.save(str(tmp_path / name))
+    again = keras.models.load_model(str(tmp_path / name))
     np.testing.assert_allclose(again(images), model(images), atol=1e-5)
 
 

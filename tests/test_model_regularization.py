@@ -164,7 +164,10 @@ def unnamed(features):
     return {name: value for name, value in features.items() if not name.endswith("index")}
 
 
-@pytest.mark.parametrize(("neighbors", "jit_compile"), [(2, False), (11, False), (11, True)])
+@pytest.mark.parametrize(
+    ("neighbors", "jit_compile"),
+    [(2, False), (11, False), (11, True), pytest.param(2, True, marks=pytest.mark.slow)],
+)
 def test_images_that_are_named_give_the_step_of_those_that_are_not(neighbors, jit_compile):
     features, labels, _ = named(rows=8, neighbors=neighbors, distinct=13)
     learned = []
