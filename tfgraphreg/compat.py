@@ -22,7 +22,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tfgraphreg.errors import MissingExtraError, StackError
 
@@ -73,34 +73,34 @@ def quiet_start() -> Iterator[None]:
     From 2.18 on it writes a dozen lines that no environment variable silences. They are
     shown after all if the block fails.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
+    with tempfile.TemporaryFile() as log, _errors_into(log) as terminal:
         try:
             yield
         except BaseException:
             log.seek(0)
-            os.write(kept, log.read())
+            os.write(terminal, log.read())
             raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Drops what C++ code logs in the block, where an exception says what went wrong."""
+    with open(os.devnull, "wb") as nowhere, _errors_into(nowhere):
+        yield
+
+
+@contextlib.contextmanager
+def _errors_into(file: IO[bytes]) -> Iterator[int]:
+    """Sends what this process writes to its standard error to a file; gives the terminal's."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield kept
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def load_tensorflow() -> types.ModuleType:

@@ -129,7 +129,7 @@ def _predict(args: Any, progress: Progress) -> int:
     if args.top < 1:
         raise ConfigError("`--top` must be at least 1.", received=f"top={args.top}")
     start_tensorflow()
-    from tfgraphreg.recipes.serve import predict
+    from tfgraphreg.recipes.predict import predict
 
     found = predict(args.images, run_dir=args.run, model_dir=args.model, top=args.top)
     show.predicted(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.evaluation import detection, segmentation
+from tfgraphreg.model.detector import pairwise_iou
 
 
 class _PixelMetric(keras.metrics.Metric):
@@ -138,7 +139,7 @@ class AverageBestOverlap(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Adds a batch; `sample_weight` is `[B]`."""
         y_true, y_pred = tf.cast(y_true, tf.float64), tf.cast(y_pred, tf.float64)
-        overlap = _pairwise_iou(y_true[..., :4], y_pred[..., :4])
+        overlap = pairwise_iou(y_true[..., :4], y_pred[..., :4])
         true, guessed = tf.round(y_true[..., 4]), tf.round(y_pred[..., 4])
         same = (
             tf.equal(true[:, :, None], guessed[:, None]) & (guessed != self.ignore_label)[:, None]
@@ -162,13 +163,3 @@ class AverageBestOverlap(keras.metrics.Metric):
         """The arguments that make this metric again."""
         own = {"only_class": self.only_class, "ignore_label": self.ignore_label}
         return {**super().get_config(), **own}
-
-
-def _pairwise_iou(boxes, others):
-    """`[B, A, P]` of `[B, A, 4]` and `[B, P, 4]`; 0 where the union has no area."""
-    low = tf.maximum(boxes[:, :, None, :2], others[:, None, :, :2])
-    high = tf.minimum(boxes[:, :, None, 2:], others[:, None, :, 2:])
-    shared = tf.reduce_prod(tf.maximum(high - low, 0.0), axis=-1)
-    areas = [tf.reduce_prod(b[..., 2:] - b[..., :2], axis=-1) for b in (boxes, others)]
-    union = areas[0][:, :, None] + areas[1][:, None] - shared
-    return tf.math.divide_no_nan(shared, union)

@@ -28,7 +28,7 @@ from tfgraphreg.storage import (
 
 CLASSIFY, SEGMENT, DETECT = "classify", "segment", "detect"
 _SEAL = "digest"
-_CURE = {
+_LOADERS = {
     CLASSIFY: "tfgraphreg.Predictor",
     SEGMENT: "tfgraphreg.MaskPredictor",
     DETECT: "tfgraphreg.BoxPredictor",
@@ -158,7 +158,7 @@ class Saved:
             raise ModelError(
                 f"The SavedModel is not of the task {self.task}.",
                 received=f"{self.folder}, of the task {task}",
-                cure=f"Load it with {_CURE[task]}." if task in _CURE else None,
+                cure=f"Load it with {_LOADERS[task]}." if task in _LOADERS else None,
             )
         digests = _digests(folder)
         if self.meta.get("files", digests) != digests:

@@ -9,7 +9,7 @@ from tfgraphreg.progress import Progress
 from tfgraphreg.recipes.evaluate import measure
 from tfgraphreg.recipes.learn import Learned
 from tfgraphreg.recipes.material import Material
-from tfgraphreg.recipes.serve import export_and_check
+from tfgraphreg.recipes.saved_model import export_and_check
 from tfgraphreg.runs.folder import RunFolder
 
 

@@ -17,6 +17,7 @@ from tfgraphreg.errors import ModelError
 from tfgraphreg.export import Predictor
 from tfgraphreg.formats.catalog import FORMATS, SAVED_MODEL
 from tfgraphreg.progress import Progress, silent
+from tfgraphreg.recipes.saved_model import allowed_gap
 from tfgraphreg.runs.folder import METRICS, RunFolder, finished_metrics, writing_results
 from tfgraphreg.runs.outputs import load_data
 
@@ -64,7 +65,7 @@ def export_run(
     data = load_data(run.config, progress) if dataset is None else dataset
     images = np.asarray(data.test.images[:_ASKED])
     expected = predictor(images)["probabilities"]
-    limit = EXACT_WITHIN if run.config.precision == "float32" else 1e-2
+    limit = allowed_gap(run, EXACT_WITHIN)
     files = [run.export_path / FORMATS[name].file for name in names]
     # The run folder's lock guards these files too, wherever the SavedModel lies.
     with writing_results(run, METRICS, *(str(path.absolute()) for path in files)):

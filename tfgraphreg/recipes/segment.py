@@ -39,7 +39,7 @@ from tfgraphreg.recipes.learn import (
 )
 from tfgraphreg.recipes.material import Material
 from tfgraphreg.recipes.network import named_backbone
-from tfgraphreg.recipes.serve import check_gap
+from tfgraphreg.recipes.saved_model import check_gap
 from tfgraphreg.runs.folder import FIGURES, RunFolder
 from tfgraphreg.training.fit import fit
 from tfgraphreg.training.history import Row

@@ -24,7 +24,7 @@ from tfgraphreg.recipes.features import FEATURE_SEED, embedder, graph_features, 
 from tfgraphreg.recipes.graphs import graph_seed
 from tfgraphreg.recipes.versions import packing_key
 from tfgraphreg.shards.engine import Engine
-from tfgraphreg.shards.graph import sharded_knn_graph
+from tfgraphreg.shards.graph import check_method, sharded_knn_graph
 from tfgraphreg.shards.images import describe, store_images
 from tfgraphreg.shards.neighbors import check_distance
 from tfgraphreg.shards.packing import packing_on
@@ -49,11 +49,7 @@ def check_engine(config: TrainConfig, *, pack: int | None) -> None:
             received=f"graph={config.graph}",
             cure="Use the engine local.",
         )
-    if config.graph_search == "hnsw":
-        raise ConfigError(
-            "On an engine neighbors are searched by auto, exact or ivf.",
-            received=f"graph_search={config.graph_search}",
-        )
+    check_method(config.graph_search)
     if pack is not None and pack < 1:
         raise ConfigError("`--pack` must be at least 1.", received=f"pack={pack}")
     check_distance(DISTANCES.get(config.graph_metric), listed=config.graph_search == "ivf")

@@ -34,6 +34,7 @@ from tfgraphreg.shards.store import RowShards
 # N * N * D up to which "auto" is exact, as on one machine without an engine.
 _EXACT_WORK = 1e12
 _FIRST_REACH = 8
+METHODS = ("auto", "exact", "ivf")
 
 
 def sharded_knn_graph(
@@ -76,11 +77,7 @@ def sharded_knn_graph(
             "`k` must be at least 1 and smaller than the number of items.",
             received=f"k={k}, items={n}",
         )
-    if method not in ("auto", "exact", "ivf"):
-        raise ConfigError(
-            "On an engine neighbors are searched by auto, exact or ivf.",
-            received=f"graph_search={method}",
-        )
+    check_method(method)
     record = DISTANCES.get(distance)
     if method == "auto":
         lists = distance in ("cosine", "euclidean", "sqeuclidean")
@@ -101,6 +98,19 @@ def sharded_knn_graph(
     sources, targets = np.repeat(np.arange(n), k), found.indices.ravel()
     weights = _weights(weighting, record, width, sources, targets, found)
     return SimilarityGraph.from_edges(sources, targets, weights, n, about=about)
+
+
+def check_method(method: str) -> None:
+    """Refuses a search that cannot be done part by part.
+
+    Raises:
+        ConfigError: If it is none of `METHODS`.
+    """
+    if method not in METHODS:
+        raise ConfigError(
+            "On an engine neighbors are searched by auto, exact or ivf.",
+            received=f"graph_search={method}",
+        )
 
 
 def _together(results: list[Found]) -> Found:

@@ -5,6 +5,7 @@ Images are `[height, width, 1 or 3]` uint8; boxes are edges in their pixels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,18 @@ import numpy as np
 
 from tfgraphreg.data.local import Objects
 from tfgraphreg.evaluation.average_precision import FoundBoxes, rank_voc
-from tfgraphreg.visualize.style import PAGE_WIDTH, RIGHT, WRONG, figure, show_image
+from tfgraphreg.visualize.style import (
+    PAGE_WIDTH,
+    RIGHT,
+    WRONG,
+    draw_box,
+    figure,
+    show_image,
+)
 
 _MISSED = "#000000"
+# For several boxes in a small image.
+_draw = functools.partial(draw_box, width=1.3, font=4.5, pad=0.6, frame=0.6)
 
 
 def box_sheet(
@@ -55,7 +65,8 @@ def box_sheet(
             show_image(axes, image)
             for place in _missed(objects, boxes):
                 name = class_names[objects.classes[place]]
-                _draw(axes, objects.boxes[place], f"[{name}]", _MISSED, ":", below=True)
+                box = objects.boxes[place]
+                _draw(axes, box, f"[{name}]", _MISSED, line=":", below=True)
             for box, number, score, verdict in zip(
                 boxes.boxes, boxes.classes, boxes.scores, verdicts(objects, boxes)
             ):
@@ -64,7 +75,8 @@ def box_sheet(
                     0: (WRONG, "--", "✗ "),
                     -1: ("#808080", "-.", ""),
                 }[int(verdict)]
-                _draw(axes, box, f"{mark}{class_names[number]} {score:.0%}", color, line)
+                text = f"{mark}{class_names[number]} {score:.0%}"
+                _draw(axes, box, text, color, line=line)
     return made
 
 
@@ -87,31 +99,3 @@ def _missed(objects: Objects, found: FoundBoxes) -> np.ndarray:
         if not (verdicts(one, found) == 1).any():
             missed.append(row)
     return np.array(missed, np.int64)
-
-
-def _draw(
-    axes: Any, box: np.ndarray, text: str, color: str, line: str, *, below: bool = False
-) -> None:
-    from matplotlib.patches import Rectangle
-
-    left, top, right, bottom = box
-    axes.add_patch(
-        Rectangle(
-            (left - 0.5, top - 0.5),
-            right - left,
-            bottom - top,
-            fill=False,
-            edgecolor=color,
-            linewidth=1.3,
-            linestyle=line,
-        )
-    )
-    axes.text(
-        left,
-        bottom if below else top,
-        text,
-        fontsize=4.5,
-        va="top" if below else "bottom",
-        color="black",
-        bbox={"facecolor": "white", "edgecolor": color, "pad": 0.6, "linewidth": 0.6},
-    )

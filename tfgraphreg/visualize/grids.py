@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.errors import DataError
-from tfgraphreg.visualize.style import PAGE_WIDTH, RIGHT, WRONG, color_of, figure, show_image
+from tfgraphreg.visualize.style import (
+    PAGE_WIDTH,
+    RIGHT,
+    WRONG,
+    color_of,
+    draw_box,
+    figure,
+    show_image,
+)
 
 
 def retrieval_grid(
@@ -191,8 +199,6 @@ def boxed_images(
         class_names: C names.
         columns: Images in a row.
     """
-    from matplotlib.patches import Rectangle
-
     rows = max(1, -(-len(images) // columns))
     with figure(height=_grid_height(rows, columns)) as made:
         cells = made.subplots(rows, columns, squeeze=False).ravel()
@@ -200,27 +206,8 @@ def boxed_images(
             axes.set_axis_off()
         for axes, image, corners, kinds in zip(cells, images, boxes, box_classes):
             show_image(axes, image)
-            for (left, top, right, bottom), kind in zip(corners, kinds):
-                color = color_of(int(kind))
-                axes.add_patch(
-                    Rectangle(
-                        (left - 0.5, top - 0.5),
-                        right - left,
-                        bottom - top,
-                        fill=False,
-                        edgecolor=color,
-                        linewidth=1.8,
-                    )
-                )
-                axes.text(
-                    left,
-                    top,
-                    class_names[int(kind)],
-                    fontsize=7,
-                    va="bottom",
-                    color="black",
-                    bbox={"facecolor": "white", "edgecolor": color, "pad": 1.2},
-                )
+            for box, kind in zip(corners, kinds):
+                draw_box(axes, box, class_names[int(kind)], color_of(int(kind)))
     return made
 
 

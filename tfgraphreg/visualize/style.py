@@ -142,6 +142,58 @@ def show_image(axes: Any, image: np.ndarray, *, frame: str | None = None) -> Non
         spine.set(visible=frame is not None, color=frame, linewidth=2.5)
 
 
+def draw_box(
+    axes: Any,
+    box: np.ndarray,
+    text: str,
+    color: str,
+    *,
+    line: str = "-",
+    below: bool = False,
+    width: float = 1.8,
+    font: float = 7,
+    pad: float = 1.2,
+    frame: float | None = None,
+) -> None:
+    """Draws a box over an image, with a text at its upper left corner.
+
+    Args:
+        axes: Of the image.
+        box: `(x_min, y_min, x_max, y_max)`, edges in pixels.
+        text: Its text.
+        color: Of the box, and of the frame of the text.
+        line: Matplotlib's style of the line.
+        below: Whether the text stands at the lower left corner.
+        width: Of the line, in points.
+        font: Size of the text, in points.
+        pad: Around the text, in points.
+        frame: Width of the frame of the text, in points; None: matplotlib's.
+    """
+    from matplotlib.patches import Rectangle
+
+    left, top, right, bottom = box
+    axes.add_patch(
+        Rectangle(
+            (left - 0.5, top - 0.5),
+            right - left,
+            bottom - top,
+            fill=False,
+            edgecolor=color,
+            linewidth=width,
+            linestyle=line,
+        )
+    )
+    axes.text(
+        left,
+        bottom if below else top,
+        text,
+        fontsize=font,
+        va="top" if below else "bottom",
+        color="black",
+        bbox={"facecolor": "white", "edgecolor": color, "pad": pad, "linewidth": frame},
+    )
+
+
 def color_of(number: int) -> str:
     """A color for the class of this number; after ten they repeat, with other `MARKERS`."""
     return COLORS[number % len(COLORS)]
