@@ -14,9 +14,9 @@ from tfgraphreg.data.local import Objects
 
 _MOST_ITEMS = 6
 # Sides of an item as shares of S.
-_SIDES = (0.25, 0.55)
+_SIDES = (0.3, 0.6)
 # An item of which less than this is visible would be no object that anybody could name.
-_VISIBLE = 0.5
+_VISIBLE = 0.75
 _PLACES = 8
 _CLUTTER = (4, 10)
 _FRAGMENT = 0.12
@@ -43,8 +43,8 @@ def draw_scene(
 ) -> tuple[np.ndarray, np.ndarray, Objects]:
     """A scene of one to six items.
 
-    Later items are in front of earlier ones. A place where one would leave less than half of
-    another visible is not taken; an item for which none of eight random places is free is left
+    Later items are in front of earlier ones. A place where one would leave less than three quarters
+    of another visible is not taken; an item for which none of eight random places is free is left
     out, so a scene may have fewer items than were drawn, but never none.
 
     Args:

@@ -4,8 +4,8 @@ A name says everything: `scenes` and `scenes:fashion` place items of Fashion-MNI
 `scenes:digits` scikit-learn's digits, which need no network. Numbers may follow, as in
 `scenes:fashion?n=5000&size=96`:
 
-* `n`: training scenes, 1 to 100,000; default 4,000.
-* `test`: test scenes; default a quarter of `n`, at least 1.
+* `n`: training scenes, 1 to 100,000; default 8,000.
+* `test`: test scenes; default a quarter of `n`, at least 1 and at most 1,000.
 * `size`: side in pixels, 32 to 512; default 96.
 * `seed`: default 0. It decides the scenes, whatever the seed of a training is.
 
@@ -34,7 +34,7 @@ from tfgraphreg.storage import fingerprint
 NAME = "scenes"
 ITEMS = ("fashion", "digits")
 DEFAULT_SIZE = 96
-_TRAIN = 4000
+_TRAIN, _TEST = 8000, 1000
 _LIMITS = {"n": (1, 100_000), "test": (1, 100_000), "size": (32, 512), "seed": (0, 2**31 - 1)}
 _MOST_BYTES = 8 << 30
 _SPLITS = ("train", "test")
@@ -42,7 +42,7 @@ _SPLITS = ("train", "test")
 _DIGITS_TEST = 5
 # Darker pixels of an item are the black that its photograph stands on.
 _DARKEST = 24
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SceneSettings:
 
     items: str = "fashion"
     n: int = _TRAIN
-    test: int = _TRAIN // 4
+    test: int = _TEST
     size: int = DEFAULT_SIZE
     seed: int = 0
 
@@ -99,7 +99,7 @@ def parse(name: str) -> SceneSettings:
             )
         numbers[key] = number
     if "n" in numbers:
-        numbers.setdefault("test", max(1, numbers["n"] // 4))
+        numbers.setdefault("test", min(_TEST, max(1, numbers["n"] // 4)))
     found = SceneSettings(items, **numbers)
     if sum(found.counts.values()) * found.size**2 * 4 > _MOST_BYTES:
         raise DataError(

@@ -21,7 +21,7 @@ from tfgraphreg.model.classifier import EMBEDDING, LOGITS
 BOXES, CLASSES, SCORES, COUNT = "boxes", "classes", "scores", "count"
 LEAST_SCORE = 0.01
 STRIDE = 8
-_WIDTH = 128
+_WIDTH = 96
 # Before training a box reaches so many strides from its center to each side.
 _FIRST_REACH = 2.0
 # Before training a region is an object with this probability: most are none.

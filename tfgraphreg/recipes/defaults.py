@@ -21,8 +21,8 @@ _SMALL_BACKBONE = "cnn"
 _BACKBONE_OF_PARTS = "cnn_pyramid"
 _SMALL_SET = 2000
 _BATCH_SIZES = (128, 64, 32, 16)
-_LARGEST_OF_PARTS = 32
-_STEPS_OF_PARTS = 2000
+_LARGEST_OF_PARTS = 16
+_STEPS_OF_PARTS = 4000
 _STEPS = 100
 
 
@@ -47,7 +47,7 @@ def choose_backbone(config: TrainConfig, images: int | None = None) -> str:
 def choose_batch_size(images: int, epochs: int, *, of_parts: bool = False) -> int:
     """128, or the largest of 64, 32 and 16 that gives 100 steps in all; 16 if none does.
 
-    Where parts of images are learned, an image has many examples: 32 at most.
+    Where parts of images are learned, an image has many examples: 16 at most.
     """
     sizes = _BATCH_SIZES[_BATCH_SIZES.index(_LARGEST_OF_PARTS) :] if of_parts else _BATCH_SIZES
     fitting = (b for b in sizes if epochs * steps_per_epoch(images, b) >= _STEPS)
