@@ -116,6 +116,17 @@ def test_a_config_file_takes_a_number_of_stages_as_a_sweep_does(tmp_path, capsys
     assert "freeze" in _print_config(capsys, ["--config", str(again)])
 
 
+@pytest.mark.parametrize("words", [["--limit", "1:30"], ["--limit=010"], ["--alpha", "0:3"]])
+def test_a_number_that_yaml_reads_as_another_is_one_line(words, capsys):
+    assert cli.run_command("train", ["--dataset", "digits", *words]) == 2
+    message = capsys.readouterr().err
+    assert "must be a decimal number" in message and message.count("\n") == 1
+
+
+def test_a_text_that_yaml_reads_as_a_number_stays_a_text(capsys):
+    assert "1:30" in _print_config(capsys, ["--dataset", "digits", "--labels", "1:30"])
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_an_interruption_promises_only_what_the_command_can(name, monkeypatch, capsys):
     def stopped(args, progress):

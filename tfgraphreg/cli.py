@@ -16,7 +16,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from tfgraphreg import __version__, compat
-from tfgraphreg.commands.flags import flag, flags_of, in_flags, with_recipe
+from tfgraphreg.commands.flags import check_numbers, flag, flags_of, in_flags, with_recipe
 from tfgraphreg.commands.table import COMMANDS
 from tfgraphreg.commands.terminal import attached, printable
 from tfgraphreg.errors import ConfigError, TFGraphRegError, first_line
@@ -129,6 +129,7 @@ def exit_status(
 def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
     compat.prepare_environment()
     argv = with_recipe(argv)
+    check_numbers(parser, argv)
     for place, word in enumerate(argv):
         if word == "--config" or word.startswith("--config="):
             _check_config_file(word.partition("=")[2] or (argv[place + 1 : place + 2] or [""])[0])

@@ -21,8 +21,8 @@ _MOST_BYTES = 64 << 20
 _MOST_DIGITS = 25
 # Settings and sweeps nest three levels. PyYAML takes time quadratic in the depth.
 _MOST_LEVELS = 50
-# YAML 1.1 reads 1:30 as 90 and 010 as 8.
-_NOT_DECIMAL = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|[-+]?0[\d_]+")
+NOT_DECIMAL = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|[-+]?0[\d_]+")
+"""Texts that YAML 1.1 reads as another number: 1:30 as 90, 010 as 8."""
 
 
 def read_text(path: os.PathLike[str] | str) -> str:
@@ -108,7 +108,7 @@ def read_yaml(path: os.PathLike[str] | str) -> Any:
                 raise ValueError(f"it is nested more than {_MOST_LEVELS} levels deep")
             if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
                 _check_digits(event.value)
-                if _NOT_DECIMAL.fullmatch(event.value):
+                if NOT_DECIMAL.fullmatch(event.value):
                     raise ValueError(
                         f"it holds {event.value[:30]}, which YAML reads as another number; write "
                         "it without leading zeros and colons, or in quotes"

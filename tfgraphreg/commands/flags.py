@@ -15,6 +15,7 @@ from tfgraphreg.config import SECTIONS, TrainConfig
 from tfgraphreg.data.settings import DataSettings
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.settings import GraphSettings
+from tfgraphreg.reading import NOT_DECIMAL
 
 GRAPH_FIELDS = (*configs.names_of(DataSettings), *configs.names_of(GraphSettings), "seed")
 """The settings of commands that build a graph and train nothing."""
@@ -84,6 +85,26 @@ def with_recipe(argv: Sequence[str]) -> list[str]:
 
 def _split(text: str) -> list[str]:
     return text.split("=", 1) if text.startswith(f"{RECIPE}=") else [text]
+
+
+def check_numbers(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """Refuses a number that the parser, which reads YAML, would take for another.
+
+    Raises:
+        ConfigError: If a flag of numbers alone is given as 1:30, which YAML reads as 90, or 010.
+    """
+    for word, following in zip(argv, [*argv[1:], ""]):
+        name, joined, value = word.partition("=")
+        value = value if joined else following
+        action = parser._option_string_actions.get(name)
+        hint = getattr(action, "_typehint", getattr(action, "type", None))
+        kinds = set(typing.get_args(hint) or (hint,))
+        if NOT_DECIMAL.fullmatch(value) and kinds & {int, float} and str not in kinds:
+            raise ConfigError(
+                f"`{name}` must be a decimal number.",
+                received=value,
+                cure="Write it without colons and leading zeros.",
+            )
 
 
 def to_config(args: Any, names: Sequence[str] | None = None) -> TrainConfig:
