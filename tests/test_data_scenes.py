@@ -17,17 +17,19 @@ def drawn():
     return load_dataset("scenes:digits?n=60&size=64", validation_fraction=0.2)
 
 
-def squares(count, side=20):
+def squares(count, side=20, margin=0):
     """Items whose pixels name them: item i is a square of gray value 100 + 10 i and class i."""
     values = np.arange(100, 100 + 10 * count, 10, dtype=np.uint8)
     images = np.broadcast_to(values[:, None, None], (count, side, side)).copy()
-    return Items(images, np.ones(images.shape, bool), np.arange(count))
+    shapes = np.zeros(images.shape, bool)
+    shapes[:, margin : side - margin, margin : side - margin] = True
+    return Items(images, shapes, np.arange(count))
 
 
 def test_boxes_and_masks_are_exactly_what_is_visible():
     counts, covered = set(), False
     for seed in range(40):
-        image, mask, objects = draw_scene(squares(6), 48, np.random.default_rng(seed))
+        image, mask, objects = draw_scene(squares(6, margin=4), 48, np.random.default_rng(seed))
         assert image.shape == (48, 48, 3) and image.dtype == mask.dtype == np.uint8
         counts.add(len(objects))
         inside = np.zeros(mask.shape, bool)
@@ -55,8 +57,8 @@ def test_no_item_is_mostly_covered():
             if (objects.classes == number).sum() == 1:
                 box = objects.boxes[objects.classes == number][0]
                 side = max(box[2] - box[0], box[3] - box[1])
-                assert (mask == number + 1).sum() >= 0.5 * 0.25 * side * side
-                assert side <= round(0.55 * 48)
+                assert (mask == number + 1).sum() >= 0.75 * side * side
+                assert side <= round(0.6 * 48)
 
 
 def test_scenes_are_seeded_and_a_larger_number_keeps_the_first(drawn):

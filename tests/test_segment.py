@@ -15,7 +15,11 @@ from tfgraphreg.data.local import LocalSplit
 from tfgraphreg.errors import ConfigError, DataError, ModelError, RunError
 from tfgraphreg.export import MaskPredictor, Predictor
 from tfgraphreg.model.segmenter import COARSEST, build_segmenter, masks_of
-from tfgraphreg.model.segmenter_training import RegularizedSegmenter, balanced_weights
+from tfgraphreg.model.segmenter_training import (
+    RegularizedSegmenter,
+    balanced_weights,
+    one_of_four,
+)
 from tfgraphreg.runs.run import read_finished
 from tfgraphreg.visualize.masks import mask_sheet, over
 
@@ -269,3 +273,30 @@ def test_stripes_are_on_wrong_pixels_alone():
     assert (plain[12:] == 100).all() and (plain[:12] != 100).any()
     sheet = mask_sheet(image[None], mask[None], mask[None] * 0, ["background", "a"])
     assert [axes.get_title() for axes in sheet.axes[:3]] == ["image", "true", "50.0% right"]
+
+
+def test_training_looks_at_every_pixel_in_turns():
+    masks = tf.constant(np.arange(2 * 4 * 6).reshape(2, 4, 6))
+    seen = [one_of_four(masks, step).numpy() for step in range(4)]
+    assert seen[0].shape == (2, 2, 3)
+    assert sorted(np.ravel(seen)) == list(range(2 * 4 * 6))
+    np.testing.assert_array_equal(seen[1], masks[:, ::2, 1::2])
+    np.testing.assert_array_equal(one_of_four(masks, 4), seen[0])
+    np.testing.assert_array_equal(one_of_four(masks[:, :3], 1), masks[:, :3])
+
+
+def test_a_training_step_compares_the_pixels_of_its_turn():
+    base, rng = network(), np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 32, 32, 3), np.uint8)
+    masks = rng.integers(0, 3, (4, 32, 32)).astype(np.uint8)
+    masks[1] = 255
+    model = RegularizedSegmenter(base, 0.0, "cosine")
+    model.compile(keras.optimizers.SGD(0.0))
+    scores = base(tf.constant(images), training=True)["scores"]
+    logs = model.train_on_batch({"image": images}, masks, return_dict=True)
+    seen = masks[:, ::2, ::2]
+    logits = tf.image.resize(scores, seen.shape[1:])
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        np.where(seen == 255, 0, seen).astype(int), logits
+    )
+    assert logs["loss"] == pytest.approx(losses.numpy()[seen != 255].mean(), rel=1e-5)

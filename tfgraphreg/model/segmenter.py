@@ -12,6 +12,7 @@ import numpy as np
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
 
+SCORES = "scores"
 # Width of the head, as in the paper.
 _WIDTH = 128
 # The coarsest map has at least so many positions a side, so that a mask can follow an outline.
@@ -35,8 +36,9 @@ def build_segmenter(pyramid: keras.Model, *, embedding_dim: int, num_classes: in
         num_classes: K.
 
     Returns:
-        A model of raw images that gives a dictionary: `embedding` `[B, D]` and `logits`
-        `[B, H, W, K]` at the size of the images, both float32 under any precision policy.
+        A model of raw images that gives a dictionary, float32 under any precision policy:
+        `embedding` `[B, D]`; `logits` `[B, H, W, K]` at the size of the images; and `scores`
+        `[B, h, w, K]`, the same before they are enlarged.
     """
     layers = keras.layers
     image = keras.Input(pyramid.input_shape[1:], name="image")
@@ -54,8 +56,10 @@ def build_segmenter(pyramid: keras.Model, *, embedding_dim: int, num_classes: in
         scores = Resize(found.shape[1:3], name=f"head_resize_{number}")(scores)
         own = _classes(num_classes, f"fine_{number}", bias=False)(found)
         scores = layers.Add(name=f"head_add_{number}")([scores, own])
+    scores = layers.Activation("linear", dtype="float32", name=SCORES)(scores)
     logits = Resize((height, width), dtype="float32", name=LOGITS)(scores)
-    return keras.Model(image, {EMBEDDING: embedding, LOGITS: logits}, name="segmenter")
+    outputs = {EMBEDDING: embedding, SCORES: scores, LOGITS: logits}
+    return keras.Model(image, outputs, name="segmenter")
 
 
 @keras.utils.register_keras_serializable("tfgraphreg")
