@@ -1,7 +1,8 @@
-"""Measures training on masks, and on boxes where there is the task; fills docs/local.md.
+"""Measures training on masks and on boxes, and proposals of boxes; fills docs/local.md.
 
 python tools/measure_local.py                            3 seeds, with and without a graph term
 python tools/measure_local.py --tasks segment --seeds 0 --alphas 0 --threads 2
+python tools/measure_local.py --tasks proposals --seeds 0 --alphas 0
 
 A finished run is a line of docs/local.jsonl and is not run again. Each run is a process of its own,
 the command that docs/local.md names; its seconds are those of the whole command.
@@ -20,6 +21,10 @@ import time
 import numpy as np
 
 from tfgraphreg.benchmark.results import commit, fill_measured
+from tfgraphreg.data.catalog import load_dataset
+from tfgraphreg.evaluation.average_precision import average_best_overlap, recall_by_count
+from tfgraphreg.features.proposals import anchor_grid, selective_search
+from tfgraphreg.recipes.versions import versions
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LINES, PAGE = ROOT / "docs" / "local.jsonl", ROOT / "docs" / "local.md"
@@ -33,6 +38,7 @@ SHOWN = {
     ),
     "detect": ("test_ap50", "test_ap"),
 }
+PROPOSALS, COUNTS, SCENES = "proposals", (100, 200, 500), 100
 # At the cost of plain training; regions find their neighbors in a bank without being asked to.
 MODE = {"segment": ("--neighbors", "paired"), "detect": ()}
 
@@ -65,6 +71,51 @@ def measured(task, alpha, seed, dataset, threads):
     }
 
 
+def measured_proposals(dataset):
+    """The line of both kinds of proposals on the first test scenes; nothing is trained."""
+    data = load_dataset(dataset)
+    truth, images = data.test.objects[:SCENES], data.test.images[:SCENES]
+    begun = time.process_time()
+    searched = [selective_search(image) for image in images]
+    seconds = (time.process_time() - begun) / len(images)
+    grid = anchor_grid(images.shape[1:3], stride=12, sides=(24, 34, 48), ratios=(0.5, 1, 2))
+    recall = recall_by_count(truth, searched, list(COUNTS))
+    of_grid = recall_by_count(truth, [grid] * len(truth), [len(grid)])[len(grid)]
+    return {
+        "task": PROPOSALS,
+        "alpha": 0.0,
+        "seed": 0,
+        "dataset": dataset,
+        "scenes": len(images),
+        "recall": [recall[count] for count in COUNTS],
+        "mabo": average_best_overlap(truth, searched, data.class_names)["mabo"],
+        "seconds": round(seconds, 3),
+        "anchors": len(grid),
+        "anchors_recall": of_grid,
+        "versions": versions(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "commit": commit(),
+    }
+
+
+def proposals_table(line):
+    """The rows of the page about proposals."""
+    names = [f"recall, {count} boxes" for count in COUNTS]
+    values = [f"{value:.3f}" for value in line["recall"]]
+    return [
+        f"Proposals on {line['scenes']} test scenes of `{line['dataset']}`, recall at IoU 0.5",
+        "",
+        "| proposals | " + " | ".join([*names, "MABO", "processor seconds an image"]) + " |",
+        "| --- |" + " ---: |" * (len(names) + 2),
+        f"| selective search | {' | '.join(values)} | {line['mabo']:.3f} | {line['seconds']:.2f} |",
+        f"| {line['anchors']} anchors (stride 12, three sides, three ratios), all together: "
+        f"{line['anchors_recall']:.3f} |" + " |" * (len(names) + 2),
+        "",
+        f"Measured by `tools/measure_local.py` on {line['machine']}, commit {line['commit']}.",
+        "",
+    ]
+
+
 def limited(threads):
     """The environment of a run that may use so many threads."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -78,7 +129,7 @@ def limited(threads):
 
 def table(lines):
     """The rows of the page: means over seeds, with the standard deviation."""
-    rows = []
+    rows = [row for line in lines if line["task"] == PROPOSALS for row in proposals_table(line)]
     for task, names in SHOWN.items():
         mine = [line for line in lines if line["task"] == task]
         if not mine:
@@ -107,7 +158,9 @@ def spread(values, digits):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", choices=SHOWN, default=["segment"])
+    parser.add_argument(
+        "--tasks", nargs="+", choices=[*SHOWN, PROPOSALS], default=[*SHOWN, PROPOSALS]
+    )
     parser.add_argument("--alphas", nargs="+", type=float, default=[0.0, 0.1])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--dataset", default="scenes")
@@ -120,7 +173,13 @@ def main():
         key = (task, alpha, seed, args.dataset)
         if key in {(line["task"], line["alpha"], line["seed"], line["dataset"]) for line in lines}:
             continue
-        lines.append(measured(task, alpha, seed, args.dataset, args.threads))
+        if task == PROPOSALS and (alpha, seed) != (0.0, 0):
+            continue  # Neither changes them.
+        lines.append(
+            measured_proposals(args.dataset)
+            if task == PROPOSALS
+            else measured(task, alpha, seed, args.dataset, args.threads)
+        )
         with LINES.open("a") as file:
             file.write(json.dumps(lines[-1]) + "\n")
         print(lines[-1], flush=True)
