@@ -177,16 +177,16 @@ def processor() -> str:
 def trained(dataset: str, row: str, budget: int, seed: int) -> dict:
     """Trains a network; inductive test accuracy."""
     settings = {**NETWORK, **TRAINED[row]}
+    settings |= same_steps(dataset, settings, budget, seed)
+    run_of = {"dataset": dataset, "labels_per_class": budget, "seed": seed}
+    graph = None
+    if row == "pull_oracle_graph":
+        graph = oracle(tfgraphreg.TrainConfig(**run_of, **settings))
+        settings = {name: settings[name] for name in settings if name not in GRAPH}
     with tempfile.TemporaryDirectory() as folder:
         config = tfgraphreg.TrainConfig(
-            dataset=dataset,
-            labels_per_class=budget,
-            seed=seed,
-            run_dir=f"{folder}/run",
-            export_dir=f"{folder}/model",
-            **{**settings, **same_steps(dataset, settings, budget, seed)},
+            **run_of, run_dir=f"{folder}/run", export_dir=f"{folder}/model", **settings
         )
-        graph = oracle(config) if row == "pull_oracle_graph" else None
         run = tfgraphreg.train(config, graph=graph)
     rounds = run.metrics["rounds"]
     return {
@@ -195,7 +195,7 @@ def trained(dataset: str, row: str, budget: int, seed: int) -> dict:
         "mean_average_precision": run.metrics["mean_average_precision"],
         "epochs": len(run.history),
         "rounds": rounds,
-        "settings": {**settings, "epochs": config.epochs},
+        "settings": settings,
     }
 
 
