@@ -12,6 +12,7 @@ unlabeled training images got their label right.
 """
 
 import argparse
+import collections
 import json
 import logging
 import os
@@ -363,9 +364,11 @@ def provenance(found: list[dict]) -> str:
     commits = sorted({line["commit"] for line in found})
     seconds = sum(line["seconds"] for line in found)
     versions = sorted({line["versions"]["tensorflow"] for line in found})
+    machines = collections.Counter(line.get("processor", "2 cores (x86_64)") for line in found)
+    on = ", ".join(f"{count} on {machine}" for machine, count in machines.items())
     return (
-        f"{len(found)} runs, {seconds / 3600:.1f} hours; TensorFlow {', '.join(versions)}; commits "
-        f"{', '.join(commits)}. Each run is a line of [evidence.jsonl](evidence.jsonl).\n"
+        f"{len(found)} runs ({on}), {seconds / 3600:.1f} hours; TensorFlow {', '.join(versions)}; "
+        f"commits {', '.join(commits)}. Each run is a line of [evidence.jsonl](evidence.jsonl).\n"
     )
 
 

@@ -51,7 +51,7 @@ from tfgraphreg.recipes.learn import (
 from tfgraphreg.recipes.material import Material
 from tfgraphreg.recipes.network import named_backbone
 from tfgraphreg.recipes.regions import training_objects
-from tfgraphreg.recipes.saved_model import check_gap
+from tfgraphreg.recipes.saved_model import check_gap, full_float32
 from tfgraphreg.runs.folder import FIGURES, RunFolder
 from tfgraphreg.training.fit import fit
 from tfgraphreg.training.history import Row
@@ -247,6 +247,7 @@ def _validation(base: keras.Model, split: LocalSplit, dataset: Dataset) -> Calla
     return validate
 
 
+@full_float32()
 def _export_and_check(run: RunFolder, model: keras.Model, dataset: Dataset) -> None:
     """Writes the SavedModel, loads it again and compares it with the live model."""
     export_detector(

@@ -17,7 +17,7 @@ from tfgraphreg.errors import ModelError
 from tfgraphreg.export import Predictor
 from tfgraphreg.formats.catalog import FORMATS, SAVED_MODEL
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.recipes.saved_model import allowed_gap
+from tfgraphreg.recipes.saved_model import allowed_gap, full_float32
 from tfgraphreg.runs.folder import METRICS, RunFolder, finished_metrics, writing_results
 from tfgraphreg.runs.outputs import load_data
 
@@ -64,7 +64,8 @@ def export_run(
     predictor = Predictor(run.export_path)
     data = load_data(run.config, progress) if dataset is None else dataset
     images = np.asarray(data.test.images[:_ASKED])
-    expected = predictor(images)["probabilities"]
+    with full_float32():  # the formats that are compared with it run on the CPU
+        expected = predictor(images)["probabilities"]
     limit = allowed_gap(run, EXACT_WITHIN)
     files = [run.export_path / FORMATS[name].file for name in names]
     # The run folder's lock guards these files too, wherever the SavedModel lies.

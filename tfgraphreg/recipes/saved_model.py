@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from tfgraphreg.compat import tf
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.decoding import decode_image
 from tfgraphreg.errors import ModelError
@@ -25,6 +28,21 @@ _CHECKED = 37
 _FILES = 6
 
 
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Multiplies float32 numbers with all their bits, while answers are compared.
+
+    A GPU may round them to TensorFloat-32, of 10 bits, and not alike in two programs of one model.
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@full_float32()
 def export_and_check(run: RunFolder, model: Any, dataset: Dataset) -> float:
     """Writes the run's SavedModel, loads it again and compares it with the live model.
 

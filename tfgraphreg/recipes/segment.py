@@ -39,7 +39,7 @@ from tfgraphreg.recipes.learn import (
 )
 from tfgraphreg.recipes.material import Material
 from tfgraphreg.recipes.network import named_backbone
-from tfgraphreg.recipes.saved_model import check_gap
+from tfgraphreg.recipes.saved_model import check_gap, full_float32
 from tfgraphreg.runs.folder import FIGURES, RunFolder
 from tfgraphreg.training.fit import fit
 from tfgraphreg.training.history import Row
@@ -178,6 +178,7 @@ def _validation(base: keras.Model, split: LocalSplit, classes: int) -> Callable[
     return lambda: {"val_mean_iou": mean_iou(_counts(base, split, classes))}
 
 
+@full_float32()
 def _export_and_check(run: RunFolder, model: keras.Model, dataset: Dataset) -> None:
     """Writes the SavedModel, loads it again and compares it with the live model."""
     export_segmenter(
