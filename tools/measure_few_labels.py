@@ -12,7 +12,6 @@ unlabeled training images got their label right.
 """
 
 import argparse
-import collections
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ import tempfile
 import time
 
 import numpy as np
-from scipy import stats
+from few_labels_page import page
 
 import tfgraphreg
 from tfgraphreg.benchmark.results import commit
@@ -116,7 +115,7 @@ def main() -> int:
         for row, budget, seed in wanted(args):
             if (dataset, row, budget, seed) not in done:
                 measure(dataset, row, budget, seed)
-    write_text(PAGE, page(lines()))
+    write_text(PAGE, page(lines(), [*TRAINED]))
     print(f"Written: {PAGE}")
     return 0
 
@@ -296,96 +295,6 @@ def by_features(row: str, train, labels, test, num_classes: int) -> np.ndarray:
     )
     return model.fit(unit_length(train), labels).predict(unit_length(test))
 
-
-def page(found: list[dict]) -> str:
-    """docs/evidence.md."""
-    parts = [HEAD]
-    for dataset in dict.fromkeys(line["dataset"] for line in found):
-        mine = [line for line in found if line["dataset"] == dataset]
-        parts += [f"## {dataset}\n", *tables(mine), provenance(mine)]
-    return "\n".join(parts)
-
-
-def tables(found: list[dict]) -> list[str]:
-    """Inductive rows, transductive rows, and differences to labels alone."""
-    budgets = sorted({line["labels_per_class"] for line in found})
-    head = "| row | " + " | ".join(f"{b}" for b in budgets) + " |\n|---|" + "--:|" * len(budgets)
-    made = []
-    for images, title in (("test", TEST), ("training", TRAINING)):
-        rows = list(dict.fromkeys(line["row"] for line in found if line["images"] == images))
-        if rows:
-            made.append(f"{title}\n\n{head}")
-            made += [
-                f"| {r} | " + " | ".join(cell(found, r, b) for b in budgets) + " |" for r in rows
-            ]
-            made.append("")
-    made.append(f"{DIFFERENCES}\n\n{head}")
-    rows = [r for r in TRAINED if r != "labels_only" and any(line["row"] == r for line in found)]
-    made += [
-        f"| {r} | " + " | ".join(difference(found, r, b) for b in budgets) + " |" for r in rows
-    ]
-    made.append("")
-    return made
-
-
-def accuracies(found: list[dict], row: str, budget: int) -> dict[int, float]:
-    """Accuracy in percent by seed."""
-    return {
-        line["seed"]: 100 * line["accuracy"]
-        for line in found
-        if line["row"] == row and line["labels_per_class"] == budget
-    }
-
-
-def cell(found: list[dict], row: str, budget: int) -> str:
-    """Mean ± standard deviation (seeds)."""
-    values = list(accuracies(found, row, budget).values())
-    if not values:
-        return ""
-    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{spread} ({len(values)})"
-
-
-def difference(found: list[dict], row: str, budget: int) -> str:
-    """Mean paired difference to labels alone, with its 95 % interval."""
-    ours, base = accuracies(found, row, budget), accuracies(found, "labels_only", budget)
-    values = np.array([ours[s] - base[s] for s in sorted(ours.keys() & base.keys())])
-    if not len(values):
-        return ""
-    if len(values) == 1:
-        return f"{values[0]:+.1f} (1)"
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    low, high = values.mean() - half, values.mean() + half
-    return f"{values.mean():+.1f} [{low:+.1f}, {high:+.1f}] ({len(values)})"
-
-
-def provenance(found: list[dict]) -> str:
-    """What made the lines."""
-    commits = sorted({line["commit"] for line in found})
-    seconds = sum(line["seconds"] for line in found)
-    versions = sorted({line["versions"]["tensorflow"] for line in found})
-    machines = collections.Counter(line.get("processor", "2 cores (x86_64)") for line in found)
-    on = ", ".join(f"{count} on {machine}" for machine, count in machines.items())
-    return (
-        f"{len(found)} runs ({on}), {seconds / 3600:.1f} hours; TensorFlow {', '.join(versions)}; "
-        f"commits {', '.join(commits)}. Each run is a line of [evidence.jsonl](evidence.jsonl).\n"
-    )
-
-
-HEAD = """# What the graph is worth with few labels
-
-Made by `python tools/measure_few_labels.py`, which says how; a cell is mean ± standard deviation
-over seeds (their number), in percent; empty: not run yet. Labels, weights and order vary with the
-seed; rows of a column share their seeds, which count from 0. `labels_only` is trained on the
-labeled images alone, with the network, the augmentation, the averaged weights and at least the
-steps of the recipe.
-
-Hyperparameters were chosen on training images only: labels drawn with seeds of 100 and more, the
-graph over 50,000 training images, accuracy on the other 10,000. See docs/propagation.md.
-"""
-TEST = "Test accuracy (inductive), by labels a class."
-TRAINING = "Unlabeled training images labeled right (transductive), by labels a class."
-DIFFERENCES = "Difference to `labels_only` in points, same seeds, with 95 % intervals."
 
 if __name__ == "__main__":
     try:
