@@ -184,12 +184,14 @@ def _kernel_ridge(rows: np.ndarray, targets: np.ndarray, known: np.ndarray) -> n
         right += block.T @ (targets[mine] - 1 / count)
     factor = linalg.cholesky(gram, lower=True)
     weights = linalg.cho_solve((factor, True), right)
+    factor = factor.astype(np.float32)
     found = np.empty((len(rows), count))
     labeled = np.asarray(targets.any(axis=1))
     for start in range(0, len(rows), _BLOCK):
         part = slice(start, start + _BLOCK)
         block = gaussian_kernel(rows[part], centers)
-        own = np.square(linalg.solve_triangular(factor, block.T, lower=True)).sum(axis=0)
+        narrow = block.T.astype(np.float32)
+        own = np.square(linalg.solve_triangular(factor, narrow, lower=True)).sum(axis=0)
         own = np.where(labeled[part], np.minimum(own, 1 - 1e-6), 0)[:, None]
         scores = (block @ weights - own * (targets[part] - 1 / count)) / (1 - own)
         scores = _SHARPNESS * scores
