@@ -18,6 +18,7 @@ from tfgraphreg.compat import tf
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, TrainingError
 from tfgraphreg.recipes.workers import check_workable
+from tfgraphreg.training import cluster as workers
 from tfgraphreg.training.cluster import Cluster, find_cluster
 
 WORKERS = ["10.0.0.1:2222", "10.0.0.2:2222"]
@@ -101,6 +102,17 @@ def meet(addresses, marks, *, wait=20.0, ranks=None):
     return threads, results
 
 
+def called(host, port):
+    """A connection to the chief, who may not listen yet."""
+    until = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=5)
+        except ConnectionRefusedError:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
 def test_workers_learn_of_the_chief_whatever_else_calls_it():
     addresses = free_addresses(3)
     threads, results = meet(addresses, "aaa", ranks=[0, 1])
@@ -111,12 +123,33 @@ def test_workers_learn_of_the_chief_whatever_else_calls_it():
         b'{"rank": 0}\n',
         b"[]\n",
     ):
-        with socket.create_connection((host, int(port)), timeout=5) as stranger:
+        with called(host, int(port)) as stranger:
             stranger.sendall(said)
     more, others = meet(addresses, "aaa", ranks=[2])
     for thread in threads + more:
         thread.join()
     assert {**results, **others} == {rank: {"run": "runs/x"} for rank in range(3)}
+
+
+def test_a_caller_that_sends_a_byte_at_a_time_is_heard_for_a_limited_time():
+    ours, theirs = socket.socketpair()
+    over = threading.Event()
+
+    def trickle():
+        while not over.wait(0.02):
+            theirs.send(b" ")
+
+    sender = threading.Thread(target=trickle)
+    sender.start()
+    began = time.monotonic()
+    try:
+        assert workers._receive(ours, patience=0.2) is None
+        assert time.monotonic() - began < 2
+    finally:
+        over.set()
+        sender.join()
+        ours.close()
+        theirs.close()
 
 
 def test_a_worker_that_stays_away_is_named():

@@ -195,11 +195,13 @@ def _send(to: socket.socket, message: Mapping[str, Any]) -> None:
 
 
 def _receive(origin: socket.socket, *, patience: float = _PATIENCE) -> dict[str, Any] | None:
-    """One line of JSON; None if none comes."""
-    origin.settimeout(patience)
+    """One line of JSON; None unless the whole line comes within `patience` seconds."""
+    until = time.monotonic() + patience
     text = b""
     try:
         while not text.endswith(b"\n") and len(text) < _LONGEST:
+            # A caller who sends a byte at a time must not hold the others for long.
+            origin.settimeout(max(until - time.monotonic(), 1e-3))
             more = origin.recv(4096)
             if not more:
                 return None
