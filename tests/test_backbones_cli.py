@@ -37,6 +37,7 @@ def timm_file(name, path="weights.safetensors"):
     return state
 
 
+@pytest.mark.slow
 def test_timm_weights_are_trained_from_and_exported(capsys):
     state = timm_file("mnasnet_small")
     words = ["--backbone", "mnasnet_small", "--weights", "timm:weights.safetensors"]

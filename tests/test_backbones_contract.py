@@ -32,9 +32,7 @@ SMALLEST = list(smallest_networks().values())
 ORDINARY = [
     "cnn",
     "fcnn",
-    "mlp_mixer_s16",
     "mobilenet_025",
-    "mobilenet_v3_small_minimalistic",
     "mobilevit_xxs",
     "resnet18_v2",
     "rexnet_100",

@@ -35,7 +35,7 @@ SMALLEST = (
 # PCPVT has attention that SVT lacks, and a plain DeiT and a distilled PiT have other heads.
 COMPARED = (*SMALLEST, "twins_pcpvt_small", "deit_tiny", "pit_ti_distilled")
 # Built several times over, or trained, in the ordinary run.
-SHORT = ("deit_tiny_distilled", "pit_ti", "mixnet_s")
+SHORT = ("pit_ti",)  # one stands for all in the ordinary run, where a test takes long
 QUICK = {name for name, record in RECORDS.items() if record.parameters_with_classifier < 12e6}
 CONVOLUTIONAL = ("MixNet", "HardCoRe-NAS")
 LEARNING_STEPS = 30
@@ -96,7 +96,7 @@ def test_outputs_are_timms_with_its_weights(name):
         ("deit_tiny", (45, 61), (48, 64)),
         pytest.param("cait_xxs24", (33, 50), (48, 64), marks=pytest.mark.slow),  # 24 layers deep
         ("pit_ti", (45, 61), (48, 64)),
-        ("convit_tiny", (33, 45), (48, 48)),
+        pytest.param("convit_tiny", (33, 45), (48, 48), marks=pytest.mark.slow),
         pytest.param("twins_svt_small", (65, 97), (96, 128), marks=pytest.mark.slow),
     ],
 )
@@ -113,7 +113,7 @@ def test_an_odd_size_is_completed_with_zeros_below_and_to_the_right(name, size, 
     np.testing.assert_allclose(ours(images), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["mixnet_s", "hardcorenas_a"])
+@pytest.mark.parametrize("name", chosen(("mixnet_s",), ("mixnet_s", "hardcorenas_a")))
 def test_convolutional_families_take_an_odd_size_as_timm_does(name):
     theirs, ours = timm_twin(name, (45, 61))
     images = noise((45, 61))
@@ -201,7 +201,7 @@ def test_saved_model_agrees_where_only_tensorflow_is_loaded(name, tmp_path):
     np.testing.assert_allclose(features, model(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["pit_ti", "convit_tiny", "twins_svt_small"])
+@pytest.mark.parametrize("name", chosen(SHORT, ("pit_ti", "convit_tiny", "twins_svt_small")))
 def test_a_model_is_rebuilt_from_its_configuration(name):
     record = RECORDS[name]
     model = record.builder((record.min_size, record.min_size, 3))
@@ -227,7 +227,7 @@ def test_a_network_without_a_distillation_token_says_so():
         blocks_attention.distillation_features(RECORDS["deit_tiny"].builder((32, 32, 3)))
 
 
-@pytest.mark.parametrize("name", chosen(("pit_ti", "mixnet_s"), SMALLEST))
+@pytest.mark.parametrize("name", chosen(SHORT, SMALLEST))
 def test_other_poolings(name):
     record = RECORDS[name]
     side = record.min_size

@@ -85,7 +85,7 @@ def test_outputs_are_those_of_timm_with_its_weights(name):
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("name", chosen(TRAINED[:1], [*TRAINED, *TRAINED_SLOWLY]))
+@pytest.mark.parametrize("name", chosen((), [*TRAINED, *TRAINED_SLOWLY]))
 def test_sixteen_images_are_learned_and_every_weight_takes_part(name):
     record = RECORDS[name]
     keras.utils.set_random_seed(1)

@@ -276,7 +276,7 @@ def test_rounds_are_in_the_metrics_and_the_learning_rate_starts_over(whole):
 
 @pytest.mark.parametrize(
     "epoch",
-    [pytest.param(1, marks=pytest.mark.one_stack), 2, pytest.param(3, marks=pytest.mark.one_stack)],
+    [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)],
 )
 def test_a_run_that_was_cut_off_in_any_round_ends_as_if_it_never_was(whole, epoch, workplace):
     stopped = f"epoch {epoch + 1}"

@@ -39,7 +39,7 @@ def metrics(run="runs/r"):
     ("name", "classes"),
     [
         ("voc2007", 20),
-        pytest.param("imagenet2012", 1000, marks=pytest.mark.one_stack),
+        pytest.param("imagenet2012", 1000, marks=pytest.mark.slow),
         pytest.param("imagenette", 10, marks=pytest.mark.one_stack),
         pytest.param("imagenet_resized/64x64", 1000, marks=pytest.mark.slow),
         pytest.param("tfds:cifar100", 100, marks=pytest.mark.one_stack),

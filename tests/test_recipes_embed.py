@@ -112,8 +112,12 @@ def test_embed_leaves_pictures_and_what_the_page_and_tensorboard_read(run):
     ("words", "name", "items"),
     [
         (["--source", "graph", "--variant", "quadratic"], "embedding_2d_quadratic_graph", 300),
-        (["--onto-train", "--limit", "80"], "embedding_2d_onto_train", 80),
-        (["--split", "train", "--limit", "50"], "embedding_2d", 50),
+        pytest.param(
+            ["--onto-train", "--limit", "80"], "embedding_2d_onto_train", 80, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ["--split", "train", "--limit", "50"], "embedding_2d", 50, marks=pytest.mark.slow
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -205,7 +205,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path):
         assert str(resumed.metrics[name]) == str(whole.metrics[name])
 
 
-@pytest.mark.parametrize("mode", ["gathered", "paired"])
+@pytest.mark.parametrize("mode", ["gathered", pytest.param("paired", marks=pytest.mark.slow)])
 def test_the_other_neighbor_modes_train(tmp_path, mode):
     done = train(config(tmp_path, mode, alpha=1.0, neighbors=mode, epochs=1))
     assert done.history[0]["graph_loss"] > 0
