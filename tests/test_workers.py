@@ -17,6 +17,7 @@ from tfgraphreg import cli
 from tfgraphreg.compat import tf
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, TrainingError
+from tfgraphreg.recipes.train import train
 from tfgraphreg.recipes.workers import check_workable
 from tfgraphreg.training import cluster as workers
 from tfgraphreg.training.cluster import Cluster, find_cluster
@@ -174,6 +175,17 @@ def test_workers_with_other_settings_end_together():
 def test_what_several_workers_cannot_do_is_refused(settings):
     with pytest.raises(ConfigError, match="workers"):
         check_workable(TrainConfig(dataset="digits", strategy="multiworker", **settings))
+
+
+@pytest.mark.parametrize("task", ["segment", "detect"])
+def test_several_workers_train_classifiers_only(task, tmp_path):
+    """Without TF_CONFIG: it is said before anybody is waited for."""
+    config = TrainConfig(
+        dataset="scenes", task=task, strategy="multiworker", run_dir=str(tmp_path / "run")
+    )
+    with pytest.raises(ConfigError, match="Several workers train classifiers only"):
+        train(config)
+    assert not any(tmp_path.iterdir())
 
 
 def test_waiting_for_workers_needs_workers():
