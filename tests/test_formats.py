@@ -16,7 +16,7 @@ from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.errors import ConfigError, MissingExtraError, ModelError
 from tfgraphreg.export import Predictor, export
 from tfgraphreg.model.classifier import build_classifier
-from tfgraphreg.recipes.exports import export_run
+from tfgraphreg.recipes.exports import converted, export_run
 from tfgraphreg.recipes.train import train
 from tfgraphreg.runs.folder import read_run
 
@@ -165,6 +165,15 @@ def test_a_refusal_leaves_the_run_as_it_was(run, monkeypatch):
         export_run(folder, ["onnx"])
     assert [path.read_bytes() for path in (*files, run.path / "metrics.json")] == before
     assert {path for path in folder.export_path.iterdir() if path.is_file()} == set(files)
+
+
+@pytest.mark.parametrize("name", ["tflite", "onnx"])
+def test_a_network_that_converts_and_cannot_be_run_is_refused(run, pixels, name):
+    """As MobileViT v2 in LiteRT; here for images of another size than the network's."""
+    expected = run.predictor(pixels)["probabilities"]
+    with pytest.raises(ModelError, match=f"converted to {name} and cannot be run") as error:
+        converted(run.predictor, name, 1e-3, pixels[:, :7, :7], expected)
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_no_model_is_refused():

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfgraphreg import formats, storage
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.errors import ModelError
+from tfgraphreg.errors import ModelError, first_line
 from tfgraphreg.export import Predictor
 from tfgraphreg.formats.catalog import FORMATS, SAVED_MODEL
 from tfgraphreg.progress import Progress, silent
@@ -113,7 +113,15 @@ def converted(
     """The content of a format's file, and what its answers are worth."""
     content = formats.convert(predictor, name)
     ask = formats.load(name, content)
-    given = ask(images)["probabilities"]
+    try:
+        given = ask(images)["probabilities"]
+    # LiteRT says of some networks only now that it cannot run them; ONNX Runtime's errors have no
+    # common base but Exception.
+    except Exception as error:
+        raise ModelError(
+            f"This network was converted to {name} and cannot be run there ({first_line(error)}).",
+            cure="Use the SavedModel, try another format, or train another backbone.",
+        ) from error
     gap = float(np.abs(given - expected).max())
     if not np.isfinite(gap) or (FORMATS[name].exact and gap > limit):
         raise ModelError(
