@@ -34,8 +34,8 @@ SMALLEST = (
 )
 # PCPVT has attention that SVT lacks, and a plain DeiT and a distilled PiT have other heads.
 COMPARED = (*SMALLEST, "twins_pcpvt_small", "deit_tiny", "pit_ti_distilled")
-# Built several times over, or trained, in the ordinary run.
-SHORT = ("pit_ti",)  # one stands for all in the ordinary run, where a test takes long
+# Built several times over, or trained, in the ordinary run: one stands for all.
+SHORT = ("pit_ti",)
 QUICK = {name for name, record in RECORDS.items() if record.parameters_with_classifier < 12e6}
 CONVOLUTIONAL = ("MixNet", "HardCoRe-NAS")
 LEARNING_STEPS = 30

@@ -23,9 +23,9 @@ RECORDS = {name: module.VARIANTS[name] for name, module in FAMILY_OF.items()}
 # timm's DLA fails on sizes that its halvings do not divide, where ours rounds up.
 ODD = {"DLA": (96, 32)}
 COMPARED = ("rexnet_100", "res2next50", "mnasnet_small", "selecsls42b", "dla46x_c", "dpn48b")
-TRAINED = ("mnasnet_small", "dla46x_c")
-TRAINED_SLOWLY = (
-    "rexnet_100", "selecsls42b", "dpn48b", "res2net50_26w_4s", "dla34", "pnasnet5mobile",
+TRAINED = (
+    "mnasnet_small", "dla46x_c", "rexnet_100", "selecsls42b", "dpn48b", "res2net50_26w_4s", "dla34",
+    "pnasnet5mobile",
 )  # fmt: skip
 STEPS = 12
 
@@ -85,7 +85,8 @@ def test_outputs_are_those_of_timm_with_its_weights(name):
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("name", chosen((), [*TRAINED, *TRAINED_SLOWLY]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
 def test_sixteen_images_are_learned_and_every_weight_takes_part(name):
     record = RECORDS[name]
     keras.utils.set_random_seed(1)

@@ -16,13 +16,13 @@ _SPEC.loader.exec_module(tutorials)
 EVERY_STACK = ("keras_model",)
 
 
-def pages():
-    for page in tutorials.PAGES:
-        marks = () if page.stem in EVERY_STACK else pytest.mark.one_stack
-        yield pytest.param(page, marks=marks, id=page.stem)
-
-
-@pytest.mark.parametrize("page", [*pages()])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, marks=() if p.stem in EVERY_STACK else pytest.mark.one_stack, id=p.stem)
+        for p in tutorials.PAGES
+    ],
+)
 def test_a_tutorial_runs(page, workplace):
     for name, path in tutorials.run_page(page, pathlib.Path.cwd()).items():
         kept = tutorials.PICTURES / name

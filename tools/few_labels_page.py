@@ -4,7 +4,8 @@ import collections
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
+
+from tfgraphreg.recipes.compare import paired_interval
 
 BASE = "labels_only"
 
@@ -31,8 +32,8 @@ def page(found: list[dict], trained: list[str]) -> str:
 
 def tables(found: list[dict], trained: list[str]) -> list[str]:
     """Inductive rows, transductive rows, and differences to labels alone."""
-    budgets = sorted({line["labels_per_class"] for line in found})
-    head = "| row | " + " | ".join(f"{b}" for b in budgets) + " |\n|---|" + "--:|" * len(budgets)
+    budgets = budgets_of(found)
+    head = head_of("row", budgets)
     made = []
     for images, title in (("test", TEST), ("training", TRAINING)):
         rows = list(dict.fromkeys(line["row"] for line in found if line["images"] == images))
@@ -49,6 +50,16 @@ def tables(found: list[dict], trained: list[str]) -> list[str]:
     ]
     made.append("")
     return made
+
+
+def budgets_of(found: list[dict]) -> list[int]:
+    """The numbers of labels a class, in order."""
+    return sorted({line["labels_per_class"] for line in found})
+
+
+def head_of(first: str, budgets: list[int]) -> str:
+    """The first two lines of a table with a column for each budget."""
+    return f"| {first} | " + " | ".join(map(str, budgets)) + " |\n|---|" + "--:|" * len(budgets)
 
 
 def accuracies(found: list[dict], row: str, budget: int) -> dict[int, float]:
@@ -80,26 +91,19 @@ def differences(found: list[dict], row: str, budget: int) -> np.ndarray:
     return np.array([ours[s] - base[s] for s in sorted(ours.keys() & base.keys())])
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of two values or more, by Student's t."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return values.mean() - half, values.mean() + half
-
-
 def difference(found: list[dict], row: str, budget: int) -> str:
     """Mean paired difference to labels alone, with its 95 % interval."""
     values = differences(found, row, budget)
     if not len(values):
         return ""
-    if len(values) == 1:
-        return f"{values[0]:+.1f} (1)"
-    low, high = interval(values)
-    return f"{values.mean():+.1f} [{low:+.1f}, {high:+.1f}] ({len(values)})"
+    ends = paired_interval(values)
+    shown = f" [{ends[0]:+.1f}, {ends[1]:+.1f}]" if ends else ""
+    return f"{values.mean():+.1f}{shown} ({len(values)})"
 
 
 def in_words(found: list[dict], trained: list[str]) -> list[str]:
     """What the differences say, a line for each row."""
-    budgets = sorted({line["labels_per_class"] for line in found})
+    budgets = budgets_of(found)
     said = []
     for row in compared(found, trained):
         verdicts: dict[str, list[str]] = {}
@@ -115,16 +119,17 @@ def in_words(found: list[dict], trained: list[str]) -> list[str]:
 
 def verdict(values: np.ndarray) -> str:
     """What paired differences say."""
-    if len(values) == 1:
+    ends = paired_interval(values)
+    if ends is None:
         return "one seed only, no judgment"
-    low, high = interval(values)
+    low, high = ends
     return "better" if low > 0 else "worse" if high < 0 else "not told apart"
 
 
 def rounds_table(found: list[dict]) -> list[str]:
     """How right the labels are that the recipe trains on, beside what it makes of them."""
     runs = [line for line in found if line["row"] == "recipe" and line["rounds"]]
-    budgets = sorted({line["labels_per_class"] for line in runs})
+    budgets = budgets_of(runs)
     if not runs:
         return []
 
@@ -133,7 +138,7 @@ def rounds_table(found: list[dict]) -> list[str]:
         return f"| {name} | " + " | ".join(f"{100 * mean:.1f}" for mean in means) + " |"
 
     return [
-        f"{ROUNDS}\n\n| | " + " | ".join(map(str, budgets)) + " |\n|---|" + "--:|" * len(budgets),
+        f"{ROUNDS}\n\n{head_of('', budgets)}",
         row("labels right, first round", lambda line: line["rounds"][0]["pseudo_label_accuracy"]),
         row("labels right, last round", lambda line: line["rounds"][-1]["pseudo_label_accuracy"]),
         row("test images", lambda line: line["accuracy"]),
@@ -158,7 +163,8 @@ HEAD = """# What the graph is worth with few labels
 
 Made by `python tools/measure_few_labels.py`, which says how; a cell is mean ± standard deviation
 over seeds (their number), in percent; empty: not run yet. Labels, weights and order vary with the
-seed; rows of a column share their seeds, which count from 0. `labels_only` is trained on the
+seed. All rows take their seeds from 0 on; a row that is not complete may lack some, and differences
+are of the seeds that both rows have. `labels_only` is trained on the
 labeled images alone, with the network, the augmentation, the averaged weights and at least the
 steps of the recipe.
 

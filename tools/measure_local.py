@@ -108,8 +108,9 @@ def proposals_table(line):
         "| proposals | " + " | ".join([*names, "MABO", "processor seconds an image"]) + " |",
         "| --- |" + " ---: |" * (len(names) + 2),
         f"| selective search | {' | '.join(values)} | {line['mabo']:.3f} | {line['seconds']:.2f} |",
-        f"| {line['anchors']} anchors (stride 12, three sides, three ratios), all together: "
-        f"{line['anchors_recall']:.3f} |" + " |" * (len(names) + 2),
+        "",
+        f"All {line['anchors']} anchors (stride 12, three sides, three ratios) have a recall of "
+        f"{line['anchors_recall']:.3f}.",
         "",
         f"Measured by `tools/measure_local.py` on {line['machine']}, commit {line['commit']}.",
         "",

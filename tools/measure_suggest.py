@@ -16,7 +16,6 @@ import sys
 import time
 
 import numpy as np
-from scipy import stats
 
 from tfgraphreg.benchmark.results import commit, fill_measured
 from tfgraphreg.data.catalog import load_dataset
@@ -25,6 +24,7 @@ from tfgraphreg.features.patches import fit_patches
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.propagation import propagate
 from tfgraphreg.propagation.kernel import unit_length
+from tfgraphreg.recipes.compare import paired_interval
 from tfgraphreg.search.ranking import nearest
 from tfgraphreg.storage import cache_folder
 from tfgraphreg.suggestion import suggest
@@ -86,10 +86,8 @@ def cell(values):
 def difference(ours, base):
     """Mean paired difference in points, with its 95 % interval."""
     values = 100 * (np.array(ours) - np.array(base))
-    if len(values) < 2:
-        return f"{values[0]:+.1f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():+.1f} [{values.mean() - half:+.1f}, {values.mean() + half:+.1f}]"
+    ends = paired_interval(values)
+    return f"{values.mean():+.1f}" + (f" [{ends[0]:+.1f}, {ends[1]:+.1f}]" if ends else "")
 
 
 def table(found, seeds, images):
