@@ -37,6 +37,10 @@ def test_the_ratio_is_the_median_of_the_rounds():
     assert ratio(seconds, "a", "b") == Figure(2.0, 1.5, 4.0, 3)
 
 
+def test_the_middle_half_leaves_out_what_lies_far_away():
+    assert Figure.middle_half([5.0, 90.0, 4.0, 0.1, 6.0]) == Figure(5.0, 4.0, 6.0, 5)
+
+
 def test_another_process_gives_value_and_its_own_memory():
     filler = np.ones(300 << 17)  # 300 MiB that must not count for the child
     value, seconds, memory = in_process("epoch:one_matching", size=1000)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfgraphreg.benchmark.material import BACKBONE, default_graphs, fashion_mnist
 from tfgraphreg.benchmark.results import Found, Table, seconds_text, times_text
-from tfgraphreg.benchmark.timing import Figure, Turn, in_process, ratio, take_turns
+from tfgraphreg.benchmark.timing import Figure, Turn, in_process, ratios, take_turns
 from tfgraphreg.config import TrainConfig, effective
 
 PLAIN = "plain training (alpha 0)"
@@ -32,8 +32,9 @@ class _Size:
     neighbors: tuple[int, ...]
 
 
-_FULL = _Size(False, None, (1, 5, 10), 24, 20, 10, 2, (1, 3, 10, 20))
-_QUICK = _Size(True, 12_000, (1, 10), 8, 6, 0, 0, ())
+# Short turns: contenders that are compared must meet the same minute of a busy machine.
+_FULL = _Size(False, None, (1, 5, 10), 4, 120, 2, 10, (1, 3, 10, 20))
+_QUICK = _Size(True, 12_000, (1, 10), 4, 12, 0, 0, ())
 
 
 def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
@@ -91,25 +92,26 @@ def _main(found: Found, dataset: Any, graphs: Any, size: _Size, progress: Any) -
         notes=[
             f"Contenders take turns of {size.steps} steps, {size.rounds} rounds "
             f"({size.rounds * size.steps / steps:.1f} epochs each); seconds are scaled to the "
-            f"{steps} steps of an epoch. Median, and smallest to largest, of the rounds.",
+            f"{steps} steps of an epoch. Median of the rounds, and the range of their middle half.",
         ],
     )
     for name in made:
-        epoch = Figure.of(s * steps / size.steps for s in seconds[name].values())
-        table.rows.append([name, seconds_text(epoch), times_text(ratio(seconds, name, PLAIN))])
+        epoch = Figure.middle_half(s * steps / size.steps for s in seconds[name].values())
+        times = Figure.middle_half(ratios(seconds, name, PLAIN))
+        table.rows.append([name, seconds_text(epoch), times_text(times)])
     found.tables.append(table)
     for k in size.paired:
         _keep(found, seconds, f"paired.k{k}", f"paired, graph of k={k}", 1.05)
     _keep(found, seconds, "gathered.k1", "gathered, k=1", 1.85)
     _keep(found, seconds, "bank.k10", "bank, k=10", 1.15)
-    against = ratio(seconds, "gathered, k=3", "NSL, k=3")
+    against = Figure.middle_half(ratios(seconds, "gathered, k=3", "NSL, k=3"))
     found.ratio("epoch.gathered.k3 / nsl.k3", against, better="lower", goal=0.9)
     table.notes.append(f"gathered, k=3, took {times_text(against)} times as long as NSL, k=3.")
     return seconds
 
 
 def _keep(found: Found, seconds: Any, key: str, name: str, goal: float) -> None:
-    figure = ratio(seconds, name, PLAIN)
+    figure = Figure.middle_half(ratios(seconds, name, PLAIN))
     found.ratio(f"epoch.{key} / plain", figure, better="lower", goal=goal)
 
 
@@ -242,7 +244,8 @@ def _growth(found: Found, dataset: Any, graphs: Any, size: _Size, progress: Any)
         notes=[
             "Times plain training in the same rounds. For paired, k is the number of neighbors in "
             "the graph; for all others, neighbors of each image in a batch. "
-            f"Turns of {size.growth_steps} steps, {size.growth_rounds} rounds for each k.",
+            f"Turns of {size.growth_steps} steps, {size.growth_rounds} rounds for each k; median "
+            "and the range of the middle half.",
         ],
     )
     plain = t.ours(_config(alpha=0), dataset, None)
@@ -256,28 +259,30 @@ def _growth(found: Found, dataset: Any, graphs: Any, size: _Size, progress: Any)
             made[mode] = t.ours(config, dataset, own)
         made["NSL"] = t.nsl_wrapper(_config(max_neighbors=k), dataset, graph)
         seconds = _turns(made, size.growth_steps, size.growth_rounds, progress)
-        cells = [times_text(ratio(seconds, name, PLAIN)) for name in (*_MODES, "NSL")]
+        each = [ratios(seconds, name, PLAIN) for name in (*_MODES, "NSL")]
+        cells = [times_text(Figure.middle_half(values)) for values in each]
         table.rows.append([str(k), *cells])
     found.tables.append(table)
 
 
 def _replicas(found: Found) -> None:
     """One replica and two, in a process of its own: TensorFlow splits a CPU only at its start."""
-    answer, _, _ = in_process("epoch:two_replicas", rounds=10)
+    answer, _, _ = in_process("epoch:two_replicas", rounds=40)
     table = Table(
         "One replica and two logical devices on the same cores",
         ["contender", "one replica, seconds an epoch", "two replicas", "times one replica"],
         notes=[
             "Two replicas on one processor share its cores: this shows what MirroredStrategy "
-            "itself costs, and that paired and bank cost no more under it than plain training.",
+            "itself costs, and that paired and bank cost no more under it than plain training. "
+            "Median and the range of the middle half.",
         ],
     )
     for name, (one, two) in answer.items():
-        each = [Figure.of(one), Figure.of(two)]
-        times = Figure.of(b / a for a, b in zip(one, two))
+        each = [Figure.middle_half(one), Figure.middle_half(two)]
+        times = Figure.middle_half(b / a for a, b in zip(one, two))
         table.rows.append([name, *map(seconds_text, each), times_text(times)])
     plain, paired = answer["plain"][1], answer["paired"][1]
-    figure = Figure.of(b / a for a, b in zip(plain, paired))
+    figure = Figure.middle_half(b / a for a, b in zip(plain, paired))
     found.ratio("epoch.paired / plain, two replicas", figure, better="lower")
     found.tables.append(table)
 
@@ -310,7 +315,7 @@ def one_matching(size: int) -> float:
     return taken
 
 
-def two_replicas(rounds: int, steps: int = 12) -> dict[str, list[list[float]]]:
+def two_replicas(rounds: int, steps: int = 3) -> dict[str, list[list[float]]]:
     """Seconds of an epoch on one replica and on two, for each contender."""
     from tfgraphreg.compat import load_nsl, tf
 

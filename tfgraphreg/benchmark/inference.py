@@ -12,7 +12,7 @@ import numpy as np
 
 from tfgraphreg.benchmark.material import BACKBONE, default_graphs, fashion_mnist
 from tfgraphreg.benchmark.results import Found, Table, times_text
-from tfgraphreg.benchmark.timing import Figure, Turn, ratio, take_turns
+from tfgraphreg.benchmark.timing import Figure, Turn, ratio, ratios, take_turns
 from tfgraphreg.config import TrainConfig
 
 _PLAIN, _GRAPH = "trained plainly", "trained with a graph"
@@ -65,24 +65,14 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
             turn.work()
         seconds = take_turns(turns, rounds, lambda *_: None)
         both = ratio(seconds, _GRAPH, _PLAIN)
-        cells = [times_text(_middle(1000 * s for s in seconds[n].values())) for n in turns]
-        quartiles = _middle(seconds[_GRAPH][r] / seconds[_PLAIN][r] for r in seconds[_PLAIN])
+        each = {n: [1000 * s for s in seconds[n].values()] for n in turns}
+        cells = [times_text(Figure.middle_half(each[n])) for n in turns]
+        quartiles = Figure.middle_half(ratios(seconds, _GRAPH, _PLAIN))
         table.rows.append([str(rows), *cells, times_text(quartiles)])
         found.ratio(f"inference.graph / plain, {rows}", both, better="lower", goal=1.05)
     table.notes.append(f"Median of {rounds} turns of 10 calls, and the range of their middle half.")
     found.tables.append(table)
     return found
-
-
-def _middle(values: Any) -> Figure:
-    """A figure whose range is that of the middle half: single calls have far outliers."""
-    values = sorted(values)
-    return Figure(
-        float(np.median(values)),
-        values[len(values) // 4],
-        values[(3 * len(values)) // 4],
-        len(values),
-    )
 
 
 def _turn(call: Callable[[], Any]) -> Turn:

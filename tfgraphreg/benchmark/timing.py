@@ -66,11 +66,23 @@ class Figure:
         values = list(values)
         return cls(statistics.median(values), min(values), max(values), len(values))
 
+    @classmethod
+    def middle_half(cls, values: Any) -> Figure:
+        """The median with the range of the middle half: many short turns have far outliers."""
+        values = sorted(values)
+        low, high = values[len(values) // 4], values[3 * len(values) // 4]
+        return cls(statistics.median(values), low, high, len(values))
+
+
+def ratios(seconds: Mapping[str, Mapping[int, float]], name: str, base: str) -> list[float]:
+    """How many times as long `name` took as `base`, in each round that both took part in."""
+    shared = seconds[name].keys() & seconds[base].keys()
+    return [seconds[name][r] / seconds[base][r] for r in sorted(shared)]
+
 
 def ratio(seconds: Mapping[str, Mapping[int, float]], name: str, base: str) -> Figure:
-    """How many times as long `name` took as `base`, over the rounds that both took part in."""
-    shared = seconds[name].keys() & seconds[base].keys()
-    return Figure.of(seconds[name][r] / seconds[base][r] for r in sorted(shared))
+    """The figure of `ratios`."""
+    return Figure.of(ratios(seconds, name, base))
 
 
 def in_process(function: str, **arguments: Any) -> tuple[Any, float, int]:
