@@ -199,6 +199,11 @@ SETTINGS = [
     *("--alpha", "0.5", "--batch-size", "256"),
 ]
 SMALL = [*SETTINGS, "--epochs", "4"]
+# The last batch has 208 images. 24 steps in all.
+FASHION = [
+    *("--dataset", "fashion_mnist", "--limit", "2000", "--backbone", "fcnn"),
+    *("--alpha", "0.5", "--batch-size", "256", "--epochs", "3"),
+]
 
 
 def start(folder, words, addresses):
@@ -255,10 +260,16 @@ MODES = {
 
 @pytest.mark.one_stack
 @pytest.mark.parametrize(
-    "mode", ["paired", *(pytest.param(m, marks=pytest.mark.slow) for m in list(MODES)[1:])]
+    ("data", "mode"),
+    [
+        pytest.param(data, mode, marks=[] if quick else pytest.mark.slow, id=f"{data[1]}-{mode}")
+        for data in (SMALL, FASHION)
+        for mode in MODES
+        for quick in [data is SMALL and mode == "paired"]
+    ],
 )
-def test_two_workers_train_what_one_process_does(tmp_path, mode):
-    words = [*SMALL, *MODES[mode]]
+def test_two_workers_train_what_one_process_does(tmp_path, data, mode):
+    words = [*data, *MODES[mode]]
     both = start(tmp_path, words, free_addresses(2))
     both_end(both)
     (run,) = [path for path in (tmp_path / "runs").iterdir() if not path.name.endswith(".worker1")]
@@ -270,7 +281,7 @@ def test_two_workers_train_what_one_process_does(tmp_path, mode):
     }
     assert [path.name for path in (tmp_path / "saved_models").iterdir()].count(run.name) == 1
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["replicas"] == 2 and metrics["test_accuracy"] > 0.8
+    assert metrics["replicas"] == 2 and metrics["test_accuracy"] > 0.7
     assert history_of(run) == history_of(beside)
 
 

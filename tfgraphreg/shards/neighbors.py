@@ -24,8 +24,7 @@ from tfgraphreg.shards.store import RowShards
 
 QUERIES = 8192
 """Queries of one part."""
-CHUNK = 16_384
-"""Rows that are searched at a time."""
+_CHUNK_ROWS, _CHUNK_BYTES = 16_384, 32 << 20
 _SPARE = 4  # candidates beyond k and the item itself
 
 
@@ -65,6 +64,11 @@ Spans = tuple[tuple[int, int], ...]
 def spans(count: int, size: int) -> Spans:
     """First row and last row + 1 of each part of at most `size` rows."""
     return tuple((first, min(first + size, count)) for first in range(0, count, size))
+
+
+def chunk_rows(width: int) -> int:
+    """Rows of width D that are searched at a time: 16,384, or 32 MiB of them if that is more."""
+    return max(_CHUNK_ROWS, _CHUNK_BYTES // (4 * width))
 
 
 def search_exactly(
@@ -143,6 +147,23 @@ def check_distance(distance: Distance, *, listed: bool) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Assigned:
+    """Q queries and the lists that each reads.
+
+    Attributes:
+        queries: `[Q, D]`.
+        places: `[Q, D]` float32, see `Lists`.
+        lists: `[Q, reach]` int64 numbers of lists, nearest first.
+        distances: `[Q, reach]` float32 to their centers.
+    """
+
+    queries: np.ndarray
+    places: np.ndarray
+    lists: np.ndarray
+    distances: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Lists:
     """Inverted lists over all rows, one FAISS file a chunk, with the same centers in each.
 
@@ -186,20 +207,16 @@ class Lists:
         reach: int,
     ) -> Found:
         """As the function of this name, reading `reach` lists for each query."""
-        index = self._read(f"{start:012d}")
-        index.nprobe = reach
-        _, near = index.search(self._places(queries), min(k + 1 + _SPARE, end - start))
-        near = np.where(near < 0, -1, near - start)
-        pair = _pair(queries, rows.range(start, end), DISTANCES.get(self.distance))
-        return _ranked(pair, numbers, near, start, k)
+        return self._in_chunk(rows, start, end, self._assigned(queries, reach), numbers, k)
 
     def search(self, rows: RowShards, first: int, last: int, k: int, reach: int) -> Found:
         """The k nearest others of a range of rows; exactly for whom the lists held too few."""
         numbers = np.arange(first, last)
         queries, found = rows[numbers], Found.nothing(len(numbers), k)
+        # The lists to read are the same in every chunk.
+        assigned = self._assigned(queries, reach)
         for start, end in self.chunks:
-            here = self.nearest_in_chunk(rows, start, end, queries, numbers, k, reach)
-            found = found.joined(here, k)
+            found = found.joined(self._in_chunk(rows, start, end, assigned, numbers, k), k)
         short = np.flatnonzero(found.indices[:, -1] < 0)
         if len(short):
             exact = _exactly(
@@ -208,6 +225,30 @@ class Lists:
             for field in dataclasses.fields(found):
                 getattr(found, field.name)[short] = getattr(exact, field.name)
         return found
+
+    def _assigned(self, queries: np.ndarray, reach: int) -> _Assigned:
+        places = self._places(queries)
+        index = self._read("centers")  # Kept: its quantizer goes with it.
+        distances, lists = index.quantizer.search(places, reach)
+        return _Assigned(queries, places, lists, distances)
+
+    def _in_chunk(
+        self,
+        rows: RowShards,
+        start: int,
+        end: int,
+        asked: _Assigned,
+        numbers: np.ndarray,
+        k: int,
+    ) -> Found:
+        index = self._read(f"{start:012d}")
+        index.nprobe = asked.lists.shape[1]
+        _, near = index.search_preassigned(
+            asked.places, min(k + 1 + _SPARE, end - start), asked.lists, asked.distances
+        )
+        near = np.where(near < 0, -1, near - start)
+        pair = _pair(asked.queries, rows.range(start, end), DISTANCES.get(self.distance))
+        return _ranked(pair, numbers, near, start, k)
 
     def _places(self, rows: np.ndarray) -> np.ndarray:
         """Vectors whose Euclidean order is that of the distance."""
