@@ -26,6 +26,9 @@ QUERIES = 8192
 """Queries of one part."""
 _CHUNK_ROWS, _CHUNK_BYTES = 16_384, 32 << 20
 _SPARE = 4  # candidates beyond k and the item itself
+# By which a squared distance by FAISS in float32 may be wrong, at most: this share of it, and the
+# third power of this of the squared length of a row.
+_ROUNDING = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,8 +218,10 @@ class Lists:
         queries, found = rows[numbers], Found.nothing(len(numbers), k)
         # The lists to read are the same in every chunk.
         assigned = self._assigned(queries, reach)
+        best = np.full((len(numbers), k + 1), np.inf, np.float32)
         for start, end in self.chunks:
-            found = found.joined(self._in_chunk(rows, start, end, assigned, numbers, k), k)
+            here = self._in_chunk(rows, start, end, assigned, numbers, k, best)
+            found = found.joined(here, k)
         short = np.flatnonzero(found.indices[:, -1] < 0)
         if len(short):
             exact = _exactly(
@@ -240,13 +245,30 @@ class Lists:
         asked: _Assigned,
         numbers: np.ndarray,
         k: int,
+        best: np.ndarray | None = None,
     ) -> Found:
+        """The k nearest of one chunk.
+
+        Args:
+            rows: `[N, D]`.
+            start: First row of the chunk.
+            end: Last row + 1.
+            asked: The queries.
+            numbers: `[Q]` their own row numbers.
+            k: K.
+            best: `[Q, K + 1]` smallest distances by FAISS in earlier chunks, the query's own among
+                them; brought up to date. What is farther than these is left out.
+        """
         index = self._read(f"{start:012d}")
         index.nprobe = asked.lists.shape[1]
-        _, near = index.search_preassigned(
+        far, near = index.search_preassigned(
             asked.places, min(k + 1 + _SPARE, end - start), asked.lists, asked.distances
         )
         near = np.where(near < 0, -1, near - start)
+        if best is not None:
+            best[:] = np.sort(np.concatenate([best, far], axis=1), axis=1)[:, : k + 1]
+            spare = _ROUNDING**3 * (asked.places**2).sum(1, keepdims=True)
+            near[(far - spare) / (1 + _ROUNDING) > best[:, -1:]] = -1
         pair = _pair(asked.queries, rows.range(start, end), DISTANCES.get(self.distance))
         return _ranked(pair, numbers, near, start, k)
 
@@ -284,11 +306,9 @@ def _ranked(pair: Measured, numbers: np.ndarray, near: np.ndarray, start: int, k
         start: The chunk's first row.
         k: K.
     """
-    owners = np.repeat(np.arange(len(numbers)), near.shape[1])
-    targets = len(numbers) + np.maximum(near.ravel(), 0)
-    exact = pair.between(owners, targets).reshape(near.shape)
-    none = (near < 0) | (near + start == numbers[:, None])
-    exact[none] = np.inf
+    others = (near >= 0) & (near + start != numbers[:, None])
+    exact = np.full(near.shape, np.inf)
+    exact[others] = pair.between(np.nonzero(others)[0], len(numbers) + near[others])
     order = np.lexsort((near, exact))[:, :k]
     distances = np.take_along_axis(exact, order, 1)
     indices = np.where(np.isfinite(distances), np.take_along_axis(near, order, 1) + start, -1)
