@@ -36,12 +36,12 @@ class TrainingSettings(Settings):
     min_steps: int = setting(
         0,
         "steps that an epoch has at least: where images are few, it passes over them several "
-        "times. Default: none; where parts of images are learned, 2,000 divided by `epochs`",
+        "times. Default: none; for masks 3,000, for boxes 2,500, divided by `epochs`",
     )
     batch_size: int | None = setting(
         None,
-        "images in a step, over all replicas; neighbors not counted. Default: 128 (parts of "
-        "images: 32), down to 16 if that would give less than 100 steps in all",
+        "images in a step, over all replicas; neighbors not counted. Default: 128 (masks and "
+        "boxes: 16), down to 16 if that would give less than 100 steps in all",
     )
     labeled_batch: int | None = setting(
         None,
