@@ -163,20 +163,22 @@ HEAD = """# What the graph is worth with few labels
 
 Made by `python tools/measure_few_labels.py`, which says how; a cell is mean ± standard deviation
 over seeds (their number), in percent; empty: not run yet. Labels, weights and order vary with the
-seed. All rows take their seeds from 0 on; a row that is not complete may lack some, and differences
-are of the seeds that both rows have. `labels_only` is trained on the
-labeled images alone, with the network, the augmentation, the averaged weights and at least the
-steps of the recipe.
+seed. In all rows the seeds begin at 0; an incomplete row lacks some, and differences are of the
+seeds that both rows have. `labels_only` is trained on the labeled images alone, with the network,
+the augmentation, the averaged weights and at least the steps of the recipe.
 
 Hyperparameters were chosen on training images only: labels drawn with seeds of 100 and more, the
-graph over 50,000 training images, accuracy on the other 10,000. See docs/propagation.md.
+graph over 50,000 training images, accuracy on the other 10,000
+([how they were chosen](propagation.md#how-the-numbers-were-chosen)).
 
 Runs on the H100 shared it, 14 at a time, so their seconds say nothing. 8 more runs there ended
-without a number, as the check of their exports was too strict for a GPU (mended since). That check
-looks at no label.
+without a number because the check of their exports was too strict for a GPU (mended since). That
+check uses no label.
 """
 TEST = "Test accuracy (inductive), by labels a class."
 TRAINING = "Unlabeled training images labeled right (transductive), by labels a class."
 DIFFERENCES = "Difference to `labels_only` in points, same seeds, with 95 % intervals."
 WORDS = f"Beside `{BASE}`, by the same intervals:\n"
-ROUNDS = "Labels that `recipe` trains on, and what comes of them, in percent of the same seeds."
+ROUNDS = (
+    "Labels of `recipe`, and test images that it then gets right, in percent, of the same seeds."
+)

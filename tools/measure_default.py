@@ -21,7 +21,7 @@ import time
 from tfgraphreg.backbones.catalog import BACKBONES
 from tfgraphreg.cli import exit_status
 
-HERE = pathlib.Path(__file__).resolve().parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 CANDIDATES = "mobilenet_025:13,mobilenet_v2_035:9,mobilenet_v3_small_minimalistic:5,fcnn:5,cnn:5"
 TIMED = 12_000
 ACCURACY, RECALL, SECONDS = 0.90, 0.89, 360
@@ -76,7 +76,7 @@ def main() -> int:
         timed=TIMED,
         **about,
     )
-    page = HERE.parent / "docs" / "default_backbone.md"
+    page = ROOT / "docs" / "default_backbone.md"
     page.write_text(HEAD + "".join(row.line() for row in rows) + tail, encoding="utf-8")
     print(f"Written: {page}")
     return 0
@@ -151,7 +151,7 @@ def conclusion(rows: list[Row]) -> str:
 
 def run(name: str, folder: pathlib.Path, *flags: str) -> dict:
     """The metrics of one run of train.py, which is taken up where it stands."""
-    command = [sys.executable, str(HERE / "train.py"), "--dataset", "fashion_mnist"]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--dataset", "fashion_mnist"]
     command += ["--backbone", name, "--run-dir", str(folder), "--resume", *flags]
     command += ["--export-dir", str(folder / "model")]
     subprocess.run(command, check=True)

@@ -4,7 +4,7 @@ python tools/run_tutorials.py                 all of them, pictures to docs/imag
 python tools/run_tutorials.py few_labels      one
 
 Each runs in a new folder: its Python blocks in one namespace, its lines that begin with
-`tfgraphreg` as commands. What is printed is shown.
+`tfgraphreg` as commands. Shows what they print, and how long each page took.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import tempfile
+import time
 
 from tfgraphreg import cli
 
@@ -70,9 +71,11 @@ def main() -> None:
         if wanted and page.stem not in wanted:
             continue
         print(f"== {page.name}")
+        start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             for name, path in run_page(page, pathlib.Path(folder)).items():
                 shutil.copy(path, PICTURES / name)
+        print(f"== {page.name}: {time.monotonic() - start:.0f} s on {os.cpu_count()} cores")
 
 
 if __name__ == "__main__":

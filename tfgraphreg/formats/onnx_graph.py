@@ -49,5 +49,21 @@ def _erfc(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
     graph.make_node("Sub", [one, erf], outputs=[gave], name=name, shapes=shapes, dtypes=dtypes)
 
 
-HANDLERS: dict[str, tuple[Any, list[Any]]] = {"Erfc": (_erfc, [])}
-"""Of tf2onnx's `custom_op_handlers`: operations that it lacks, by others."""
+def _resize(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """Resizing to a size in pixels; tf2onnx alone takes a float32 scale where the size is constant.
+
+    28 pixels by 65 / 28 are 65 in ONNX Runtime and 64.999999, thus 64, in the shapes by which
+    tf2onnx then rewrites a network for gray images: it could not be run.
+    """
+    from tf2onnx.onnx_opset.nn import Resize
+
+    # Behind an identity the size is no constant to tf2onnx; its optimizer removes the identity.
+    graph.insert_new_node_on_input(node, "Identity", node.input[1])
+    Resize.version_11(graph, node)
+
+
+HANDLERS: dict[str, tuple[Any, list[Any]]] = {
+    "Erfc": (_erfc, []),
+    "ResizeBilinear": (_resize, []),
+}
+"""Of tf2onnx's `custom_op_handlers`: what it lacks or does not get right."""
