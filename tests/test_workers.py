@@ -16,9 +16,11 @@ from processes import Command
 from tfgraphreg import cli
 from tfgraphreg.compat import tf
 from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.errors import ConfigError, TrainingError
 from tfgraphreg.recipes.train import train
 from tfgraphreg.recipes.workers import check_workable
+from tfgraphreg.storage import cache_folder
 from tfgraphreg.training import cluster as workers
 from tfgraphreg.training.cluster import Cluster, find_cluster
 
@@ -270,6 +272,9 @@ MODES = {
 )
 def test_two_workers_train_what_one_process_does(tmp_path, data, mode):
     words = [*data, *MODES[mode]]
+    load_dataset(data[1])
+    if (cache_folder() / "datasets").is_dir():  # What was fetched is not fetched again.
+        shutil.copytree(cache_folder() / "datasets", tmp_path / "cache" / "datasets")
     both = start(tmp_path, words, free_addresses(2))
     both_end(both)
     (run,) = [path for path in (tmp_path / "runs").iterdir() if not path.name.endswith(".worker1")]

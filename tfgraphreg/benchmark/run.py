@@ -21,7 +21,7 @@ from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.reading import read_json
 
-# Training with several seeds and starting workers would take most of the quick mode's three minutes.
+# Several seeds, and starting workers, would take most of the quick mode's three minutes.
 _QUICK_ALL = tuple(name for name in NAMES if name not in ("quality", "scale"))
 ALLOWED = 1.15
 """A ratio may be worse than the stored one by this factor."""
