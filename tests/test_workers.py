@@ -244,12 +244,12 @@ def network(run):
     }
 
 
-def check_equal(one, two):
+def check_equal(one, two, within=1e-5):
     """Asserts that the weights of two runs differ by rounding alone."""
     one, two = network(one), network(two)
     assert one.keys() == two.keys() and len(one) > 4
     for name in one:
-        np.testing.assert_allclose(two[name], one[name], atol=1e-5, rtol=0, err_msg=name)
+        np.testing.assert_allclose(two[name], one[name], atol=within, rtol=0, err_msg=name)
 
 
 MODES = {
@@ -278,7 +278,10 @@ def test_two_workers_train_what_one_process_does(tmp_path, data, mode):
     both = start(tmp_path, words, free_addresses(2))
     both_end(both)
     (run,) = [path for path in (tmp_path / "runs").iterdir() if not path.name.endswith(".worker1")]
-    check_equal(trained(tmp_path, words), run)
+    # Adam makes whole steps of what rounding leaves of a gradient near zero: here one process with
+    # oneDNN and without it differs by 5e-5, in one unit.
+    sensitive = data is FASHION and mode == "bank"
+    check_equal(trained(tmp_path, words), run, within=1e-4 if sensitive else 1e-5)
     # The other worker takes the chief's name, with the time in it, and writes nothing else.
     beside = tmp_path / "runs" / f"{run.name}.worker1"
     assert {path.name for path in beside.iterdir()} == {
