@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tfgraphreg.benchmark import material, page, run
+from tfgraphreg.benchmark import material, page, run, scale
 from tfgraphreg.benchmark.results import Found, Table
 from tfgraphreg.benchmark.timing import Figure, Turn, in_process, ratio, take_turns
 from tfgraphreg.cli import run_command
@@ -125,7 +125,7 @@ def test_results_are_merged_checked_and_made_a_page(tmp_path, measured, capsys):
 
 
 def test_mistakes_are_told(tmp_path, measured, capsys):
-    with pytest.raises(ConfigError, match=r"Received: 'speed'. Use one of graph, packing"):
+    with pytest.raises(ConfigError, match=r"Received: 'speed'. Use one of graph, scale"):
         run.benchmark("speed")
     with pytest.raises(ConfigError, match="needs `json`"):
         run.benchmark("graph", page="x.md")
@@ -208,12 +208,25 @@ def test_every_trainer_trains(digits, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", run.NAMES)
+@pytest.mark.parametrize(
+    "name",
+    # The other stack has no Dask.
+    [pytest.param(n, marks=[pytest.mark.one_stack] * (n == "scale")) for n in run.NAMES],
+)
 def test_every_benchmark_runs_quickly(name, tmp_path):
     path = tmp_path / "found.json"
     assert run_command("benchmark", [name, "--quick", "--json", str(path)]) == 0
     ratios = json.loads(path.read_text())["quick"][name]["ratios"]
     assert ratios and all(np.isfinite(ratio["value"]) for ratio in ratios.values())
+
+
+@pytest.mark.one_stack
+def test_larger_graphs_are_priced_by_the_square_of_their_size_and_by_what_lists_would_save():
+    one = {"seconds": 3600.0, "memory": 2**29, "lists_read": 20}
+    table = scale._larger({10_000: {}, 1_000_000: {0: {}, 1: one, 2: {}}})
+    ten_million = table.rows[0]
+    # 10**7 / 8192 parts read 10**7 rows of 512 bytes twice; a row goes to 20 lists.
+    assert ten_million == ["10,000,000", "100", "12.5 TB", "32", "102 GB", "2 GB"]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 
 from tfgraphreg import cli, compat
 from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.data.dataset import Split
 from tfgraphreg.errors import ConfigError, DataError, GraphError, MissingExtraError, RunError
 from tfgraphreg.graph.knn import knn_graph
@@ -17,6 +18,7 @@ from tfgraphreg.graph.npz import read_npz
 from tfgraphreg.neighbors.packing import pack_neighbors
 from tfgraphreg.progress import silent
 from tfgraphreg.recipes.build_graph import build_graph
+from tfgraphreg.recipes.versions import packing_key
 from tfgraphreg.shards import dask_engine as engines
 from tfgraphreg.shards import graph as graphs
 from tfgraphreg.shards import neighbors as search
@@ -24,12 +26,13 @@ from tfgraphreg.shards.engine import InProcess
 from tfgraphreg.shards.graph import sharded_knn_graph
 from tfgraphreg.shards.packing import packing_on
 from tfgraphreg.shards.store import RowShards, shard_starts
+from tfgraphreg.storage import cache_folder
 
 
 @pytest.fixture
 def small_parts(monkeypatch):
     """Several chunks and ranges of queries where there are few rows."""
-    monkeypatch.setattr(graphs, "CHUNK", 300)
+    monkeypatch.setattr(graphs, "chunk_rows", lambda width: 300)
     monkeypatch.setattr(graphs, "QUERIES", 256)
 
 
@@ -312,6 +315,9 @@ def test_without_dask_one_sentence_names_the_extra(monkeypatch):
 def test_all_of_fashion_mnist_by_two_workers(tmp_path, two_workers, method):
     """The whole way: images, features, neighbors and records of 60,000 images."""
     config = TrainConfig(dataset="fashion_mnist", graph_search=method, graph_neighbors=10)
+    squares = [(number, tmp_path, 0) for number in range(40)]
+    processes = {process for _, process in two_workers.map(square, squares, "who", silent)}
+    assert len(processes) == 2 and os.getpid() not in processes
     build_graph(config, tmp_path / "one")
     build_graph(config, tmp_path / "two", engine=two_workers, pack=1)
     one, two = (read_npz(tmp_path / name / "graph.npz")[0] for name in ("one", "two"))
@@ -323,3 +329,30 @@ def test_all_of_fashion_mnist_by_two_workers(tmp_path, two_workers, method):
     # Where the edges differ, neighbors are equally near but for rounding.
     np.testing.assert_allclose(weights[0], weights[1], atol=1e-6)
     assert (np.sort(near, axis=1) == np.sort(other, axis=1)).mean() > 0.9999
+    data = load_dataset("fashion_mnist")
+    packed = {"max_neighbors": 1, "key": packing_key(data), "packer": "stream"}
+    # The workers' are found in the cache, under the name by which training finds them.
+    before = set(cache_folder().rglob("*.tfrecord"))
+    theirs = pack_neighbors(data.train, two, folder=cache_folder() / "packed", **packed)
+    assert before == set(cache_folder().rglob("*.tfrecord"))
+    mine = pack_neighbors(data.train, two, folder=tmp_path / "packed", **packed)
+    assert len(records(mine)) == len(data.train) and records(mine) == records(theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_a_worker_builds_from_more_data_than_its_memory_may_hold():
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    names = [f"photos/train/{'ab'[n % 2]}/{n:04d}.png" for n in range(3000)]
+    for name in [*names, "photos/test/a/0.png", "photos/test/b/0.png"]:
+        pathlib.Path(name).parent.mkdir(parents=True, exist_ok=True)
+        low = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(low).resize((400, 400), Image.Resampling.NEAREST).save(name)
+    config = TrainConfig(dataset="folder:photos", graph_features="color")
+    with engines.dask_engine(None, workers=1, memory="1GB") as engine:
+        build_graph(config, "out", engine=engine)
+    graph, _ = read_npz("out/graph.npz")
+    assert graph.num_nodes * 400 * 400 * 3 > 1.3 * 2**30
+    assert (graph.degrees() == config.graph_neighbors).all()

@@ -1,6 +1,7 @@
 """Images to label: chosen well, labeled on a page, read back."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -222,3 +223,11 @@ def test_a_folder_without_any_training_label(workplace, tmp_path):
     config = TrainConfig(dataset="folder:photos", labels="labels.csv")
     found, _ = prepare_data(config, lambda *_: None)
     assert found.class_names == ("0", "1") and found.train.labeled.sum() == 2
+    assert not [note for note in found.notes if "no labeled training image" in note]
+    # Measured by the labels that are known: those of the file.
+    words = ["--dataset", "folder:photos", "--labels", "labels.csv", "--backbone", "fcnn"]
+    assert run_command("train", [*words, "--epochs", "1", "--run-dir", "run"]) == 0
+    assert run_command("evaluate", ["--run", "run", "--no-figures"]) == 0
+    for name in ("metrics.json", "evaluation.json"):
+        measured = json.loads((tmp_path / "run" / name).read_text(encoding="utf-8"))
+        assert 0 <= measured["mean_average_precision"] <= 1

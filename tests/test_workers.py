@@ -16,9 +16,11 @@ from processes import Command
 from tfgraphreg import cli
 from tfgraphreg.compat import tf
 from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.errors import ConfigError, TrainingError
 from tfgraphreg.recipes.train import train
 from tfgraphreg.recipes.workers import check_workable
+from tfgraphreg.storage import cache_folder
 from tfgraphreg.training import cluster as workers
 from tfgraphreg.training.cluster import Cluster, find_cluster
 
@@ -199,6 +201,11 @@ SETTINGS = [
     *("--alpha", "0.5", "--batch-size", "256"),
 ]
 SMALL = [*SETTINGS, "--epochs", "4"]
+# The last batch has 208 images. 24 steps in all.
+FASHION = [
+    *("--dataset", "fashion_mnist", "--limit", "2000", "--backbone", "fcnn"),
+    *("--alpha", "0.5", "--batch-size", "256", "--epochs", "3"),
+]
 
 
 def start(folder, words, addresses):
@@ -255,10 +262,19 @@ MODES = {
 
 @pytest.mark.one_stack
 @pytest.mark.parametrize(
-    "mode", ["paired", *(pytest.param(m, marks=pytest.mark.slow) for m in list(MODES)[1:])]
+    ("data", "mode"),
+    [
+        pytest.param(data, mode, marks=[] if quick else pytest.mark.slow, id=f"{data[1]}-{mode}")
+        for data in (SMALL, FASHION)
+        for mode in MODES
+        for quick in [data is SMALL and mode == "paired"]
+    ],
 )
-def test_two_workers_train_what_one_process_does(tmp_path, mode):
-    words = [*SMALL, *MODES[mode]]
+def test_two_workers_train_what_one_process_does(tmp_path, data, mode):
+    words = [*data, *MODES[mode]]
+    load_dataset(data[1])
+    if (cache_folder() / "datasets").is_dir():  # What was fetched is not fetched again.
+        shutil.copytree(cache_folder() / "datasets", tmp_path / "cache" / "datasets")
     both = start(tmp_path, words, free_addresses(2))
     both_end(both)
     (run,) = [path for path in (tmp_path / "runs").iterdir() if not path.name.endswith(".worker1")]
@@ -270,7 +286,7 @@ def test_two_workers_train_what_one_process_does(tmp_path, mode):
     }
     assert [path.name for path in (tmp_path / "saved_models").iterdir()].count(run.name) == 1
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["replicas"] == 2 and metrics["test_accuracy"] > 0.8
+    assert metrics["replicas"] == 2 and metrics["test_accuracy"] > 0.7
     assert history_of(run) == history_of(beside)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from tfgraphreg.benchmark.timing import Figure
 from tfgraphreg.storage import write_text
 
-NAMES = ("graph", "packing", "epoch", "step", "inference", "startup", "quality")
+NAMES = ("graph", "scale", "packing", "epoch", "step", "inference", "startup", "quality")
 
 
 @dataclasses.dataclass

@@ -16,12 +16,13 @@ from typing import Any
 
 from tfgraphreg import storage
 from tfgraphreg.benchmark.results import NAMES, Found, commit, machine
+from tfgraphreg.compat import check_optional
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.reading import read_json
 
-# Of the quick mode's three minutes, training with several seeds would take more than one.
-_QUICK_ALL = NAMES[:-1]
+# Several seeds, and starting workers, would take most of the quick mode's three minutes.
+_QUICK_ALL = tuple(name for name in NAMES if name not in ("quality", "scale"))
 ALLOWED = 1.15
 """A ratio may be worse than the stored one by this factor."""
 
@@ -52,12 +53,15 @@ def benchmark(
 
     Raises:
         ConfigError: If the name is unknown.
+        MissingExtraError: If workers are to be measured and Dask is not installed.
         DataError: If a file of results cannot be read.
     """
     check_arguments(name, json_path=json_path, page=page)
     stored = _read(check) if check else None
     kept = _read(json_path) if json_path and pathlib.Path(json_path).exists() else {}
     names = (_QUICK_ALL if quick else NAMES) if name == "all" else (name,)
+    if "scale" in names:
+        check_optional("distributed", "scale", "The benchmark scale")
     mode = "quick" if quick else "full"
     worse: list[str] = []
     compared = 0

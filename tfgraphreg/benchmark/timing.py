@@ -122,10 +122,11 @@ def answer(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What the new process of `in_process` does: the value and the largest memory in bytes."""
     file, _, name = function.partition(":")
     module = importlib.import_module(f"tfgraphreg.benchmark.{file}")
-    return {"value": getattr(module, name)(**arguments), "memory": _largest_memory()}
+    return {"value": getattr(module, name)(**arguments), "memory": largest_memory()}
 
 
-def _largest_memory() -> int:
+def largest_memory() -> int:
+    """The largest resident memory of this process so far, in bytes."""
     # The system's ru_maxrss begins with that of the process before it became Python.
     try:
         status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")

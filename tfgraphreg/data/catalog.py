@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,13 @@ from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.data.known import KNOWN, KnownSet
 from tfgraphreg.data.options import LoadOptions
 from tfgraphreg.data.sources import find_files
-from tfgraphreg.data.splits import divide, keep_labels, labels_beyond_budget, stratified_choice
+from tfgraphreg.data.splits import (
+    classes_without_labels,
+    divide,
+    keep_labels,
+    labels_beyond_budget,
+    stratified_choice,
+)
 from tfgraphreg.errors import DataError
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.registry import Registry
@@ -180,7 +186,7 @@ def _shape(dataset: Dataset, options: LoadOptions) -> Dataset:
         notes.append("The dataset's own validation split is used, not a share of the training.")
     elif options.validation_fraction > 0:
         train, validation = divide(train, options.validation_fraction, seed=options.seed)
-    notes.extend(filter(None, [_classes_without_training(train, dataset.class_names)]))
+    notes.extend(filter(None, [classes_without_labels(train, dataset.class_names)]))
     if options.labels_per_class is not None:
         train = keep_labels(train, options.labels_per_class, seed=options.seed)
         notes.extend(filter(None, [labels_beyond_budget(validation, options.labels_per_class)]))
@@ -233,19 +239,6 @@ def _class_by_class(labels: np.ndarray) -> bool:
     """Whether the images of every class, and the unlabeled ones, stand together."""
     runs = 1 + np.count_nonzero(np.diff(labels))
     return runs == len(np.unique(labels))
-
-
-def _classes_without_training(train: Split, class_names: Sequence[str]) -> str | None:
-    """A sentence that names the classes of which no labeled training image is left."""
-    if train.multilabel:
-        return None
-    missing = sorted(set(range(len(class_names))) - set(train.labels.tolist()))
-    if not missing:
-        return None
-    names = ", ".join(class_names[number] for number in missing[:10])
-    return f"{len(missing)} class(es) have no labeled training image: {names}" + (
-        ", and more." if len(missing) > 10 else "."
-    )
 
 
 def make_ids(name: str, split: str, count: int) -> np.ndarray:

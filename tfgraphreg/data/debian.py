@@ -41,7 +41,7 @@ def fetch_package(
     if missing:
         raise DataError(f"This machine has no {' and no '.join(missing)}.")
     with tempfile.TemporaryDirectory(prefix=".debian.", dir=into) as name:
-        work = pathlib.Path(name)
+        work = pathlib.Path(name).resolve()  # The commands work in other folders.
         archive = _download(package, work, progress)
         progress(f"unpacking {archive.name}", 0, 0)
         unpacked = work / "unpacked"

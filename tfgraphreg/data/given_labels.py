@@ -8,6 +8,7 @@ import os
 import numpy as np
 
 from tfgraphreg.data.dataset import UNLABELED, Dataset
+from tfgraphreg.data.splits import classes_without_labels
 from tfgraphreg.data.tables import read_table
 from tfgraphreg.errors import DataError, did_you_mean
 from tfgraphreg.reading import known_as
@@ -67,9 +68,24 @@ def with_labels(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
         )
     if not (labels >= 0).any():
         raise DataError(f"{path} labels no training image.", received=f"{len(found)} labels")
+    train = dataclasses.replace(dataset.train, labels=labels)
     note = f"{int((labels >= 0).sum())} training labels are those of {path}; no other is used."
-    return dataclasses.replace(
-        dataset,
-        train=dataclasses.replace(dataset.train, labels=labels),
-        notes=(*dataset.notes, note),
-    )
+    before, now = (classes_without_labels(s, dataset.class_names) for s in (dataset.train, train))
+    notes = [each for each in dataset.notes if each != before]
+    return dataclasses.replace(dataset, train=train, notes=(*notes, note, *filter(None, [now])))
+
+
+def with_labels_of_unlabeled(dataset: Dataset, path: os.PathLike[str] | str) -> Dataset:
+    """The dataset with all its labels; training images that have none get those of a CSV file.
+
+    By these a run is measured: what the data say counts, where they say something.
+
+    Raises:
+        DataError: As `with_labels`.
+    """
+    train = dataset.train
+    if train.labeled.all():
+        return dataset
+    given = with_labels(dataset, path).train.labels
+    labels = np.where(train.labeled, train.labels, given)
+    return dataclasses.replace(dataset, train=dataclasses.replace(train, labels=labels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -122,6 +123,19 @@ def labels_beyond_budget(validation: Split, per_class: int) -> str | None:
         f"The validation split keeps its {len(validation)} labels beyond the {per_class} a class: "
         "they choose the best epoch and train nothing. Without `validation_fraction` the last "
         "epoch counts."
+    )
+
+
+def classes_without_labels(train: Split, class_names: Sequence[str]) -> str | None:
+    """A sentence that names the classes of which no labeled training image is left, if any."""
+    if train.multilabel:
+        return None
+    missing = sorted(set(range(len(class_names))) - set(train.labels.tolist()))
+    if not missing:
+        return None
+    names = ", ".join(class_names[number] for number in missing[:10])
+    return f"{len(missing)} class(es) have no labeled training image: {names}" + (
+        ", and more." if len(missing) > 10 else "."
     )
 
 

@@ -15,7 +15,7 @@ from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.export import Predictor
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.runs.folder import FIGURES, RunFolder, writing_results
-from tfgraphreg.runs.outputs import ask, load_data
+from tfgraphreg.runs.outputs import ask, load_data, measured_by
 from tfgraphreg.search.saved import FOLDER as FOLDER_OF_INDEX
 from tfgraphreg.search.saved import saved_ids
 from tfgraphreg.visualize.grids import retrieval_grid
@@ -195,7 +195,7 @@ def _writable(
 def _add_training_images(
     made: Searcher, run: RunFolder, predictor: Predictor, progress: Progress
 ) -> None:
-    data = load_data(run.config, progress)
+    data = measured_by(run.config, load_data(run.config, progress))
     train = data.train
     what = "embedding training images"
     embedding = ask(predictor, train.images, data.multilabel, what, progress)["embedding"]

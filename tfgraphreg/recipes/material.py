@@ -15,7 +15,7 @@ from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress
 from tfgraphreg.recipes.given import Given
 from tfgraphreg.recipes.graphs import search_note, training_graph
-from tfgraphreg.runs.outputs import load_data, within_budget
+from tfgraphreg.runs.outputs import load_data, measured_by, within_budget
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def prepare_data(
     else:
         # The digest, so that nothing is taken from the cache for other images.
         dataset = dataclasses.replace(dataset, checksum=config.dataset)
-    true_labels = dataset.train.labels
+    true_labels = measured_by(config, dataset).train.labels
     dataset = within_budget(config, dataset)
     logger.info(
         f"Data: {dataset.name}, {len(dataset.train)} training images "

@@ -11,7 +11,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import has_own_size, load_dataset
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.dropped import without
-from tfgraphreg.data.given_labels import with_labels
+from tfgraphreg.data.given_labels import with_labels, with_labels_of_unlabeled
 from tfgraphreg.data.relabeled import relabeled
 from tfgraphreg.data.splits import keep_labels, labels_beyond_budget
 from tfgraphreg.runs.folder import RunFolder
@@ -69,6 +69,11 @@ def within_budget(config: TrainConfig, dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, train=few, notes=notes)
 
 
+def measured_by(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """The dataset with every training label that is known: its own, then those of `labels`."""
+    return with_labels_of_unlabeled(dataset, config.labels) if config.labels else dataset
+
+
 def run_outputs(run: RunFolder, progress: Any) -> RunOutputs:
     """Loads the run's data and SavedModel, and asks the model about every image.
 
@@ -79,7 +84,7 @@ def run_outputs(run: RunFolder, progress: Any) -> RunOutputs:
     from tfgraphreg.export import Predictor
 
     predictor = Predictor(run.export_path)
-    dataset = load_data(run.config, progress)
+    dataset = measured_by(run.config, load_data(run.config, progress))
     both = [
         ask(predictor, split.images, dataset.multilabel, f"embedding {name} images", progress)
         for name, split in (("training", dataset.train), ("test", dataset.test))

@@ -20,11 +20,11 @@ from tfgraphreg.search.index import GOAL, SAMPLE, TRAINING_ROWS, found_share, li
 from tfgraphreg.search.measured import Measured
 from tfgraphreg.shards.engine import Engine
 from tfgraphreg.shards.neighbors import (
-    CHUNK,
     QUERIES,
     Found,
     Lists,
     check_distance,
+    chunk_rows,
     nearest_in_chunk,
     search_exactly,
     spans,
@@ -83,7 +83,7 @@ def sharded_knn_graph(
         lists = distance in ("cosine", "euclidean", "sqeuclidean")
         method = "ivf" if lists and n * n * width > _EXACT_WORK else "exact"
     check_distance(record, listed=method == "ivf")
-    ranges, chunks = spans(n, QUERIES), spans(n, CHUNK)
+    ranges, chunks = spans(n, QUERIES), spans(n, chunk_rows(width))
     about: dict[str, Any] = {"kind": "knn", "k": k, "metric": distance, "weighting": weighting}
     if method == "exact":
         exactly = [(rows, *bounds, chunks, k, record) for bounds in ranges]
@@ -156,7 +156,7 @@ def _lists(
         scratch,
         distance,
         sample.mean(axis=0, dtype=np.float64).astype(np.float32),
-        spans(n, CHUNK),
+        spans(n, chunk_rows(rows.shape[1])),
     )
     lists.train(sample, count, seed=seed)
     engine.map(lists.fill, [(rows, *bounds) for bounds in lists.chunks], "index", progress)
@@ -180,6 +180,7 @@ def _truth(
     n = len(rows)
     numbers = np.sort(np.random.default_rng(seed).choice(n, min(SAMPLE, n), replace=False))
     queries = rows[numbers]
-    parts = [(rows, *bounds, queries, numbers, k, distance) for bounds in spans(n, CHUNK)]
+    chunks = spans(n, chunk_rows(rows.shape[1]))
+    parts = [(rows, *bounds, queries, numbers, k, distance) for bounds in chunks]
     found = engine.map(nearest_in_chunk, parts, "sample for the recall", progress)
     return numbers, functools.reduce(lambda one, other: one.joined(other, k), found).distances

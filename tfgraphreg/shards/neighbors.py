@@ -24,9 +24,11 @@ from tfgraphreg.shards.store import RowShards
 
 QUERIES = 8192
 """Queries of one part."""
-CHUNK = 16_384
-"""Rows that are searched at a time."""
+_CHUNK_ROWS, _CHUNK_BYTES = 16_384, 32 << 20
 _SPARE = 4  # candidates beyond k and the item itself
+# By which a squared distance by FAISS in float32 may be wrong, at most: this share of it, and the
+# third power of this of the squared length of a row.
+_ROUNDING = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,11 @@ Spans = tuple[tuple[int, int], ...]
 def spans(count: int, size: int) -> Spans:
     """First row and last row + 1 of each part of at most `size` rows."""
     return tuple((first, min(first + size, count)) for first in range(0, count, size))
+
+
+def chunk_rows(width: int) -> int:
+    """Rows of width D that are searched at a time: 16,384, or 32 MiB of them if that is more."""
+    return max(_CHUNK_ROWS, _CHUNK_BYTES // (4 * width))
 
 
 def search_exactly(
@@ -143,6 +150,23 @@ def check_distance(distance: Distance, *, listed: bool) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Assigned:
+    """Q queries and the lists that each reads.
+
+    Attributes:
+        queries: `[Q, D]`.
+        places: `[Q, D]` float32, see `Lists`.
+        lists: `[Q, reach]` int64 numbers of lists, nearest first.
+        distances: `[Q, reach]` float32 to their centers.
+    """
+
+    queries: np.ndarray
+    places: np.ndarray
+    lists: np.ndarray
+    distances: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Lists:
     """Inverted lists over all rows, one FAISS file a chunk, with the same centers in each.
 
@@ -186,19 +210,17 @@ class Lists:
         reach: int,
     ) -> Found:
         """As the function of this name, reading `reach` lists for each query."""
-        index = self._read(f"{start:012d}")
-        index.nprobe = reach
-        _, near = index.search(self._places(queries), min(k + 1 + _SPARE, end - start))
-        near = np.where(near < 0, -1, near - start)
-        pair = _pair(queries, rows.range(start, end), DISTANCES.get(self.distance))
-        return _ranked(pair, numbers, near, start, k)
+        return self._in_chunk(rows, start, end, self._assigned(queries, reach), numbers, k)
 
     def search(self, rows: RowShards, first: int, last: int, k: int, reach: int) -> Found:
         """The k nearest others of a range of rows; exactly for whom the lists held too few."""
         numbers = np.arange(first, last)
         queries, found = rows[numbers], Found.nothing(len(numbers), k)
+        # The lists to read are the same in every chunk.
+        assigned = self._assigned(queries, reach)
+        best = np.full((len(numbers), k + 1), np.inf, np.float32)
         for start, end in self.chunks:
-            here = self.nearest_in_chunk(rows, start, end, queries, numbers, k, reach)
+            here = self._in_chunk(rows, start, end, assigned, numbers, k, best)
             found = found.joined(here, k)
         short = np.flatnonzero(found.indices[:, -1] < 0)
         if len(short):
@@ -208,6 +230,47 @@ class Lists:
             for field in dataclasses.fields(found):
                 getattr(found, field.name)[short] = getattr(exact, field.name)
         return found
+
+    def _assigned(self, queries: np.ndarray, reach: int) -> _Assigned:
+        places = self._places(queries)
+        index = self._read("centers")  # Kept: its quantizer goes with it.
+        distances, lists = index.quantizer.search(places, reach)
+        return _Assigned(queries, places, lists, distances)
+
+    def _in_chunk(
+        self,
+        rows: RowShards,
+        start: int,
+        end: int,
+        asked: _Assigned,
+        numbers: np.ndarray,
+        k: int,
+        best: np.ndarray | None = None,
+    ) -> Found:
+        """The k nearest of one chunk.
+
+        Args:
+            rows: `[N, D]`.
+            start: First row of the chunk.
+            end: Last row + 1.
+            asked: The queries.
+            numbers: `[Q]` their own row numbers.
+            k: K.
+            best: `[Q, K + 1]` smallest distances by FAISS in earlier chunks, the query's own among
+                them; brought up to date. What is farther than these is left out.
+        """
+        index = self._read(f"{start:012d}")
+        index.nprobe = asked.lists.shape[1]
+        far, near = index.search_preassigned(
+            asked.places, min(k + 1 + _SPARE, end - start), asked.lists, asked.distances
+        )
+        near = np.where(near < 0, -1, near - start)
+        if best is not None:
+            best[:] = np.sort(np.concatenate([best, far], axis=1), axis=1)[:, : k + 1]
+            spare = _ROUNDING**3 * (asked.places**2).sum(1, keepdims=True)
+            near[(far - spare) / (1 + _ROUNDING) > best[:, -1:]] = -1
+        pair = _pair(asked.queries, rows.range(start, end), DISTANCES.get(self.distance))
+        return _ranked(pair, numbers, near, start, k)
 
     def _places(self, rows: np.ndarray) -> np.ndarray:
         """Vectors whose Euclidean order is that of the distance."""
@@ -243,11 +306,9 @@ def _ranked(pair: Measured, numbers: np.ndarray, near: np.ndarray, start: int, k
         start: The chunk's first row.
         k: K.
     """
-    owners = np.repeat(np.arange(len(numbers)), near.shape[1])
-    targets = len(numbers) + np.maximum(near.ravel(), 0)
-    exact = pair.between(owners, targets).reshape(near.shape)
-    none = (near < 0) | (near + start == numbers[:, None])
-    exact[none] = np.inf
+    others = (near >= 0) & (near + start != numbers[:, None])
+    exact = np.full(near.shape, np.inf)
+    exact[others] = pair.between(np.nonzero(others)[0], len(numbers) + near[others])
     order = np.lexsort((near, exact))[:, :k]
     distances = np.take_along_axis(exact, order, 1)
     indices = np.where(np.isfinite(distances), np.take_along_axis(near, order, 1) + start, -1)
