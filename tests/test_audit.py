@@ -363,3 +363,17 @@ def test_joined_images_read_what_is_asked_for():
     np.testing.assert_array_equal(images[[7, 0, 3, 2]], whole[[7, 0, 3, 2]])
     np.testing.assert_array_equal(images.take_rows(np.array([6, 3]))[1:], whole[[3]])
     np.testing.assert_array_equal(np.asarray(images), whole)
+
+
+def test_many_images_are_searched_by_lists(workplace, monkeypatch):
+    from tfgraphreg.config import TrainConfig
+    from tfgraphreg.recipes import audit as room
+
+    monkeypatch.setattr(room, "_LISTED_FROM", 1000)
+    found = {
+        search: room.audit_dataset(TrainConfig(dataset="digits", graph_search=search)).graph.about
+        for search in ("auto", "exact")
+    }
+    assert [about["method"] for about in found.values()] == ["ivf", "exact"]
+    few = room.audit_dataset(TrainConfig(dataset="digits", limit=300))
+    assert few.graph.about["method"] == "exact"

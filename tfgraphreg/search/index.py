@@ -23,6 +23,8 @@ LISTED = ("METRIC_L2", "METRIC_INNER_PRODUCT")
 GOAL = 0.995
 """Share of the true neighbors, measured on a sample, at which inverted lists reach far enough."""
 SAMPLE = 500
+LISTED_DISTANCES = ("cosine", "euclidean", "sqeuclidean")
+"""Distances whose neighbors inverted lists of Euclidean centers find."""
 
 _ADDED = 65_536
 _FIRST_LISTS = 8

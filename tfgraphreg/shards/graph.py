@@ -16,7 +16,14 @@ from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.weights import edge_weights
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.search.index import GOAL, SAMPLE, TRAINING_ROWS, found_share, list_count
+from tfgraphreg.search.index import (
+    GOAL,
+    LISTED_DISTANCES,
+    SAMPLE,
+    TRAINING_ROWS,
+    found_share,
+    list_count,
+)
 from tfgraphreg.search.measured import Measured
 from tfgraphreg.shards.engine import Engine
 from tfgraphreg.shards.neighbors import (
@@ -80,8 +87,7 @@ def sharded_knn_graph(
     check_method(method)
     record = DISTANCES.get(distance)
     if method == "auto":
-        lists = distance in ("cosine", "euclidean", "sqeuclidean")
-        method = "ivf" if lists and n * n * width > _EXACT_WORK else "exact"
+        method = "ivf" if distance in LISTED_DISTANCES and n * n * width > _EXACT_WORK else "exact"
     check_distance(record, listed=method == "ivf")
     ranges, chunks = spans(n, QUERIES), spans(n, chunk_rows(width))
     about: dict[str, Any] = {"kind": "knn", "k": k, "metric": distance, "weighting": weighting}

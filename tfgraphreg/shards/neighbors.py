@@ -17,7 +17,7 @@ import numpy as np
 from tfgraphreg import storage
 from tfgraphreg.distances import DISTANCES, Distance
 from tfgraphreg.errors import GraphError
-from tfgraphreg.search.index import build_index, empty_lists
+from tfgraphreg.search.index import LISTED_DISTANCES, build_index, empty_lists
 from tfgraphreg.search.measured import Measured, unit_rows
 from tfgraphreg.search.spaces import exact_space
 from tfgraphreg.shards.store import RowShards
@@ -142,7 +142,7 @@ def check_distance(distance: Distance, *, listed: bool) -> None:
             cure="Use cosine, euclidean, manhattan, histogram_intersection or kl, or the engine "
             "local.",
         )
-    if listed and distance.name not in ("cosine", "euclidean", "sqeuclidean"):
+    if listed and distance.name not in LISTED_DISTANCES:
         raise GraphError(
             f"There are no inverted lists for the distance {distance.name} on an engine.",
             cure="Use `graph_search=exact`, or the engine local.",
