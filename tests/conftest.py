@@ -61,6 +61,7 @@ ONE_STACK = {
     "test_evaluation_average_precision",
     "test_features_patches",
     "test_formats",
+    "test_formats_onnx",
     "test_features_proposals",
     "test_graph_report",
     "test_image_files",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from typing import TYPE_CHECKING
+import types
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfgraphreg.compat import load_optional, quietly, tf
 from tfgraphreg.errors import ModelError, first_line
+from tfgraphreg.formats.onnx_graph import HANDLERS, frozen
 
 if TYPE_CHECKING:
     from tfgraphreg.export import Predictor
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 # The first with layer normalization as one operation.
 _OPSET = 17
 _BATCH = 256
+_IMAGE = "image"
 _MISSING = re.compile(r"No Op registered for (\w+)")
 
 
@@ -25,26 +30,17 @@ def convert(predictor: Predictor, *, weights: str) -> bytes:
     """See `tfgraphreg.formats.convert`."""
     converter = load_optional("tf2onnx", "onnx", "`export_format=onnx`")
     onnx = load_optional("onnx", "onnx", "`export_format=onnx`")
-    network, _ = predictor.network
-    pixels = tf.TensorSpec([None, *predictor.image_shape], tf.uint8, name="image")
-    function = tf.function(lambda image: network(image), input_signature=[pixels])
+    function = _function(predictor)
     content, failed = b"", None
-    with quietly():
-        logger = logging.getLogger("tf2onnx")
-        level = logger.level
-        logger.setLevel(logging.CRITICAL)
+    with quietly(), _silent("tf2onnx"):
         try:
-            made, _ = converter.convert.from_function(
-                function, input_signature=[pixels], opset=_OPSET
-            )
+            made = _converted(converter, function)
             # What tf2onnx does not know, it writes down as an operation that nobody has.
             onnx.checker.check_model(made)
             content = made.SerializeToString()
-        # tf2onnx and protobuf raise of every class.
+        # TensorFlow, tf2onnx and protobuf raise of every class.
         except Exception as error:
             failed = error
-        finally:
-            logger.setLevel(level)
     if failed is not None:
         missing = _MISSING.search(str(failed))
         why = f"it has no {missing[1]}" if missing else first_line(failed)
@@ -53,6 +49,40 @@ def convert(predictor: Predictor, *, weights: str) -> bytes:
             cure="Use the SavedModel, try `export_format=tflite`, or train another backbone.",
         ) from failed
     return content
+
+
+def _function(predictor: Predictor) -> Any:
+    """From `image` to answers by name, of which tf2onnx takes the names of inputs and outputs."""
+    network, _ = predictor.network
+    pixels = tf.TensorSpec([None, *predictor.image_shape], tf.uint8, name=_IMAGE)
+    function = tf.function(lambda image: network(image), input_signature=[pixels])
+    return function.get_concrete_function()
+
+
+def _converted(converter: types.ModuleType, function: Any) -> Any:
+    """The ONNX model of a concrete function whose one input is the image."""
+    answers = {tensor.name: name for name, tensor in function.structured_outputs.items()}
+    made, _ = converter.convert.from_graph_def(
+        frozen(function),
+        input_names=[f"{_IMAGE}:0"],
+        output_names=list(answers),
+        tensors_to_rename={f"{_IMAGE}:0": _IMAGE, **answers},
+        custom_op_handlers=dict(HANDLERS),
+        opset=_OPSET,
+    )
+    return made
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Keeps a logger quiet in the block."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def load(content: bytes) -> Answer:
@@ -72,7 +102,7 @@ def load(content: bytes) -> Answer:
 
     def answer(images: np.ndarray) -> dict[str, np.ndarray]:
         starts = range(0, len(images), _BATCH)
-        parts = [session.run(None, {"image": images[s : s + _BATCH]}) for s in starts]
+        parts = [session.run(None, {_IMAGE: images[s : s + _BATCH]}) for s in starts]
         return {name: np.concatenate(columns) for name, columns in zip(names, zip(*parts))}
 
     return answer
