@@ -12,8 +12,8 @@ _HEAD = """# How fast it is
 
 Every table was measured by `tfgraphreg benchmark`, and this page was made from its JSON file
 (`docs/benchmarks.json`); no number was written by hand. Contenders of one table take turns in one
-process, so that a busy machine slows all of them alike; shown are medians, and in brackets the
-smallest and the largest measurement.
+process, so that a busy machine slows all of them alike. Shown are medians, and in brackets the
+smallest and the largest measurement, or the middle half of them if a table says so.
 
     tfgraphreg benchmark all                                  # every table, about an hour
     tfgraphreg benchmark all --quick                          # small sizes, three minutes
