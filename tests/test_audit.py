@@ -369,7 +369,7 @@ def test_many_images_are_searched_by_lists(workplace, monkeypatch):
     from tfgraphreg.config import TrainConfig
     from tfgraphreg.recipes import audit as room
 
-    monkeypatch.setattr(room, "_LISTED_FROM", 1000)
+    monkeypatch.setattr(room, "LISTED_FROM", 1000)
     found = {
         search: room.audit_dataset(TrainConfig(dataset="digits", graph_search=search)).graph.about
         for search in ("auto", "exact")

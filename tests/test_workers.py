@@ -272,9 +272,10 @@ MODES = {
 )
 def test_two_workers_train_what_one_process_does(tmp_path, data, mode):
     words = [*data, *MODES[mode]]
-    load_dataset(data[1])
-    if (cache_folder() / "datasets").is_dir():  # What was fetched is not fetched again.
-        shutil.copytree(cache_folder() / "datasets", tmp_path / "cache" / "datasets")
+    if data is FASHION:
+        load_dataset("fashion_mnist")
+        if (cache_folder() / "datasets").is_dir():  # What was fetched is not fetched again.
+            shutil.copytree(cache_folder() / "datasets", tmp_path / "cache" / "datasets")
     both = start(tmp_path, words, free_addresses(2))
     both_end(both)
     (run,) = [path for path in (tmp_path / "runs").iterdir() if not path.name.endswith(".worker1")]
@@ -289,7 +290,7 @@ def test_two_workers_train_what_one_process_does(tmp_path, data, mode):
     }
     assert [path.name for path in (tmp_path / "saved_models").iterdir()].count(run.name) == 1
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["replicas"] == 2 and metrics["test_accuracy"] > 0.7
+    assert metrics["replicas"] == 2 and metrics["test_accuracy"] > (0.7 if data is FASHION else 0.8)
     assert history_of(run) == history_of(beside)
 
 

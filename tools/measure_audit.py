@@ -27,6 +27,7 @@ from tfgraphreg.benchmark.results import commit, fill_measured
 from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.features import extract_features
 from tfgraphreg.graph.knn import knn_graph
+from tfgraphreg.recipes.audit import LISTED_FROM
 from tfgraphreg.storage import cache_folder
 
 NOISES = (("nearest", 0.1), ("uniform", 0.1), ("nearest", 0.05), ("nearest", 0.2))
@@ -57,8 +58,8 @@ def at_threshold(bad, said):
 
 
 def graph_of(vectors):
-    """The graph of the command, which searches by lists from 20,000 images on."""
-    method = "ivf" if len(vectors) >= 20_000 else "auto"
+    """The graph of the command."""
+    method = "ivf" if len(vectors) >= LISTED_FROM else "auto"
     return knn_graph(vectors, k=10, weighting="local_gaussian", method=method)
 
 

@@ -65,8 +65,8 @@ def measure(*, quick: bool, progress: Callable[[str, int, int], None]) -> Found:
             turn.work()
         seconds = take_turns(turns, rounds, lambda *_: None)
         both = ratio(seconds, _GRAPH, _PLAIN)
-        each = {n: [1000 * s for s in seconds[n].values()] for n in turns}
-        cells = [times_text(Figure.middle_half(each[n])) for n in turns]
+        figures = [Figure.middle_half(1000 * s for s in seconds[n].values()) for n in turns]
+        cells = [times_text(figure) for figure in figures]
         quartiles = Figure.middle_half(ratios(seconds, _GRAPH, _PLAIN))
         table.rows.append([str(rows), *cells, times_text(quartiles)])
         found.ratio(f"inference.graph / plain, {rows}", both, better="lower", goal=1.05)

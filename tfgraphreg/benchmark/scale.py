@@ -140,16 +140,15 @@ def _larger(answers: dict[int, dict[int, dict[str, Any]]]) -> Table:
     )
     for larger in _LARGER:
         times = larger / size
-        read = larger / QUERIES * larger * row * 2
-        hours = [one["seconds"] * times**power / 3600 for power in (2.0, 1.5)]
-        amounts = [read, larger * reach * row, larger * _K * _EDGE_BYTES]
+        as_built, routed = (one["seconds"] * times**power / 3600 for power in (2.0, 1.5))
         table.rows.append(
             [
                 f"{larger:,}",
-                f"{hours[0]:,.0f}",
-                _bytes_text(amounts[0]),
-                f"{hours[1]:,.0f}",
-                *map(_bytes_text, amounts[1:]),
+                f"{as_built:,.0f}",
+                _bytes_text(larger / QUERIES * larger * row * 2),
+                f"{routed:,.0f}",
+                _bytes_text(larger * reach * row),
+                _bytes_text(larger * _K * _EDGE_BYTES),
             ]
         )
     return table

@@ -32,7 +32,8 @@ COLUMNS = ("id", "split", "issue", "score", "label", "suggested", "other", "acti
 IMAGES = ("all", "train")
 TABLE = "audit.csv"
 _LOCK = ".audit.lock"
-_LISTED_FROM = 20_000
+LISTED_FROM = 20_000
+"""Images from which an audit searches neighbors by lists."""
 _CARDS = 60
 _NEIGHBORS = 5
 # Title of each issue on the page, and what to do.
@@ -186,7 +187,7 @@ def _searched(config: TrainConfig, images: int) -> TrainConfig:
     99.5% of neighbors that lists find.
     """
     listed = config.graph_metric in LISTED_DISTANCES and config.graph in ("knn", "mutual")
-    if config.graph_search != "auto" or images < _LISTED_FROM or not listed:
+    if config.graph_search != "auto" or images < LISTED_FROM or not listed:
         return config
     return dataclasses.replace(config, graph_search="ivf")
 

@@ -158,12 +158,14 @@ class _Assigned:
         places: `[Q, D]` float32, see `Lists`.
         lists: `[Q, reach]` int64 numbers of lists, nearest first.
         distances: `[Q, reach]` float32 to their centers.
+        spare: `[Q, 1]` by which squared distances of FAISS may differ where they are near zero.
     """
 
     queries: np.ndarray
     places: np.ndarray
     lists: np.ndarray
     distances: np.ndarray
+    spare: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +237,8 @@ class Lists:
         places = self._places(queries)
         index = self._read("centers")  # Kept: its quantizer goes with it.
         distances, lists = index.quantizer.search(places, reach)
-        return _Assigned(queries, places, lists, distances)
+        spare = _ROUNDING**3 * (places**2).sum(1, keepdims=True)
+        return _Assigned(queries, places, lists, distances, spare)
 
     def _in_chunk(
         self,
@@ -267,8 +270,7 @@ class Lists:
         near = np.where(near < 0, -1, near - start)
         if best is not None:
             best[:] = np.sort(np.concatenate([best, far], axis=1), axis=1)[:, : k + 1]
-            spare = _ROUNDING**3 * (asked.places**2).sum(1, keepdims=True)
-            near[(far - spare) / (1 + _ROUNDING) > best[:, -1:]] = -1
+            near[(far - asked.spare) / (1 + _ROUNDING) > best[:, -1:]] = -1
         pair = _pair(asked.queries, rows.range(start, end), DISTANCES.get(self.distance))
         return _ranked(pair, numbers, near, start, k)
 
