@@ -94,6 +94,12 @@ def _graph_parser(parser: ArgumentParser) -> None:
         help="with an engine: also pack each image with at most so many neighbors, for `train "
         "--graph OUT/graph.npz --neighbors packed --packer stream`",
     )
+    parser.add_argument(
+        "--parquet",
+        action="store_true",
+        help="also write the edges to OUT/graph.parquet, a folder of Parquet files (source, "
+        "target, weight) for Spark, DuckDB or pandas, and for --graph",
+    )
 
 
 def _build_graph(args: Any, progress: Progress) -> int:
@@ -105,14 +111,21 @@ def _build_graph(args: Any, progress: Progress) -> int:
     check_names(config)
     start_tensorflow()
     if args.engine == "local":
-        build_graph(config, args.out, progress=progress)
+        build_graph(config, args.out, parquet=args.parquet, progress=progress)
         return 0
     from tfgraphreg.recipes.shard_graph import check_engine
     from tfgraphreg.shards.dask_engine import dask_engine
 
     check_engine(config, pack=args.pack)
     with dask_engine(args.scheduler, workers=args.workers, memory=args.worker_memory) as engine:
-        build_graph(config, args.out, engine=engine, pack=args.pack, progress=progress)
+        build_graph(
+            config,
+            args.out,
+            engine=engine,
+            pack=args.pack,
+            parquet=args.parquet,
+            progress=progress,
+        )
     return 0
 
 

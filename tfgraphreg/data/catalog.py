@@ -79,6 +79,7 @@ def load_dataset(
     Args:
         name: A name in `DATASETS`, or ``folder:PATH`` (see `tfgraphreg.data.folder`), or
             ``voc:PATH`` (see `tfgraphreg.data.voc_folder`), or
+            ``tfrecord:PATH`` (see `tfgraphreg.data.tfrecord`), or
             ``tfds:NAME`` with any name of an image dataset in tensorflow-datasets, or a name of
             scenes with boxes and masks such as ``scenes:digits?n=100`` (see
             `tfgraphreg.data.scenes`).
@@ -126,7 +127,8 @@ def load_dataset(
 
 
 def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:
-    """The loader of a registered name, or one of ``folder:``, ``tfds:``, ``voc:`` or scenes.
+    """The loader of a registered name, or one of ``folder:``, ``tfrecord:``, ``tfds:``, ``voc:`` or
+    scenes.
 
     Raises:
         UnknownNameError: If there is no such dataset.
@@ -152,6 +154,10 @@ def find_loader(name: str) -> Callable[[LoadOptions], Dataset]:
         return lambda options: load_folder(path, options)
     if name.startswith("tfds:"):
         return _tfds_loader(name, name.removeprefix("tfds:"))
+    if name.startswith("tfrecord:"):
+        from tfgraphreg.data.tfrecord import load_tfrecords
+
+        return functools.partial(load_tfrecords, name.removeprefix("tfrecord:"))
     if name.startswith("voc:"):
         from tfgraphreg.data.voc_folder import load_voc_folder, parse_name
 

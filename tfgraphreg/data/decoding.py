@@ -61,18 +61,19 @@ class ImageFacts:
     channels: int
 
 
-def inspect_image(path: os.PathLike[str] | str, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
-    """Checks that a file can be decoded; the pixels are discarded.
+def inspect_image(
+    source: os.PathLike[str] | str | bytes, *, max_pixels: int = MAX_PIXELS
+) -> ImageFacts:
+    """Checks that a file, or its bytes, can be decoded; the pixels are discarded.
 
     Raises:
         BadImage: As `decode_image` does, or if the file is not of the format that its suffix
             promises. A file without a suffix may have any format.
     """
-    path = pathlib.Path(path)
-    with _opened(path, max_pixels) as image:
-        expected = FORMATS.get(path.suffix.lower(), ())
-        if path.suffix and image.format not in expected:
-            raise BadImage(f"is {image.format}, which its suffix {path.suffix} does not say")
+    suffix = "" if isinstance(source, bytes) else pathlib.Path(source).suffix
+    with _opened(source, max_pixels) as image:
+        if suffix and image.format not in FORMATS.get(suffix.lower(), ()):
+            raise BadImage(f"is {image.format}, which its suffix {suffix} does not say")
         channels = 1 if image.mode in _GRAY else 3
         _levels(image)
         return ImageFacts(image.height, image.width, channels)

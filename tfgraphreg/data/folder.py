@@ -68,7 +68,7 @@ def load_folder(path: str, options: LoadOptions) -> Dataset:
     layout = read_layout(checked.names, root)
     _refuse_empty_classes(layout, root)
     class_names = _class_names(layout.parts, root)
-    size, channels = _image_shape(checked, options, notes)
+    size, channels = image_shape(checked.facts, options, notes)
     images: LazyImages = FileImages([str(root / name) for name in checked.names], size, channels)
     if options.cache_images:
         name = fingerprint([checked.checksum, list(images.shape), checked.names])
@@ -94,9 +94,9 @@ def load_folder(path: str, options: LoadOptions) -> Dataset:
         notes.append(f"The test split has no image of {untested}.")
     return Dataset(
         name=f"folder:{path}",
-        train=_in_memory(train),
-        validation=_in_memory(splits.get("validation", train.take(np.arange(0)))),
-        test=_in_memory(test),
+        train=in_memory(train),
+        validation=in_memory(splits.get("validation", train.take(np.arange(0)))),
+        test=in_memory(test),
         class_names=class_names,
         source=f"images in {root}",
         checksum=checked.checksum,
@@ -142,16 +142,20 @@ def image_id(name: str) -> str:
     return unicodedata.normalize("NFC", stem)
 
 
-def _image_shape(
-    checked: Checked, options: LoadOptions, notes: list[str]
+def image_shape(
+    facts: np.ndarray, options: LoadOptions, notes: list[str]
 ) -> tuple[tuple[int, int], int]:
-    channels = int(checked.facts[:, 2].max())
+    """Size and channels that fit images of `[N, 3]` heights, widths and channels.
+
+    Notes it where images will be resized and nobody asked.
+    """
+    channels = int(facts[:, 2].max())
     if options.size is not None:
         return options.size, channels
-    sizes = np.unique(checked.facts[:, :2], axis=0)
+    sizes = np.unique(facts[:, :2], axis=0)
     if len(sizes) == 1:
         return (int(sizes[0, 0]), int(sizes[0, 1])), channels
-    median = np.median(checked.facts[:, :2].min(axis=1))
+    median = np.median(facts[:, :2].min(axis=1))
     side = max([side for side in _SIDES if side <= median], default=_SIDES[0])
     (low_h, low_w), (high_h, high_w) = sizes[[0, -1]].tolist()
     notes.append(
@@ -228,7 +232,8 @@ def _make_split(
     )
 
 
-def _in_memory(split: Split) -> Split:
+def in_memory(split: Split) -> Split:
+    """A split whose images are read now if they fit in `IN_MEMORY_BYTES`."""
     images = split.images
     if isinstance(images, LazyImages) and images.nbytes <= IN_MEMORY_BYTES:
         return Split(np.asarray(images), split.labels, split.ids, split.extras)

@@ -13,7 +13,7 @@ from tfgraphreg.errors import DataError
 UNLABELED_FOLDER = "_unlabeled"
 CURE = "Make one subfolder a class: PATH/CLASS/image.jpg, or PATH/train/... and PATH/test/...."
 
-_SPLITS = {
+SPLITS = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -44,7 +44,7 @@ def split_of(folder: str) -> str | None:
     """The split that a folder's name means, whatever its case: ``Training``, ``seg_test``."""
     words = [word for word in re.split(r"[\W_]+", folder.casefold()) if word]
     words = [word for word in words if word not in _FILLERS]
-    return _SPLITS.get(words[0].removesuffix("set")) if len(words) == 1 else None
+    return SPLITS.get(words[0].removesuffix("set")) if len(words) == 1 else None
 
 
 def class_of(folder: str) -> str:

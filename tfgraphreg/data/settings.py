@@ -17,7 +17,8 @@ class DataSettings(Settings):
     dataset: str = setting(
         "fashion_mnist",
         "dataset: fashion_mnist, mnist, cifar10, digits (needs no network), tfds:NAME, "
-        "folder:PATH; with boxes and masks scenes, scenes:digits?n=100&size=64, voc:PATH",
+        "folder:PATH, tfrecord:PATH; with boxes and masks scenes, scenes:digits?n=100&size=64, "
+        "voc:PATH",
     )
     data_dir: str | None = setting(
         None, "folder with the data: original IDX files, archives, or a prepared TFDS folder"
@@ -33,7 +34,7 @@ class DataSettings(Settings):
         "error", "what to do about files that are no usable image", choices=BAD_IMAGE
     )
     cache_images: bool = setting(
-        False, "decode the images of a folder once into a file in the cache, not at every use"
+        False, "decode the images of files once into a file in the cache, not at every use"
     )
     labels: str | None = setting(
         None,
@@ -55,19 +56,21 @@ class DataSettings(Settings):
     EFFECTS: ClassVar[tuple[Effect, ...]] = (
         Effect(
             ("on_bad_image",),
-            lambda all: all.dataset.startswith(("folder:", "voc:")),
-            "`dataset=folder:PATH` or `dataset=voc:PATH`",
+            lambda all: all.dataset.startswith(("folder:", "voc:", "tfrecord:")),
+            "`dataset=folder:PATH`, `dataset=voc:PATH` or `dataset=tfrecord:PATH`",
         ),
         Effect(
             ("cache_images",),
-            lambda all: all.dataset.startswith("folder:"),
-            "`dataset=folder:PATH`",
+            lambda all: all.dataset.startswith(("folder:", "tfrecord:")),
+            "`dataset=folder:PATH` or `dataset=tfrecord:PATH`",
         ),
         Effect(
             ("data_dir",),
             lambda all: (
                 all.dataset != "digits"
-                and not all.dataset.startswith(("folder:", "voc:", "scenes:digits", GIVEN))
+                and not all.dataset.startswith(
+                    ("folder:", "voc:", "tfrecord:", "scenes:digits", GIVEN)
+                )
             ),
             "a dataset that is downloaded or prepared",
         ),

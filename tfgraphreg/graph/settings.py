@@ -11,7 +11,7 @@ from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setti
 GRAPH_KINDS = ("knn", "mutual", "threshold", "radius", "class", "random")
 SEARCHES = ("auto", "exact", "ivf", "hnsw")
 WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "binary")
-FILES = (".tsv", ".txt", ".npz")
+FILES = (".tsv", ".txt", ".npz", ".parquet")
 
 
 def kinds(all: Any) -> set[str]:
@@ -31,7 +31,9 @@ class GraphSettings(Settings):
     """The graph over the training images; see `tfgraphreg.build_graph`."""
 
     graph: str = setting(
-        "knn", f"graph: one of {', '.join(GRAPH_KINDS)}, or a TSV or npz file of your own edges"
+        "knn",
+        f"graph: one of {', '.join(GRAPH_KINDS)}, or a TSV, npz or Parquet file (or a folder "
+        "NAME.parquet) of your own edges",
     )
     graph_features: str = setting(
         "pca",

@@ -10,6 +10,7 @@ from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.npz import write_npz
+from tfgraphreg.graph.parquet import write_parquet_folder
 from tfgraphreg.graph.report import write_report
 from tfgraphreg.graph.tsv import write_tsv
 from tfgraphreg.progress import Progress, silent
@@ -35,6 +36,7 @@ def build_graph(
     *,
     engine: Engine | None = None,
     pack: int | None = None,
+    parquet: bool = False,
     progress: Progress = silent,
 ) -> None:
     """Writes graph.tsv, graph.npz and graph.html of the config's training graph to `folder`.
@@ -46,6 +48,7 @@ def build_graph(
             memory. Its workers must see `folder` and the cache at the same paths.
         pack: With an engine: also packs each image with at most so many neighbors, in the cache,
             for `train` with this graph file and `packer=stream`.
+        parquet: Also write graph.parquet, a folder of files of at most a million edges.
         progress: Called while work goes on.
 
     Raises:
@@ -57,7 +60,7 @@ def build_graph(
             raise ConfigError(
                 "Without an engine `train` packs neighbors itself.", cure="Leave out `--pack`."
             )
-        _write(prepare(config, progress), folder)
+        _write(prepare(config, progress), folder, parquet, progress)
         return
     check_engine(config, pack=pack)
     dataset, true_labels = prepare_data(config, progress)
@@ -66,12 +69,12 @@ def build_graph(
         images = stored_images(engine, dataset, scratch, progress)
         graph = graph_on_engine(config, engine, dataset, images, scratch, progress)
         graph, summary = prepare_graph(config, dataset, true_labels, progress, Given(graph=graph))
-        _write(Material(dataset, true_labels, graph, summary), folder)
+        _write(Material(dataset, true_labels, graph, summary), folder, parquet, progress)
         if pack is not None:
             pack_on_engine(engine, dataset, graph, images, max_neighbors=pack, progress=progress)
 
 
-def _write(material: Material, folder: pathlib.Path) -> None:
+def _write(material: Material, folder: pathlib.Path, parquet: bool, progress: Progress) -> None:
     graph, train = material.graph, material.dataset.train
     if graph is None:
         raise ConfigError("There is no graph without a graph term.", cure="Leave out `alpha=0`.")
@@ -87,6 +90,7 @@ def _write(material: Material, folder: pathlib.Path) -> None:
             material.dataset.class_names,
             files[2],
         )
-    logger.info(
-        f"Written: {folder}/graph.tsv and graph.npz (for `graph`), graph.html (for a browser)"
-    )
+        if parquet:
+            write_parquet_folder(graph, train.ids, folder / "graph.parquet", progress=progress)
+    more = "graph.tsv, graph.npz and graph.parquet/" if parquet else "graph.tsv and graph.npz"
+    logger.info(f"Written: {folder}/{more} (for `graph`), graph.html (for a browser)")

@@ -16,6 +16,7 @@ import numpy as np
 
 from tfgraphreg.data.dataset import UNLABELED, Dataset
 from tfgraphreg.errors import ConfigError
+from tfgraphreg.graph.parquet import write_parquet
 from tfgraphreg.graph.tsv import write_tsv
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.runs.folder import RunFolder
@@ -217,8 +218,7 @@ def _write_edges(graph: SimilarityGraph, ids: np.ndarray, path: pathlib.Path) ->
     if path.suffix == ".tsv":
         write_tsv(graph, ids, path)
         return
-    with atomic_path(path) as part:
-        _write_parquet(graph.to_table(ids), part)
+    write_parquet(graph, ids, path)
 
 
 def _write_parquet(table: pyarrow.Table, path: pathlib.Path) -> None:

@@ -15,6 +15,8 @@ from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, GraphError
 from tfgraphreg.graph.build import build_graph, union
 from tfgraphreg.graph.npz import read_npz, write_npz
+from tfgraphreg.graph.parquet import SUFFIX as PARQUET
+from tfgraphreg.graph.parquet import parquet_files, read_parquet
 from tfgraphreg.graph.settings import FILES, GRAPH_KINDS, GraphSettings
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.graph.tsv import read_tsv
@@ -110,7 +112,8 @@ def check_graph(config: TrainConfig) -> None:
         GraphError: If there is no such file.
     """
     if _is_file(config.graph):
-        if not pathlib.Path(config.graph).is_file():
+        folder = config.graph.endswith(PARQUET) and pathlib.Path(config.graph).is_dir()
+        if not folder and not pathlib.Path(config.graph).is_file():
             raise GraphError(
                 "`graph` names a file that is not there.", received=f"graph={config.graph}"
             )
@@ -141,8 +144,10 @@ def _graph_file(config: TrainConfig) -> str | None:
 
 
 def _digest(path: str) -> str:
+    files = parquet_files(path) if path.endswith(PARQUET) else [pathlib.Path(path)]
     try:
-        return storage.file_digest(path)
+        marks = [storage.file_digest(file) for file in files]
+        return marks[0] if len(marks) == 1 else storage.fingerprint(marks)
     except OSError as error:
         raise GraphError(f"{path} cannot be read ({error.strerror}).") from error
 
@@ -162,10 +167,12 @@ def search_note(graph: SimilarityGraph) -> str | None:
 
 
 def _read(path: str, dataset: Dataset, progress: Any) -> SimilarityGraph:
-    """The graph of a file: an npz of `build-graph` where it is named so, else a TSV."""
+    """The graph of a file: an npz of `build-graph` or Parquet where it is named so, else a TSV."""
     ids, others = dataset.train.ids, dataset.ids_beside_train
     if path.endswith(".npz"):
         return read_npz(path, ids, others=others)[0]
+    if path.endswith(PARQUET):
+        return read_parquet(path, ids, others=others, progress=progress)
     return read_tsv(path, ids, others=others, progress=progress)
 
 
@@ -177,7 +184,8 @@ def _is_file(graph: str) -> bool:
     unknown = [kind for kind in graph.split(",") if kind not in GRAPH_KINDS]
     if unknown:
         raise ConfigError(
-            f"`graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV or npz file.",
+            f"`graph` must name kinds of graphs ({', '.join(GRAPH_KINDS)}) or a TSV, npz or "
+            "Parquet file.",
             received=f"graph={graph}",
             cure="To join kinds, separate them by commas.",
         )
