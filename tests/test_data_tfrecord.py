@@ -254,3 +254,35 @@ def test_train_takes_them_and_a_missing_folder_is_one_line(folder, capsys):
     assert cli.run_command("train", ["--dataset", "tfrecord:nowhere"]) == 2
     said = capsys.readouterr()
     assert "nowhere" in said.err and said.err.strip().count("\n") == 0
+
+
+def test_what_tensorflow_datasets_prepared_is_read_as_it_is(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets", reason="it prepares the files")
+
+    class Pets(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = tmp_path
+
+        def _info(self):
+            label = tfds.features.ClassLabel(names=["fish", "owl"])
+            image = tfds.features.Image(shape=(12, 10, 3))
+            features = tfds.features.FeaturesDict({"image": image, "label": label})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {
+                "train": self._generate_examples(0, 30),
+                "test": self._generate_examples(30, 40),
+            }
+
+        def _generate_examples(self, first, last):
+            for i in range(first, last):
+                yield i, {"image": PIXELS[i], "label": int(LABELS[i])}
+
+    builder = Pets(data_dir=tmp_path)
+    builder.download_and_prepare()
+    data = load(builder.data_path, tmp_path)
+    assert data.class_names == ("fish", "owl")
+    expected = {pixels.tobytes(): label for pixels, label in zip(PIXELS[:30], LABELS)}
+    found = {p.tobytes(): label for p, label in zip(data.train.images, data.train.labels)}
+    assert found == expected and len(data.test) == 10

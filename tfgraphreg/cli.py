@@ -212,3 +212,7 @@ def _overview() -> str:
         "  tfgraphreg train --dataset digits --epochs 2",
     ]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
