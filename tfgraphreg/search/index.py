@@ -76,10 +76,12 @@ def build_index(
         if n:
             lists.train(rows)
         index = lists
-    for start in range(0, n, _ADDED):
-        index.add(rows[start : start + _ADDED])
+    # Rows of an exact index are only copied, and copied again where it grows.
+    step = max(n, 1) if method == "exact" else _ADDED
+    for start in range(0, n, step):
+        index.add(rows[start : start + step])
         if progress:
-            progress(min(start + _ADDED, n), n)
+            progress(min(start + step, n), n)
     return index
 
 
