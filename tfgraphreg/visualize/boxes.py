@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.data.local import Objects
-from tfgraphreg.evaluation.average_precision import FoundBoxes, rank_voc
+from tfgraphreg.evaluation.average_precision import SURE, FoundBoxes, rank_voc
 from tfgraphreg.visualize.style import (
     PAGE_WIDTH,
     RIGHT,
@@ -33,7 +33,7 @@ def box_sheet(
     found: Sequence[FoundBoxes],
     class_names: Sequence[str],
     *,
-    least_score: float = 0.3,
+    least_score: float = SURE,
     columns: int = 4,
 ) -> Any:
     """Images with the boxes that were found, each with its class and score.

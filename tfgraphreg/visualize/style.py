@@ -79,6 +79,14 @@ def save(made: Any, path: os.PathLike[str] | str) -> list[pathlib.Path]:
     return written
 
 
+def save_png(made: Any, path: os.PathLike[str] | str) -> None:
+    """Writes a Figure as one PNG file, whole or not at all."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE), atomic_path(path) as part:
+        made.savefig(part, format="png", facecolor="white")
+
+
 def _settle(made: Any) -> None:
     """Lays a Figure out once, and rounds where things lie.
 
@@ -169,7 +177,36 @@ def draw_box(
         pad: Around the text, in points.
         frame: Width of the frame of the text, in points; None: matplotlib's.
     """
+    left, top, _, bottom = box
+    draw_outline(axes, box, color, line=line, width=width)
+    axes.text(
+        left,
+        bottom if below else top,
+        text,
+        fontsize=font,
+        va="top" if below else "bottom",
+        color="black",
+        # A class may be called $x$.
+        parse_math=False,
+        bbox={"facecolor": "white", "edgecolor": color, "pad": pad, "linewidth": frame},
+    )
+
+
+def draw_outline(
+    axes: Any,
+    box: np.ndarray,
+    color: str,
+    *,
+    line: str = "-",
+    width: float = 1.8,
+    halo: bool = False,
+) -> None:
+    """Draws the edges of a box over an image; the arguments are those of `draw_box`.
+
+    With `halo` they lie on a white line, and are seen on a ground of their own color.
+    """
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     left, top, right, bottom = box
     axes.add_patch(
@@ -181,16 +218,8 @@ def draw_box(
             edgecolor=color,
             linewidth=width,
             linestyle=line,
+            path_effects=[withStroke(linewidth=width + 1.6, foreground="white")] if halo else [],
         )
-    )
-    axes.text(
-        left,
-        bottom if below else top,
-        text,
-        fontsize=font,
-        va="top" if below else "bottom",
-        color="black",
-        bbox={"facecolor": "white", "edgecolor": color, "pad": pad, "linewidth": frame},
     )
 
 
