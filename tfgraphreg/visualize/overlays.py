@@ -14,6 +14,7 @@ import numpy as np
 
 from tfgraphreg.data.decoding import resize_whole
 from tfgraphreg.data.local import BACKGROUND
+from tfgraphreg.visualize.labels import Place, Text, around, write_apart
 from tfgraphreg.visualize.masks import over, patch_of
 from tfgraphreg.visualize.style import PAGE_WIDTH, color_of, draw_outline, figure, show_image
 
@@ -25,17 +26,13 @@ _TALLEST, _LOWEST, _NARROWEST = 9.0, 1.0, 3.0
 _TITLE, _LEGEND_ROW, _LEGEND_COLUMN = 0.3, 0.17, 1.75
 # More pixels a side than a picture has dots show nothing more.
 _MOST_PIXELS = 1350
-_FONT, _PAD = 8.0, 5.0
+_FONT, _PAD, _FRAME = 8.0, 1.5, 1.5
 _LONGEST = 40
 # A class of fewer pixels is named below the picture alone.
 _LEAST_SHARE = 0.01
 _MOST_NAMED = 24
 # Where a text finds its place no more pixels a side are needed.
 _COARSE = 300
-
-# (x, y) in pixels of the image shown; which way the text stands from there: -1, 0, 1 to the left
-# and up, around it, to the right and down.
-_Place = tuple[float, float, int, int]
 
 
 def box_picture(
@@ -59,8 +56,9 @@ def box_picture(
             box = np.array(each.box) * scale
             color = color_of(class_names.index(each.class_name))
             draw_outline(axes, box, color, halo=True)
-            texts.append((f"{_short(each.class_name)} {each.score:.0%}", _around(box), color))
-        _write(made, axes, texts)
+            words = f"{_short(each.class_name)} {each.score:.0%}"
+            texts.append(_text(axes, words, around(box), color))
+        write_apart(made, texts, room=made.bbox)
     return made
 
 
@@ -101,15 +99,13 @@ def mask_picture(image: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> A
             handles=handles, loc="outside lower center", ncols=across, fontsize=7, frameon=False
         )
         named = [v for v in order if v != BACKGROUND and share[v] >= _LEAST_SHARE]
-        _write(
-            made,
-            axes,
-            [
-                (_short(names[v]), [(*_middle(seen == v), 0, 0)], color_of(v - 1))
-                for v in named
-                if (seen == v).any()
-            ],
-        )
+        texts = []
+        for value in named:
+            inside = seen == value
+            if inside.any():
+                place = (*_middle(inside), 0, 0)
+                texts.append(_text(axes, _short(names[value]), [place], color_of(value - 1)))
+        write_apart(made, texts, room=made.bbox)
     return made
 
 
@@ -149,19 +145,8 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
-def _around(box: np.ndarray) -> list[_Place]:
-    """Where the text of a box may stand, the best first: at a corner, outside or inside."""
-    left, top, right, bottom = box - 0.5
-    return [
-        (left, top, 1, -1),
-        (left, top, 1, 1),
-        (left, bottom, 1, 1),
-        (left, bottom, 1, -1),
-        (right, top, -1, -1),
-        (right, top, -1, 1),
-        (right, bottom, -1, 1),
-        (right, bottom, -1, -1),
-    ]
+def _text(axes: Any, words: str, places: list[Place], color: str) -> Text:
+    return Text(axes, words, places, color, font=_FONT, pad=_PAD, frame=_FRAME)
 
 
 def _middle(inside: np.ndarray) -> tuple[float, float]:
@@ -178,65 +163,3 @@ def _middle(inside: np.ndarray) -> tuple[float, float]:
     depth = ndimage.distance_transform_edt(parts == sizes.argmax())
     y, x = np.unravel_index(depth.argmax(), depth.shape)
     return float((x - 1) * step), float((y - 1) * step)
-
-
-def _write(made: Any, axes: Any, texts: Sequence[tuple[str, list[_Place], str]]) -> None:
-    """Writes texts, each at the first of its places that lies in the picture and on no other text.
-
-    A text that fits nowhere goes where it covers the least of others.
-    """
-    from matplotlib.transforms import Bbox
-
-    made.draw_without_rendering()
-    # The layout must not give way to the texts, whose places depend on it.
-    made.set_layout_engine("none")
-    renderer = made.canvas.get_renderer()
-    to_dots, to_pixels = axes.transData, axes.transData.inverted()
-    taken = [each.get_window_extent(renderer) for each in (*made.texts, *made.legends)]
-    for words, places, color in texts:
-        text = axes.text(
-            0,
-            0,
-            words,
-            fontsize=_FONT,
-            ha="left",
-            va="bottom",
-            color="black",
-            bbox={"facecolor": "white", "edgecolor": color, "pad": 1.5, "linewidth": 1.5},
-        )
-        size = text.get_window_extent(renderer).size + 2 * _PAD
-        best, least = None, np.inf
-        for corner in _corners(places, size, to_dots):
-            box = Bbox.from_bounds(*corner, *size)
-            inside = made.bbox.containsx(box.x0) and made.bbox.containsx(box.x1)
-            if not (inside and made.bbox.containsy(box.y0) and made.bbox.containsy(box.y1)):
-                continue
-            covered = sum(_shared(box, other) for other in taken)
-            if covered < least:
-                best, least = box, covered
-            if not covered:
-                break
-        if best is None:
-            # Longer than the picture is wide: from its left edge on.
-            x, y, *_ = places[0]
-            best = Bbox.from_bounds(0.0, to_dots.transform((x, y))[1], *size)
-        text.set_position(to_pixels.transform((best.x0 + _PAD, best.y0 + _PAD)))
-        taken.append(best)
-
-
-def _corners(places: list[_Place], size: np.ndarray, to_dots: Any) -> Iterator[np.ndarray]:
-    """Lower left corners of a text of this size: at its places, then a line further, and so on."""
-    for lines in range(5):
-        for x, y, right, down in places:
-            at = to_dots.transform((x, y))
-            # On the screen y grows upward.
-            corner = at + (np.array([right, -down]) - 1) / 2 * size
-            for way in (1, -1) if lines else (1,):
-                yield corner + np.array([0, way * lines * size[1]])
-
-
-def _shared(one: Any, other: Any) -> float:
-    """The area that two boxes have in common."""
-    width = min(one.x1, other.x1) - max(one.x0, other.x0)
-    height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    return max(0.0, width) * max(0.0, height)

@@ -150,19 +150,7 @@ def show_image(axes: Any, image: np.ndarray, *, frame: str | None = None) -> Non
         spine.set(visible=frame is not None, color=frame, linewidth=2.5)
 
 
-def draw_box(
-    axes: Any,
-    box: np.ndarray,
-    text: str,
-    color: str,
-    *,
-    line: str = "-",
-    below: bool = False,
-    width: float = 1.8,
-    font: float = 7,
-    pad: float = 1.2,
-    frame: float | None = None,
-) -> None:
+def draw_box(axes: Any, box: np.ndarray, text: str, color: str) -> None:
     """Draws a box over an image, with a text at its upper left corner.
 
     Args:
@@ -170,25 +158,18 @@ def draw_box(
         box: `(x_min, y_min, x_max, y_max)`, edges in pixels.
         text: Its text.
         color: Of the box, and of the frame of the text.
-        line: Matplotlib's style of the line.
-        below: Whether the text stands at the lower left corner.
-        width: Of the line, in points.
-        font: Size of the text, in points.
-        pad: Around the text, in points.
-        frame: Width of the frame of the text, in points; None: matplotlib's.
     """
-    left, top, _, bottom = box
-    draw_outline(axes, box, color, line=line, width=width)
+    draw_outline(axes, box, color)
     axes.text(
-        left,
-        bottom if below else top,
+        box[0],
+        box[1],
         text,
-        fontsize=font,
-        va="top" if below else "bottom",
+        fontsize=7,
+        va="bottom",
         color="black",
         # A class may be called $x$.
         parse_math=False,
-        bbox={"facecolor": "white", "edgecolor": color, "pad": pad, "linewidth": frame},
+        bbox={"facecolor": "white", "edgecolor": color, "pad": 1.2},
     )
 
 
@@ -201,9 +182,15 @@ def draw_outline(
     width: float = 1.8,
     halo: bool = False,
 ) -> None:
-    """Draws the edges of a box over an image; the arguments are those of `draw_box`.
+    """Draws the edges of a box over an image.
 
-    With `halo` they lie on a white line, and are seen on a ground of their own color.
+    Args:
+        axes: Of the image.
+        box: `(x_min, y_min, x_max, y_max)`, edges in pixels.
+        color: Of the line.
+        line: Matplotlib's style of the line.
+        width: Of the line, in points.
+        halo: Whether it lies on a white line, to be seen on a ground of its own color.
     """
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
