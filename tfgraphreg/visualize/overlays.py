@@ -28,7 +28,7 @@ _TITLE, _LEGEND_ROW, _LEGEND_COLUMN = 0.3, 0.17, 1.75
 _MOST_PIXELS = 1350
 _FONT, _PAD, _FRAME = 8.0, 1.5, 1.5
 _LONGEST = 40
-# A class of fewer pixels is named below the picture alone.
+# A part of fewer pixels has its class named below the picture alone.
 _LEAST_SHARE = 0.01
 _MOST_NAMED = 24
 # Where a text finds its place no more pixels a side are needed.
@@ -65,8 +65,8 @@ def box_picture(
 def mask_picture(image: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Any:
     """An image in gray under the colors of its mask.
 
-    The name of a class stands in the largest part that it has, so that color is not the only sign;
-    below are the shares of all pixels.
+    The name of a class stands in every part of it that has a hundredth of the pixels, so that color
+    is not the only sign; below are the shares of all pixels.
 
     Args:
         image: The image.
@@ -98,13 +98,12 @@ def mask_picture(image: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> A
         made.legend(
             handles=handles, loc="outside lower center", ncols=across, fontsize=7, frameon=False
         )
-        named = [v for v in order if v != BACKGROUND and share[v] >= _LEAST_SHARE]
         texts = []
-        for value in named:
-            inside = seen == value
-            if inside.any():
-                place = (*_middle(inside), 0, 0)
-                texts.append(_text(axes, _short(names[value]), [place], color_of(value - 1)))
+        for value in order:
+            if value != BACKGROUND and share[value] >= _LEAST_SHARE:
+                words, color = _short(names[value]), color_of(value - 1)
+                for x, y in _middles(seen == value):
+                    texts.append(_text(axes, words, [(x, y, 0, 0)], color))
         write_apart(made, texts, room=made.bbox)
     return made
 
@@ -149,17 +148,16 @@ def _text(axes: Any, words: str, places: list[Place], color: str) -> Text:
     return Text(axes, words, places, color, font=_FONT, pad=_PAD, frame=_FRAME)
 
 
-def _middle(inside: np.ndarray) -> tuple[float, float]:
-    """X and y of the point of the largest part of a region that is farthest from its outline."""
+def _middles(inside: np.ndarray) -> list[tuple[float, float]]:
+    """x and y of a point deep inside each part of a region that is not small, the largest first."""
     from scipy import ndimage
 
     step = max(1, -(-max(inside.shape) // _COARSE))
-    coarse = inside[::step, ::step]
-    if not coarse.any():
-        step, coarse = 1, inside
-    parts, _ = ndimage.label(np.pad(coarse, 1))
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    depth = ndimage.distance_transform_edt(parts == sizes.argmax())
-    y, x = np.unravel_index(depth.argmax(), depth.shape)
-    return float((x - 1) * step), float((y - 1) * step)
+    coarse = np.pad(inside[::step, ::step], 1)
+    parts, count = ndimage.label(coarse)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    order = 1 + np.argsort(-sizes[1:], kind="stable")
+    large = [int(part) for part in order if sizes[part] >= _LEAST_SHARE * coarse.size]
+    depth = ndimage.distance_transform_edt(coarse)
+    places = ndimage.maximum_position(depth, parts, large)
+    return [(float((x - 1) * step), float((y - 1) * step)) for y, x in places]
