@@ -1,6 +1,7 @@
-"""Runs of boxes and masks in the commands about runs: predict, evaluate, compare."""
+"""Runs of boxes and masks in the commands about runs: predict, evaluate, compare, search."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import re
@@ -15,15 +16,21 @@ from tfgraphreg.backbones.build import build_backbone
 from tfgraphreg.compat import tf
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.catalog import load_dataset
+from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import DataError, RunError
 from tfgraphreg.evaluation.average_precision import detection_report
-from tfgraphreg.export import Detection, export
+from tfgraphreg.export import BoxPredictor, Detection, export
 from tfgraphreg.model.classifier import build_classifier
+from tfgraphreg.recipes import items
 from tfgraphreg.recipes.detect import find_boxes
 from tfgraphreg.recipes.evaluate import evaluate_run
+from tfgraphreg.recipes.find import _picture as picture_of
+from tfgraphreg.recipes.find import search_run
 from tfgraphreg.recipes.train import train
+from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.runs.run import read_finished
 from tfgraphreg.visualize.overlays import box_picture, mask_picture
+from tfgraphreg.visualize.search import Found
 
 SCENES = "scenes:digits?n=48&test=8&size=32"
 # Boxes of a detector that has hardly learned have low scores.
@@ -314,3 +321,76 @@ def test_a_run_without_any_object_to_find_is_compared_without_numbers(runs, tmp_
         else:
             with pytest.raises(RunError, match="no number as test_ap50"):
                 read_finished(tmp_path / "r")
+
+
+def test_a_detector_searches_by_region(tmp_path, monkeypatch, runs, photo, capsys):
+    monkeypatch.setattr(items, "SURE", 0.05)
+    shutil.copytree("models/detect", tmp_path / "model")
+    shutil.copytree("runs/detect", tmp_path / "run")
+    run = RunFolder(
+        tmp_path / "run", dataclasses.replace(runs["detect"].config, export_dir=tmp_path / "model")
+    )
+    predictor = BoxPredictor(tmp_path / "model")
+    (listed,) = predictor.predict_files([photo], least_score=0.05)
+    first, missing = search_run(run, [photo, "photos/bad.jpg"], k=3)
+    assert first.region == listed.detections[0] and first.guess == first.region.class_name
+    assert "no image that can be read" in missing.error
+    # Nearest by plain arrays, of the regions of all training images.
+    train_images = load_dataset(SCENES).train
+    found = predictor(train_images.images)
+    ids, rows = [], []
+    for image, (count, scores) in enumerate(zip(found["count"], found["scores"])):
+        seen = []
+        for number in range(count):
+            row = found["embedding"][image, number]
+            if scores[number] >= 0.05 and not any((row == other).all() for other in seen):
+                seen.append(row)
+                ids.append(f"{train_images.ids[image]}#{number + 1}")
+                rows.append(row)
+    query = predictor(predictor.read(photo)[None])["embedding"][0, 0]
+    gap = DISTANCES.get("cosine").array(np.broadcast_to(query, (len(rows), 8)), np.array(rows))
+    order = np.argsort(gap)[:3]
+    np.testing.assert_allclose([d for d, _, _ in first.nearest], gap[order], atol=1e-4)
+    assert first.nearest[0][1] == ids[order[0]]
+    labels = {label for *_, label in first.nearest}
+    assert labels <= {*predictor.class_names, "no object"}
+    # A file that is added is found by itself, and other regions of it can be asked for.
+    search_run(run, [], add=[photo])
+    (again,) = search_run(run, [photo], k=1)
+    assert again.nearest[0][1] == f"{photo}#1" and again.nearest[0][0] < 1e-5
+    last = len(listed.detections)
+    (other,) = search_run(run, [photo], k=1, region=last)
+    assert other.region == listed.detections[-1]
+    (beyond,) = search_run(run, [photo], k=1, region=last + 1)
+    assert f"region={last + 1}. Use at most {last}" in beyond.error
+    with pytest.raises(DataError, match="Ids in an index must differ"):
+        search_run(run, [], add=[photo])
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "message"),
+    [
+        ("segment", [], "Only runs of classifiers and of boxes can be searched"),
+        ("detect", ["--region", "0"], "`--region` must be at least 1"),
+    ],
+)
+def test_search_refuses_in_one_line(task, words, message, runs, photo, capsys):
+    assert command("search", "--run", f"runs/{task}", *words, photo) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_a_detector_that_finds_nothing_has_nothing_to_search(runs, photo, monkeypatch):
+    monkeypatch.setattr(items, "SURE", 1.0)
+    with pytest.raises(DataError, match="finds nothing in the training images"):
+        search_run(runs["detect"].folder, [photo])
+    assert not pathlib.Path("models/detect/search").exists()
+
+
+def test_what_is_found_without_a_label_is_neither_right_nor_wrong():
+    small = np.zeros((3, 4, 4, 3), np.uint8)
+    asked = [items.Query("a", small[0], np.zeros(2))]
+    labels = np.array([["a", "", "b"]])
+    found = Found(labels, labels, np.zeros((1, 3)), np.array([[0, 1, 2]]))
+    drawn = picture_of(small, asked, "images", found)
+    assert [axes.get_xlabel() for axes in drawn.axes] == ["a", "a", "unlabeled", "✗ b"]

@@ -33,6 +33,7 @@ examples:
   tfgraphreg search --run runs/NAME shoe.png bag.jpg     the five nearest training images of each
   tfgraphreg search --run runs/NAME --add mine/1.png mine/2.png  more images, without building anew
   tfgraphreg search --run runs/NAME --method hnsw shoe.png  approximate, with its measured recall
+  tfgraphreg search --run runs/NAME --region 2 photo.jpg   by a detector: regions like the second
 """
 
 PREDICT_EXAMPLES = """
@@ -191,6 +192,13 @@ def search_parser(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rebuild", action="store_true", help="build the index again; added images are kept"
     )
+    parser.add_argument(
+        "--region",
+        type=int,
+        default=None,
+        help="of a run of boxes: search with the Nth region that `predict` lists. Default: the "
+        "first",
+    )
 
 
 def search(args: Any, progress: Progress) -> int:
@@ -209,6 +217,7 @@ def search(args: Any, progress: Progress) -> int:
         distance=args.distance,
         add=args.add,
         rebuild=args.rebuild,
+        region=args.region,
         progress=progress,
     )
     show.searched(answers)

@@ -12,7 +12,7 @@ from tfgraphreg.runs.run import PARTS
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
-    from tfgraphreg.export import BoxPrediction
+    from tfgraphreg.export import BoxPrediction, Detection
     from tfgraphreg.recipes.audit import Audited
     from tfgraphreg.recipes.compare import Comparison
     from tfgraphreg.recipes.find import Answer
@@ -168,7 +168,8 @@ def searched(answers: Sequence[Answer]) -> None:
         if answer.error:
             say(f"{answer.path}: error: {answer.error}")
             continue
-        say(f"{answer.path}: the model says {answer.guess}; nearest:")
+        where = f" at {_place(answer.region)}" if answer.region else ""
+        say(f"{answer.path}: the model says {answer.guess}{where}; nearest:")
         for distance, name, label in answer.nearest:
             say(f"  {distance:.4f}  {name}" + (f"  ({label})" if label else ""))
 
@@ -192,11 +193,12 @@ def _boxes(each: BoxPrediction) -> None:
     count = len(each.detections) or "nothing"
     say(f"{each.name} ({width} x {height} pixels): {count} found")
     for one in each.detections:
-        left, top, right, bottom = one.box
-        say(
-            f"  {one.class_name} {one.score:.1%}, x {left:.1f} to {right:.1f}, "
-            f"y {top:.1f} to {bottom:.1f}"
-        )
+        say(f"  {one.class_name} {one.score:.1%}, {_place(one)}")
+
+
+def _place(one: Detection) -> str:
+    left, top, right, bottom = one.box
+    return f"x {left:.1f} to {right:.1f}, y {top:.1f} to {bottom:.1f}"
 
 
 def compared(comparison: Comparison) -> None:

@@ -16,6 +16,7 @@ from tfgraphreg.compat import keras
 from tfgraphreg.errors import DataError
 from tfgraphreg.evaluation.average_precision import SURE
 from tfgraphreg.export.saved import DETECT, Saved, Server, write_saved_model
+from tfgraphreg.model.classifier import EMBEDDING
 from tfgraphreg.model.detector import BOXES, CLASSES, COUNT, SCORES, detections
 
 
@@ -101,6 +102,11 @@ class BoxPredictor(Saved):
     """
 
     task = DETECT
+
+    @property
+    def embedding_dim(self) -> int:
+        """D, the width of the embedding."""
+        return int(self._raw.structured_outputs[EMBEDDING].shape[-1])
 
     def find(self, image: np.ndarray, *, least_score: float = SURE) -> tuple[Detection, ...]:
         """The objects in one image of any size, the best first, in its own pixels.

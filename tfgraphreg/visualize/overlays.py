@@ -29,7 +29,7 @@ _MOST_PIXELS = 1350
 _FONT, _PAD, _FRAME = 8.0, 1.5, 1.5
 _LONGEST = 40
 # A part of fewer pixels has its class named below the picture alone.
-_LEAST_SHARE = 0.01
+_LEAST_SHARE = 0.005
 _MOST_NAMED = 24
 # Where a text finds its place no more pixels a side are needed.
 _COARSE = 300
@@ -65,8 +65,8 @@ def box_picture(
 def mask_picture(image: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Any:
     """An image in gray under the colors of its mask.
 
-    The name of a class stands in every part of it that has a hundredth of the pixels, so that color
-    is not the only sign; below are the shares of all pixels.
+    The name of a class stands in every part of it that is not small, so that color is not the only
+    sign; below are the shares of all pixels.
 
     Args:
         image: The image.
@@ -149,7 +149,7 @@ def _text(axes: Any, words: str, places: list[Place], color: str) -> Text:
 
 
 def _middles(inside: np.ndarray) -> list[tuple[float, float]]:
-    """x and y of a point deep inside each part of a region that is not small, the largest first."""
+    """Points (x, y) deep inside the parts of a region that are not small, the largest first."""
     from scipy import ndimage
 
     step = max(1, -(-max(inside.shape) // _COARSE))
