@@ -297,6 +297,8 @@ def test_runs_of_different_tasks_have_tables_of_their_own(runs, capsys):
     boxes, masks = (part for part in table.split("## ")[1:3])
     assert "test ap50" in boxes and "iou" not in boxes and "mean iou" in masks
     assert f"{runs['detect'].metrics['test_ap50']:.4f}" in boxes
+    # Regions have a bank of their own, whatever the setting is.
+    assert "packed" not in boxes and "packed" in masks
     rows = list(csv.DictReader(pathlib.Path("compared/table.csv").read_text().splitlines()))
     assert [row["task"] for row in rows] == ["detect", "segment"]
     assert rows[0]["test_mean_iou_mean"] == "" and float(rows[1]["test_mean_iou_mean"]) > 0

@@ -143,6 +143,12 @@ def compare(runs: Sequence[Run], *, problems: Sequence[str] = ()) -> Comparison:
     return Comparison(list(runs), rows, columns, metrics, list(problems), _notes(runs, rows), more)
 
 
+def told_of(config: TrainConfig, name: str) -> Any:
+    """A setting as tables show it: `neighbors` of a detector are those of its regions."""
+    regions = name == "neighbors" and config.task == "detect"
+    return "regions" if regions else getattr(config, name)
+
+
 def with_numbers(metrics: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
     """The metrics that some of the rows have."""
     return [m for m in metrics if any(row[f"{m}_mean"] is not None for row in rows)]
@@ -181,7 +187,7 @@ def _row(
     group: list[Run], runs: Sequence[Run], columns: list[str], metrics: list[str]
 ) -> dict[str, Any]:
     config = dataclasses.asdict(group[0].config)
-    row: dict[str, Any] = {name: config[name] for name in columns}
+    row: dict[str, Any] = {name: told_of(group[0].config, name) for name in columns}
     row["task"] = config["task"]
     row["runs"] = len(group)
     row["seeds"] = " ".join(str(seed) for seed in sorted(run.config.seed for run in group))

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.progress import silent
-from tfgraphreg.recipes.compare import Comparison, compare, gather, with_numbers
+from tfgraphreg.recipes.compare import Comparison, compare, gather, told_of, with_numbers
 from tfgraphreg.recipes.tables import write_tables
 from tfgraphreg.runs.run import MAIN, Run
 from tfgraphreg.storage import (
@@ -249,7 +249,7 @@ def _common(comparison: Comparison, row: dict[str, Any], varying: Sequence[str])
     told = []
     for name in (*_ALWAYS_TOLD, *_TOLD_IF_SET):
         # What a config leaves open is told by the metrics.
-        values = [run.metrics.get(name, getattr(run.config, name)) for run in runs]
+        values = [run.metrics.get(name, told_of(run.config, name)) for run in runs]
         value = values[0]
         if (
             values.count(value) == len(values)
@@ -270,7 +270,7 @@ def _shown(run: Run, columns: Sequence[str]) -> report.Run:
     return report.Run(
         name=run.name,
         dataset=config.dataset,
-        kind=", ".join(_word(name, getattr(config, name)) for name in told),
+        kind=", ".join(_word(name, told_of(config, name)) for name in told),
         alpha=config.alpha,
         labels_per_class=config.labels_per_class,
         score=run.score,
