@@ -25,6 +25,7 @@ from tfgraphreg.model.detector_training import (
 )
 from tfgraphreg.neighbors.regions import RegionBank, region_inputs
 from tfgraphreg.recipes.detect import find_boxes, padded_targets
+from tfgraphreg.recipes.evaluate import evaluate_run
 from tfgraphreg.recipes.regions import as_regions
 from tfgraphreg.recipes.train import train
 from tfgraphreg.visualize.boxes import box_sheet, verdicts
@@ -254,6 +255,9 @@ def test_a_kit_of_voc_trains_evaluates_and_exports(tmp_path, workplace):
     report = run.metrics["detection"]["by_class"]
     # Of the four test images two have a person that counts, one a difficult one, one nothing.
     assert report["person"]["objects"] == 2 and report["car"]["objects"] == 2
+    again = evaluate_run(run.folder, figures=False)
+    assert again["detection"]["by_class"]["person"]["objects"] == 2
+    assert again["test_ap50"] == pytest.approx(run.metrics["test_ap50"], abs=1e-6)
     assert pathlib.Path("model/saved_model.pb").is_file()
 
 

@@ -49,7 +49,7 @@ def a_run(name, *, alpha, seed, accuracy, budget=None, kind="cnn, cosine"):
         kind=kind,
         alpha=alpha,
         labels_per_class=budget,
-        accuracy=accuracy,
+        score=accuracy,
         history=history,
         config={"alpha": alpha, "seed": seed, "backbone": "cnn", "limit": None},
     )

@@ -1,4 +1,4 @@
-"""The commands about finished runs: evaluate, embed, search, compare."""
+"""The commands about finished runs: evaluate, embed, search, predict, compare."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ examples:
   tfgraphreg evaluate --run runs/NAME --probes           also what simple classifiers read off it
   tfgraphreg evaluate --run runs/NAME --within all       each image among all the others
   tfgraphreg evaluate --run runs/NAME --distance euclidean  search by another distance
+  tfgraphreg evaluate --run runs/NAME --only-class person   one class of a run of boxes
 """
 
 EMBED_EXAMPLES = """
@@ -32,6 +33,19 @@ examples:
   tfgraphreg search --run runs/NAME shoe.png bag.jpg     the five nearest training images of each
   tfgraphreg search --run runs/NAME --add mine/1.png mine/2.png  more images, without building anew
   tfgraphreg search --run runs/NAME --method hnsw shoe.png  approximate, with its measured recall
+  tfgraphreg search --run runs/NAME --region 2 photo.jpg   by a detector: regions like the second
+"""
+
+PREDICT_EXAMPLES = """
+examples:
+  tfgraphreg predict --run runs/NAME photo.jpg           the likeliest classes of a classifier
+  tfgraphreg predict --model saved_models/NAME *.jpg     by a SavedModel of any task
+  tfgraphreg predict --run runs/NAME --out found *.jpg   boxes or masks, drawn: a picture a file
+  tfgraphreg predict --run runs/NAME --least-score 0.1 photo.jpg   less certain boxes too
+
+Boxes are in pixels of the file as it is stored (a camera's orientation tag is not applied); x grows
+to the right, y downward. --out writes NAME_boxes.png, or NAME_overlay.png and NAME_mask.png: a gray
+image of the file's size that holds 0 for the background and 1 + class number.
 """
 
 COMPARE_EXAMPLES = """
@@ -82,6 +96,12 @@ def evaluate_parser(parser: ArgumentParser) -> None:
         action="store_true",
         help="also train simple classifiers on the frozen embedding, three seeds each",
     )
+    parser.add_argument(
+        "--only-class",
+        type=str,
+        default=None,
+        help="of a run of boxes: judge this class alone, such as person. Default: as trained",
+    )
     parser.add_argument("--no-figures", action="store_true", help="numbers only")
 
 
@@ -106,6 +126,7 @@ def evaluate(args: Any, progress: Progress) -> int:
         distance=args.distance,
         within=args.within,
         probes=args.probes,
+        only_class=args.only_class,
         figures=not args.no_figures,
         progress=progress,
     )
@@ -171,6 +192,13 @@ def search_parser(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rebuild", action="store_true", help="build the index again; added images are kept"
     )
+    parser.add_argument(
+        "--region",
+        type=int,
+        default=None,
+        help="of a run of boxes: search with the Nth region that `predict` lists. Default: the "
+        "first",
+    )
 
 
 def search(args: Any, progress: Progress) -> int:
@@ -189,10 +217,53 @@ def search(args: Any, progress: Progress) -> int:
         distance=args.distance,
         add=args.add,
         rebuild=args.rebuild,
+        region=args.region,
         progress=progress,
     )
     show.searched(answers)
     return 2 if any(answer.error for answer in answers) else 0
+
+
+def predict_parser(parser: ArgumentParser) -> None:
+    """Adds the flags of `predict`."""
+    parser.add_argument("images", type=str, nargs="+", help="image files")
+    parser.add_argument("--run", type=str, default=None, help="run folder whose model is asked")
+    parser.add_argument(
+        "--model", type=str, default=None, help="SavedModel folder. Default: the newest"
+    )
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=None,
+        help="of a classifier: classes shown. Default: 3",
+    )
+    parser.add_argument(
+        "--least-score",
+        type=float,
+        default=None,
+        help="of a model of boxes: lowest score shown, 0 to 1. Default: 0.3",
+    )
+    parser.add_argument(
+        "--out", type=str, default=None, help="of a model of boxes or masks: folder for pictures"
+    )
+
+
+def predict(args: Any, progress: Progress) -> int:
+    """Runs `predict` and gives its exit status."""
+    start_tensorflow()
+    from tfgraphreg.recipes import predict as recipe
+
+    found = recipe.predict(
+        args.images,
+        run_dir=args.run,
+        model_dir=args.model,
+        top=args.top,
+        least_score=args.least_score,
+        out=args.out,
+        progress=progress,
+    )
+    show.predicted(found)
+    return 2 if any(each.error for each in found) else 0
 
 
 def compare_parser(parser: ArgumentParser) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfgraphreg.commands.terminal import cell, say, table_console
+from tfgraphreg.runs.run import PARTS
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
-    from tfgraphreg.export import Prediction
+    from tfgraphreg.export import BoxPrediction, Detection
     from tfgraphreg.recipes.audit import Audited
     from tfgraphreg.recipes.compare import Comparison
     from tfgraphreg.recipes.find import Answer
+    from tfgraphreg.recipes.predict import Predictions
     from tfgraphreg.recipes.propagate import Labeling
 
 _TRAINED = (
@@ -24,19 +27,13 @@ _TRAINED = (
     "recall_at_10",
     "precision_at_10",
     "mean_average_precision",
-    "test_ap50",
-    "test_ap75",
-    "test_ap",
-    "test_best_overlap",
-    "test_mean_iou",
-    "test_mean_dice",
-    "test_mean_pixel_accuracy",
-    "test_pixel_accuracy",
+    *PARTS,
 )
 _EVALUATED = {
     None: (
         "test_accuracy",
         "test_mean_average_precision",
+        *PARTS,
         "effective_rank",
         "mean_pairwise_distance",
     ),
@@ -63,6 +60,7 @@ _EVALUATED = {
     ),
     "retrieval_within": ("recall_at_1", "precision_at_10", "mean_average_precision"),
     "faithfulness": ("edge_neighbor_share", "distance_ratio", "trustworthiness", "continuity"),
+    "detection": ("voc_ap50", "voc07_ap50"),
 }
 
 
@@ -97,6 +95,33 @@ def evaluated(found: dict[str, Any]) -> None:
         say("probes on the frozen embedding:")
         for name, row in found["probes"].items():
             say(f"  {name.replace('_', ' '):<28} {row['accuracy']:.4f} ± {row['std']:.4f}")
+    _by_class(found)
+
+
+def _by_class(found: dict[str, Any]) -> None:
+    """A row of numbers for each class of a run of boxes or masks."""
+    from rich.table import Table
+
+    if "detection" in found:
+        rows = found["detection"]["by_class"]
+    elif "segmentation" in found:
+        report = found["segmentation"]
+        rows = {n: {"iou": v, "dice": report["dice"][n]} for n, v in report["iou"].items()}
+    else:
+        return
+    table = Table(title="by class")
+    table.add_column("class", overflow="fold")
+    for name in next(iter(rows.values()), ()):
+        table.add_column(name.replace("_", " "), justify="right")
+    for name, row in rows.items():
+        table.add_row(cell(name), *(_number(value) for value in row.values()))
+    table_console(100).print(table)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def propagated(labeling: Labeling) -> None:
@@ -143,19 +168,37 @@ def searched(answers: Sequence[Answer]) -> None:
         if answer.error:
             say(f"{answer.path}: error: {answer.error}")
             continue
-        say(f"{answer.path}: the model says {answer.guess}; nearest:")
+        where = f" at {_place(answer.region)}" if answer.region else ""
+        say(f"{answer.path}: the model says {answer.guess}{where}; nearest:")
         for distance, name, label in answer.nearest:
             say(f"  {distance:.4f}  {name}" + (f"  ({label})" if label else ""))
 
 
-def predicted(predictions: Sequence[Prediction]) -> None:
-    """The likeliest classes of each image file."""
-    for prediction in predictions:
-        if prediction.error:
-            say(f"{prediction.name}: error: {prediction.error}")
+def predicted(predictions: Predictions) -> None:
+    """What a model finds in each image file."""
+    from tfgraphreg.export import BoxPrediction, MaskPrediction
+
+    for each in predictions:
+        if each.error:
+            say(f"{each.name}: error: {each.error}")
+        elif isinstance(each, BoxPrediction):
+            _boxes(each)
         else:
-            words = ", ".join(f"{name} {score:.1%}" for name, score in prediction.classes)
-            say(f"{prediction.name}: {words}")
+            shares = each.shares if isinstance(each, MaskPrediction) else each.classes
+            say(f"{each.name}: {', '.join(f'{name} {share:.1%}' for name, share in shares)}")
+
+
+def _boxes(each: BoxPrediction) -> None:
+    height, width = each.size
+    count = len(each.detections) or "nothing"
+    say(f"{each.name} ({width} x {height} pixels): {count} found")
+    for one in each.detections:
+        say(f"  {one.class_name} {one.score:.1%}, {_place(one)}")
+
+
+def _place(one: Detection) -> str:
+    left, top, right, bottom = one.box
+    return f"x {left:.1f} to {right:.1f}, y {top:.1f} to {bottom:.1f}"
 
 
 def compared(comparison: Comparison) -> None:
@@ -165,9 +208,9 @@ def compared(comparison: Comparison) -> None:
     from tfgraphreg.recipes.tables import text_cells
 
     console = table_console()
-    for dataset in comparison.datasets:
-        header, rows = text_cells(comparison, dataset)
-        table = Table(title=cell(dataset))
+    for title, found in comparison.tables.items():
+        header, rows = text_cells(comparison, found)
+        table = Table(title=cell(title))
         words = len(comparison.columns) - 1
         for index, name in enumerate(header):
             # Two truncated names would look alike.

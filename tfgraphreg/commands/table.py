@@ -129,26 +129,6 @@ def _build_graph(args: Any, progress: Progress) -> int:
     return 0
 
 
-def _predict_parser(parser: ArgumentParser) -> None:
-    parser.add_argument("images", type=str, nargs="+", help="image files")
-    parser.add_argument("--run", type=str, default=None, help="run folder whose model is asked")
-    parser.add_argument(
-        "--model", type=str, default=None, help="SavedModel folder. Default: the newest"
-    )
-    parser.add_argument("--top", type=int, default=3, help="classes shown for an image")
-
-
-def _predict(args: Any, progress: Progress) -> int:
-    if args.top < 1:
-        raise ConfigError("`--top` must be at least 1.", received=f"top={args.top}")
-    start_tensorflow()
-    from tfgraphreg.recipes.predict import predict
-
-    found = predict(args.images, run_dir=args.run, model_dir=args.model, top=args.top)
-    show.predicted(found)
-    return 2 if any(p.error for p in found) else 0
-
-
 def _backbones_parser(parser: ArgumentParser) -> None:
     parser.add_argument("pattern", type=str, nargs="?", default="*", help='such as "res*" or vit')
     parser.add_argument(
@@ -322,7 +302,12 @@ COMMANDS = {
         handover.serve,
         handover.SERVE_EXAMPLES,
     ),
-    "predict": Command("Classifies image files with an exported model.", _predict_parser, _predict),
+    "predict": Command(
+        "Asks an exported model about image files: their classes, boxes or masks.",
+        results.predict_parser,
+        results.predict,
+        results.PREDICT_EXAMPLES,
+    ),
     "compare": Command(
         "Puts runs, or a sweep that it makes first, into one table and one page.",
         results.compare_parser,

@@ -109,6 +109,34 @@ def decode_image(
         return resize_pillow(_levels(image), size, channels)
 
 
+def decode_whole(
+    source: os.PathLike[str] | str | bytes, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """The pixels of a file at its own size, otherwise as `decode_image` gives them.
+
+    Args:
+        source: The file, or its bytes.
+        max_pixels: Refuse larger images.
+
+    Returns:
+        `[height, width, 1]` uint8 of a gray image, `[height, width, 3]` of one in color.
+
+    Raises:
+        BadImage: As `decode_image` does.
+    """
+    with _opened(source, max_pixels) as image:
+        pixels = np.asarray(_levels(image), np.uint8)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def resize_whole(pixels: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
+    """What `decode_image` gives of a file whose `decode_whole` is `pixels`."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return resize_pillow(image, size, channels)
+
+
 def is_image(path: os.PathLike[str] | str) -> bool:
     """Whether a file starts with the signature of a readable image format."""
     try:
@@ -134,15 +162,12 @@ def resize_pillow(image: PIL.Image.Image, size: tuple[int, int], channels: int) 
 
 def resize_array(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """`[N, H, W, C]` uint8 images resized to `[N, height, width, C]` as `decode_image` does."""
-    from PIL import Image
-
     channels = images.shape[-1]
     if images.shape[1:3] == tuple(size):
         return images
     out = np.empty((len(images), *size, channels), np.uint8)
     for i, pixels in enumerate(images):
-        image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-        out[i] = resize_pillow(image, size, channels)
+        out[i] = resize_whole(pixels, size, channels)
     return out
 
 

@@ -33,6 +33,9 @@ COCO_IOU = np.linspace(0.5, 0.95, 10)
 """The IoU thresholds over which COCO averages."""
 
 _COCO_RECALL = np.linspace(0, 1, 101)
+SURE = 0.3
+"""Detections from this score on are shown, and count as found: some low one fits any object."""
+
 _RIGHT, _WRONG, _NEITHER = 1, 0, -1
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfgraphreg.compat import keras
-from tfgraphreg.data.decoding import BadImage, decode_image
 from tfgraphreg.errors import DataError, ModelError
 from tfgraphreg.export.saved import CLASSIFY, META, Saved, Server, write_saved_model
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS, probabilities
@@ -116,21 +114,6 @@ class Predictor(Saved):
     def embedding_dim(self) -> int:
         """D, the width of the embedding."""
         return int(self._raw.structured_outputs["embedding"].shape[-1])
-
-    def read(self, path: os.PathLike[str] | str) -> np.ndarray:
-        """An image file as the model takes it, `[height, width, channels]` uint8.
-
-        Raises:
-            DataError: If it is no usable image.
-        """
-        height, width, channels = self.image_shape
-        try:
-            with warnings.catch_warnings():
-                # Pillow warns about odd tags and palettes; what matters it raises.
-                warnings.simplefilter("ignore")
-                return decode_image(path, (height, width), channels)
-        except BadImage as error:
-            raise DataError(f"{path} {error}.") from error
 
     def ask(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """`probabilities` `[C]` and `embedding` `[D]` of one image that `read` gave."""

@@ -5,14 +5,17 @@ Shapes: B batch, N images.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfgraphreg.compat import keras, tf
+from tfgraphreg.data.decoding import BadImage, decode_image, decode_whole, resize_whole
 from tfgraphreg.data.decoding_graph import decode_in_graph
 from tfgraphreg.errors import DataError, ModelError, first_line
 from tfgraphreg.reading import read_json
@@ -132,12 +135,7 @@ class Saved:
 
     def __init__(self, folder: os.PathLike[str] | str):
         self.folder = pathlib.Path(folder)
-        if not (self.folder / "saved_model.pb").exists():
-            raise ModelError(
-                "There is no SavedModel in this folder.",
-                received=str(folder),
-                cure="Name a folder under saved_models/ that a training run made.",
-            )
+        _check_there(self.folder)
         try:
             with steady_folder(self.folder) as steady:
                 self._load(steady)
@@ -219,6 +217,79 @@ class Saved:
         except tf.errors.OpError as error:
             raise DataError(f"An image cannot be decoded ({first_line(error)}).") from None
         return {name: values.numpy() for name, values in found.items()}
+
+    def read(self, path: os.PathLike[str] | str) -> np.ndarray:
+        """An image file as the model takes it, `[height, width, channels]` uint8.
+
+        Raises:
+            DataError: If it is no usable image.
+        """
+        height, width, channels = self.image_shape
+        with _bad_image_named(path):
+            return decode_image(path, (height, width), channels)
+
+    def read_whole(self, path: os.PathLike[str] | str) -> np.ndarray:
+        """An image file at its own size, `[H, W, 1 or 3]` uint8, gray or in color as it is.
+
+        Raises:
+            DataError: If it is no usable image.
+        """
+        with _bad_image_named(path):
+            return decode_whole(path)
+
+    def resized(self, image: np.ndarray) -> np.ndarray:
+        """One image of any size as the model takes it, `[height, width, channels]` uint8.
+
+        Args:
+            image: `[H, W, 1 or 3]` uint8, such as `read_whole` gives.
+
+        Raises:
+            DataError: If it is no such array.
+        """
+        image = np.asarray(image)
+        known = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] in (1, 3)
+        if not (known and image.size):
+            raise DataError(
+                "An image must be uint8 of shape [height, width, 1 or 3].",
+                received=f"{image.dtype} of shape {list(image.shape)}",
+            )
+        height, width, channels = self.image_shape
+        return resize_whole(image, (height, width), channels)
+
+
+def exported_task(folder: os.PathLike[str] | str) -> str:
+    """The task of the SavedModel in a folder; that of classifiers if it does not say any.
+
+    Raises:
+        ModelError: If there is no SavedModel.
+    """
+    _check_there(pathlib.Path(folder))
+    try:
+        task = read_json(pathlib.Path(folder) / META).get("task", CLASSIFY)
+    except (OSError, ValueError):
+        return CLASSIFY
+    return task if isinstance(task, str) and task in _LOADERS else CLASSIFY
+
+
+def _check_there(folder: pathlib.Path) -> None:
+    if not (folder / "saved_model.pb").exists():
+        raise ModelError(
+            "There is no SavedModel in this folder.",
+            received=str(folder),
+            cure="Name a folder under saved_models/ that a training run made.",
+        )
+
+
+@contextlib.contextmanager
+def _bad_image_named(path: os.PathLike[str] | str) -> Iterator[None]:
+    """Turns what is wrong with an image into an error that names its file."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns about odd tags and palettes; what matters it raises.
+            warnings.simplefilter("ignore")
+            yield
+    except BadImage as error:
+        raise DataError(f"{path} {error}.") from error
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from tfgraphreg.errors import RunError, TFGraphRegError
 from tfgraphreg.graph.settings import GraphSettings
 from tfgraphreg.neighbors.settings import NeighborSettings
 from tfgraphreg.runs.folder import CONFIG, METRICS
-from tfgraphreg.runs.run import REPORTED, Run, number, read_finished
+from tfgraphreg.runs.run import MAIN, PARTS, REPORTED, Run, number, read_finished
 
 METRIC_NAMES = (
     "test_accuracy",
@@ -29,6 +29,7 @@ METRIC_NAMES = (
     "recall_at_1",
     "precision_at_10",
     "mean_average_precision",
+    *PARTS,
 )
 # In table.csv and on the page.
 _MORE = tuple(
@@ -46,7 +47,8 @@ _GRAPH_ONLY = {
     "graph_loss",
     "contrast_temperature",
 }
-_FREE_OF_DISTANCE = ("test_accuracy", "test_mean_average_precision")
+_FREE_OF_DISTANCE = ("test_accuracy", "test_mean_average_precision", *PARTS)
+_TITLES = {"segment": "masks", "detect": "boxes"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Comparison:
     Attributes:
         runs: The runs in the table.
         rows: A mapping for each set of runs that differ only in their seed: the `columns`,
-            then `runs`, `seeds` and for each metric M that some run has `M_mean`, `M_std`
+            then `task`, `runs`, `seeds` and for each metric M that some run has `M_mean`, `M_std`
             (sample standard deviation, None for one run), `M_difference` (mean of the paired
             differences to alpha=0 of the same seed), `M_low` and `M_high` (its 95 %
             confidence interval by Student's t), `M_pairs`.
@@ -79,6 +81,15 @@ class Comparison:
     def datasets(self) -> list[str]:
         """The datasets of the runs, each once."""
         return list(dict.fromkeys(row["dataset"] for row in self.rows))
+
+    @property
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows by the title of their table: those of one dataset and task can be compared."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows:
+            words = (row["dataset"], _TITLES.get(row["task"]))
+            found.setdefault(": ".join(filter(None, words)), []).append(row)
+        return found
 
 
 def gather(paths: Iterable[os.PathLike[str] | str]) -> tuple[list[Run], list[str]]:
@@ -129,9 +140,18 @@ def compare(runs: Sequence[Run], *, problems: Sequence[str] = ()) -> Comparison:
     more = [m for m in _MORE if _values(runs, m)]
     rows = [_row(group, runs, columns, [*metrics, *more]) for group in groups.values()]
     rows.sort(key=lambda row: [_sort_key(row[name]) for name in columns])
-    return Comparison(
-        list(runs), rows, columns, metrics, list(problems), _notes(runs, rows, metrics), more
-    )
+    return Comparison(list(runs), rows, columns, metrics, list(problems), _notes(runs, rows), more)
+
+
+def told_of(config: TrainConfig, name: str) -> Any:
+    """A setting as tables show it: `neighbors` of a detector are those of its regions."""
+    regions = name == "neighbors" and config.task == "detect"
+    return "regions" if regions else getattr(config, name)
+
+
+def with_numbers(metrics: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The metrics that some of the rows have."""
+    return [m for m in metrics if any(row[f"{m}_mean"] is not None for row in rows)]
 
 
 def paired_interval(differences: Sequence[float]) -> tuple[float, float] | None:
@@ -167,7 +187,8 @@ def _row(
     group: list[Run], runs: Sequence[Run], columns: list[str], metrics: list[str]
 ) -> dict[str, Any]:
     config = dataclasses.asdict(group[0].config)
-    row: dict[str, Any] = {name: config[name] for name in columns}
+    row: dict[str, Any] = {name: told_of(group[0].config, name) for name in columns}
+    row["task"] = config["task"]
     row["runs"] = len(group)
     row["seeds"] = " ".join(str(seed) for seed in sorted(run.config.seed for run in group))
     for metric in metrics:
@@ -221,17 +242,23 @@ def _shown_columns(found: list[TrainConfig]) -> list[str]:
     fields = [f.name for f in dataclasses.fields(TrainConfig) if f.name in found[0].result_fields()]
     vary = {
         name for name in fields if len({repr(getattr(config, name)) for config in found}) > 1
-    } - {"seed"}
+    } - {"seed", "task"}
     return [*ALWAYS_SHOWN, *(n for n in fields if n in vary and n not in ALWAYS_SHOWN)]
 
 
-def _notes(runs: Sequence[Run], rows: list[dict[str, Any]], metrics: list[str]) -> list[str]:
+def _notes(runs: Sequence[Run], rows: list[dict[str, Any]]) -> list[str]:
     notes = []
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     if len(datasets) > 1:
         notes.append(
             f"The runs are of {len(datasets)} datasets ({', '.join(datasets)}), whose numbers "
             "cannot be compared with each other; each has a table of its own."
+        )
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    if len(tasks) > 1:
+        notes.append(
+            f"The runs are of {len(tasks)} tasks ({', '.join(tasks)}), whose numbers cannot be "
+            "compared with each other; each has a table of its own."
         )
     versions = {json.dumps(run.metrics.get("versions"), sort_keys=True) for run in runs}
     if len(versions) > 1:
@@ -244,7 +271,9 @@ def _notes(runs: Sequence[Run], rows: list[dict[str, Any]], metrics: list[str]) 
             f"{pieces} of the {len(runs)} runs were given more epochs after their last: their "
             "learning rate is not that of a run of one piece."
         )
-    alone = sum(row["alpha"] > 0 and row[f"{metrics[0]}_pairs"] < row["runs"] for row in rows)
+    alone = sum(
+        row["alpha"] > 0 and row.get(f"{MAIN[row['task']]}_pairs", 0) < row["runs"] for row in rows
+    )
     if alone:
         notes.append(
             f"{alone} of {len(rows)} rows have runs without a run of alpha=0, the same seed and "

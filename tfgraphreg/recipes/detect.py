@@ -8,7 +8,6 @@ See docs/local.md for the time that it takes and the average precision that it r
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.local import LocalSplit, local_splits
 from tfgraphreg.errors import DataError, UnknownNameError, did_you_mean
-from tfgraphreg.evaluation.average_precision import FoundBoxes, detection_report
+from tfgraphreg.evaluation.average_precision import SURE, FoundBoxes, detection_report
 from tfgraphreg.evaluation.detection import best_overlaps
 from tfgraphreg.export import BoxPredictor, export_detector
 from tfgraphreg.model.detector import (
@@ -40,6 +39,7 @@ from tfgraphreg.neighbors.regions import RegionBank, region_inputs
 from tfgraphreg.progress import Progress
 from tfgraphreg.recipes.after_epoch import settling, tensorboard_log
 from tfgraphreg.recipes.defaults import settled_batch_size
+from tfgraphreg.recipes.figures import Pictures, curves, save_figures
 from tfgraphreg.recipes.learn import (
     Learned,
     compile_model,
@@ -52,18 +52,16 @@ from tfgraphreg.recipes.material import Material
 from tfgraphreg.recipes.network import named_backbone
 from tfgraphreg.recipes.regions import training_objects
 from tfgraphreg.recipes.saved_model import check_gap, full_float32
-from tfgraphreg.runs.folder import FIGURES, RunFolder
+from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.training.fit import fit
 from tfgraphreg.training.history import Row
-
-logger = logging.getLogger(__name__)
+from tfgraphreg.visualize import figures
+from tfgraphreg.visualize.boxes import box_sheet
 
 _PICTURED = 12
 _CHECKED = 5
 _TOLERANCE = 1e-4
 _BLOCK = 100
-# Detections below this score do not count for the best overlap: some low one fits any object.
-_SURE = 0.3
 
 
 def check_data(dataset: Dataset, *, only_class: str | None = None) -> None:
@@ -149,16 +147,37 @@ def finish(
     dataset = material.dataset
     test = local_splits(dataset)[2]
     found = find_boxes(learned.model, test.images, progress)
-    only = None if config.only_class is None else dataset.class_names.index(config.only_class)
-    report = detection_report(test.objects, found, dataset.class_names, only_class=only)
-    report["only_class"] = config.only_class
+    measured = _measured(config, dataset, found)
     _export_and_check(run, learned.model, dataset)
-    _draw(run, test, found, dataset)
+    save_figures(run, [("boxes", _sheet(config, dataset, found))], progress)
+    return measured
+
+
+def measure_again(
+    config: TrainConfig, run: RunFolder, dataset: Dataset, progress: Progress
+) -> tuple[dict[str, Any], Pictures]:
+    """What the SavedModel of a run is worth, by the numbers of `finish`, and pictures of it.
+
+    Raises:
+        ModelError: If the run has no usable SavedModel.
+    """
+    test = local_splits(dataset)[2]
+    found = find_boxes(BoxPredictor(run.export_path), test.images, progress)
+    measured = _measured(config, dataset, found)
+    return measured, _pictures(config, run, dataset, found, measured)
+
+
+def _measured(config: TrainConfig, dataset: Dataset, found: list[FoundBoxes]) -> dict[str, Any]:
+    """The numbers of metrics.json from what was found in the test images."""
+    objects = local_splits(dataset)[2].objects
+    only = None if config.only_class is None else dataset.class_names.index(config.only_class)
+    report = detection_report(objects, found, dataset.class_names, only_class=only)
+    report["only_class"] = config.only_class
     return {
         "test_ap50": report["ap50"],
         "test_ap75": report["ap75"],
         "test_ap": report["ap"],
-        "test_best_overlap": _best_overlap(test.objects, found, only),
+        "test_best_overlap": _best_overlap(objects, found, only),
         "detection": report,
     }
 
@@ -176,20 +195,25 @@ def padded_targets(objects: Any) -> np.ndarray:
 
 
 def find_boxes(
-    model: keras.Model, images: Any, progress: Progress | None = None
+    model: keras.Model | BoxPredictor, images: Any, progress: Progress | None = None
 ) -> list[FoundBoxes]:
-    """What a detector finds in each of N images, without padding."""
+    """What a detector, live or exported, finds in each of N images, without padding."""
+    ask = model if isinstance(model, BoxPredictor) else _asked(model)
+    found = []
+    for start in range(0, len(images), _BLOCK):
+        found += unpadded(ask(np.asarray(images[start : start + _BLOCK])))
+        if progress:
+            progress("boxes of test images", min(start + _BLOCK, len(images)), len(images))
+    return found
+
+
+def _asked(model: keras.Model) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """What a `BoxPredictor` does, of a live detector."""
     shape = tuple(model.input_shape[1:])
     forward = tf.function(
         lambda batch: detections_of(model(batch, training=False), shape), reduce_retracing=True
     )
-    found = []
-    for start in range(0, len(images), _BLOCK):
-        batch = tf.constant(np.asarray(images[start : start + _BLOCK]))
-        found += unpadded({name: values.numpy() for name, values in forward(batch).items()})
-        if progress:
-            progress("boxes of test images", min(start + _BLOCK, len(images)), len(images))
-    return found
+    return lambda images: {k: v.numpy() for k, v in forward(tf.constant(images)).items()}
 
 
 def unpadded(answers: dict[str, np.ndarray]) -> list[FoundBoxes]:
@@ -207,7 +231,7 @@ def _best_overlap(truth: Any, found: list[FoundBoxes], only_class: int | None) -
     overlaps = []
     for true, guess in zip(truth, found):
         counted = ~true.difficult
-        sure = guess.scores >= _SURE
+        sure = guess.scores >= SURE
         overlaps.append(
             best_overlaps(
                 true.boxes[counted],
@@ -257,8 +281,7 @@ def _export_and_check(run: RunFolder, model: keras.Model, dataset: Dataset) -> N
         about={"run": run.name, "config": dataclasses.asdict(run.config)},
     )
     images = np.asarray(dataset.test.images[:_CHECKED])
-    live = find_boxes(model, images)
-    served = unpadded(BoxPredictor(run.export_path)(images))
+    live, served = (find_boxes(each, images) for each in (model, BoxPredictor(run.export_path)))
     gap = max((_score_gap(a.scores, b.scores) for a, b in zip(live, served)), default=0.0)
     check_gap(run, gap, _TOLERANCE, "scores")
 
@@ -276,11 +299,40 @@ def _score_gap(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(low - high).max(initial=0))
 
 
-def _draw(run: RunFolder, test: LocalSplit, found: list[FoundBoxes], dataset: Dataset) -> None:
-    from tfgraphreg.visualize.boxes import box_sheet
-    from tfgraphreg.visualize.style import save
+def _pictures(
+    config: TrainConfig,
+    run: RunFolder,
+    dataset: Dataset,
+    found: list[FoundBoxes],
+    measured: dict[str, Any],
+) -> Pictures:
+    yield "boxes", _sheet(config, dataset, found)
+    rows = measured["detection"]["by_class"]
+    yield (
+        "average_precision",
+        figures.bars_by_class(
+            {name: row["ap50"] for name, row in rows.items()},
+            notes=[f"{row['objects']} objects" for row in rows.values()],
+            title="Average precision at IoU 0.5 by class, test images",
+        ),
+    )
+    yield from curves(run, ("class_loss", "box_loss", "graph_loss", "ap50"))
 
+
+def _sheet(config: TrainConfig, dataset: Dataset, found: list[FoundBoxes]) -> Any:
+    """Some test images with what was found; of one class only, if that alone is judged."""
+    test = local_splits(dataset)[2]
     some = test.take(np.arange(min(_PICTURED, len(test))))
-    sheet = box_sheet(np.asarray(some.images), some.objects, found, dataset.class_names)
-    save(sheet, run.path / FIGURES / "boxes")
-    logger.info(f"Figure: {run.path / FIGURES / 'boxes.png'}")
+    objects, boxes = list(some.objects), found[: len(some)]
+    if config.only_class is not None:
+        number = dataset.class_names.index(config.only_class)
+        objects = [_of_class(each, number) for each in objects]
+        boxes = [_of_class(each, number) for each in boxes]
+    return box_sheet(np.asarray(some.images), objects, boxes, dataset.class_names)
+
+
+def _of_class(each: Any, number: int) -> Any:
+    """The rows of one class of an `Objects` or a `FoundBoxes`."""
+    rows = each.classes == number
+    fields = {f.name: getattr(each, f.name)[rows] for f in dataclasses.fields(each)}
+    return dataclasses.replace(each, **fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -16,13 +17,20 @@ from tfgraphreg.evaluation.retrieval import full_retrieval_report, retrieval_rep
 from tfgraphreg.evaluation.spread import embedding_spread, has_collapsed
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
+from tfgraphreg.recipes.tasks import CLASSIFY, check_options, task_of
 from tfgraphreg.runs.folder import EVALUATION, RunFolder, writing_results
-from tfgraphreg.runs.outputs import RunOutputs, ask, run_outputs, within_budget
+from tfgraphreg.runs.outputs import RunOutputs, ask, load_data, run_outputs, within_budget
 from tfgraphreg.settings import GIVEN
 
 logger = logging.getLogger(__name__)
 
 WITHIN = ("train", "test", "all")
+_TAKES = {
+    "distance": (CLASSIFY,),
+    "within": (CLASSIFY,),
+    "probes": (CLASSIFY,),
+    "only_class": ("detect",),
+}
 _SHOWN = ("recall_at_1", "recall_at_5", "recall_at_10", "precision_at_10", "mean_average_precision")
 _PROBE_ITEMS = 10_000
 
@@ -59,25 +67,34 @@ def evaluate_run(
     distance: str | None = None,
     within: str | None = None,
     probes: bool = False,
+    only_class: str | None = None,
     figures: bool = True,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measures a run's SavedModel; writes evaluation.json and figures/ into the run folder.
 
     Args:
-        run: The run, whose graph is taken, or built where it was trained without one.
+        run: The run. Of a classifier, its graph is taken, or built where it was trained without
+            one.
         distance: Registered distance of the embedding; the run's own if None.
         within: Also search every image of `train`, `test` or `all` among the others of it.
         probes: Also train simple classifiers on the embedding, with three seeds, each on at
             most 10,000 random images.
+        only_class: Of a run of boxes: judge this class alone, whatever class the run names.
         figures: Whether to draw.
         progress: Called while work goes on.
 
     Raises:
-        ConfigError: If `within` is unknown, or probes are asked of several labels an image.
+        ConfigError: If `within` is unknown, probes are asked of several labels an image, or an
+            argument has no effect for the task of the run.
+        UnknownNameError: If `only_class` is no class of the data.
         ModelError: If the run has no usable SavedModel.
         DataError: If its data cannot be loaded.
     """
+    given = {"distance": distance, "within": within, "probes": probes, "only_class": only_class}
+    check_options(run.config.task, given, _TAKES)
+    if run.config.task != CLASSIFY:
+        return _evaluate_parts(run, only_class, figures, progress)
     if within is not None and within not in WITHIN:
         raise ConfigError(f"`within` must be one of {', '.join(WITHIN)}.", received=within)
     distance = distance or run.config.distance
@@ -103,15 +120,41 @@ def evaluate_run(
     found["faithfulness"] = _faithfulness(seen, graph, distance, progress) if graph else None
     if probes:
         found["probes"] = _probes(seen, progress)
-    drawn = []
+
+    def draw() -> None:
+        from tfgraphreg.recipes.figures import draw_figures
+
+        draw_figures(seen, found, graph, distance, progress)
+
+    return _kept(run, found, draw if figures else None)
+
+
+def _evaluate_parts(
+    run: RunFolder, only_class: str | None, figures: bool, progress: Progress
+) -> dict[str, Any]:
+    """The same of a run of boxes or masks: the numbers of its metrics.json, measured again."""
+    from tfgraphreg.export import exported_task
+    from tfgraphreg.recipes.figures import save_figures
+
+    config = run.config
+    if only_class is not None:
+        config = dataclasses.replace(config, only_class=only_class)
+    # Without a model nothing else needs to be loaded.
+    exported_task(run.export_path)
+    task = task_of(config)
+    dataset = load_data(config, progress)
+    task.check_data(dataset)
+    assert task.measure_again is not None
+    found, pictures = task.measure_again(config, run, dataset, progress)
+    return _kept(run, found, (lambda: save_figures(run, pictures, progress)) if figures else None)
+
+
+def _kept(run: RunFolder, found: dict[str, Any], draw: Callable[[], Any] | None) -> dict[str, Any]:
+    """Writes evaluation.json and, where wanted, figures."""
     with writing_results(run, EVALUATION):
         storage.write_json(run.path / EVALUATION, found, noted=True)
-        if figures:
-            from tfgraphreg.recipes.figures import draw_figures
-
-            drawn = draw_figures(seen, found, graph, distance, progress)
-    if drawn:
-        logger.info(f"Figures: {run.path / 'figures'}: {', '.join(drawn)}")
+        if draw is not None:
+            draw()
     logger.info(f"All numbers: {run.path / EVALUATION}")
     return found
 

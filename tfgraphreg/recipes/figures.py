@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfgraphreg.data.dataset import Dataset, Split
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.runs.folder import FIGURES
+from tfgraphreg.runs.folder import FIGURES, RunFolder
 from tfgraphreg.runs.outputs import RunOutputs
 from tfgraphreg.search.ranking import nearest
 from tfgraphreg.training.history import HISTORY, read_history
 from tfgraphreg.visualize import figures, grids
 from tfgraphreg.visualize.style import save
+
+logger = logging.getLogger(__name__)
+
+# Figures by name; each is made when it is asked for.
+Pictures = Iterable[tuple[str, Any]]
 
 _ROWS = 10
 _NEIGHBORS = 8
@@ -38,12 +44,34 @@ def draw_figures(
         distance: Registered distance of the embedding.
         progress: Called with (what, done, total).
     """
+    return save_figures(seen.run, _pictures(seen, found, graph, distance), progress)
+
+
+def save_figures(run: RunFolder, pictures: Pictures, progress: Any) -> list[str]:
+    """Writes figures into a run folder, each as it is made, and gives their names."""
     made = []
-    for name, picture in _pictures(seen, found, graph, distance):
-        save(picture, seen.run.path / FIGURES / name)
+    for name, picture in pictures:
+        save(picture, run.path / FIGURES / name)
         made.append(name)
         progress("drawing", len(made), None)
+    if made:
+        logger.info(f"Figures: {run.path / FIGURES}: {', '.join(made)}")
     return made
+
+
+def curves(run: RunFolder, metrics: Sequence[str]) -> Pictures:
+    """The learning curves of a run: those of these metrics that say something."""
+    history = read_history(run.path / HISTORY)
+    shown = [m for m in metrics if any(_says(row, m) for row in history)]
+    if shown:
+        yield "learning_curves", figures.learning_curves(history, metrics=shown)
+
+
+def _says(row: dict[str, float], metric: str) -> bool:
+    # Without a graph term its loss is 0 throughout.
+    if metric == "graph_loss":
+        return bool(row.get(metric))
+    return metric in row or f"val_{metric}" in row
 
 
 def _pictures(
@@ -67,16 +95,8 @@ def _pictures(
         yield "retrieval", _retrieval(seen, distance)
     if graph is not None and graph.num_edges:
         yield "graph_and_embedding", _graph_and_embedding(seen, graph, distance)
-    history = read_history(seen.run.path / HISTORY)
-    if history:
-        yield "learning_curves", figures.learning_curves(history, metrics=_curves(history))
+    yield from curves(seen.run, ("loss", "graph_loss", "accuracy"))
     yield from _object_pictures(data)
-
-
-def _curves(history: list[dict[str, float]]) -> tuple[str, ...]:
-    """The curves that say something: without a graph term its loss is 0 throughout."""
-    with_graph = any(row.get("graph_loss") for row in history)
-    return ("loss", "graph_loss", "accuracy") if with_graph else ("loss", "accuracy")
 
 
 def _retrieval(seen: RunOutputs, distance: str) -> Any:

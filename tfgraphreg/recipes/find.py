@@ -12,10 +12,11 @@ import numpy as np
 
 from tfgraphreg import storage
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
-from tfgraphreg.export import Predictor
+from tfgraphreg.export import DETECT, PREDICTORS, BoxPredictor, Detection, Predictor
 from tfgraphreg.progress import Progress, silent
+from tfgraphreg.recipes.items import Indexed, Query, Regions, WholeImages
+from tfgraphreg.recipes.tasks import CLASSIFY, check_options
 from tfgraphreg.runs.folder import FIGURES, RunFolder, writing_results
-from tfgraphreg.runs.outputs import ask, load_data, measured_by
 from tfgraphreg.search.saved import FOLDER as FOLDER_OF_INDEX
 from tfgraphreg.search.saved import saved_ids
 from tfgraphreg.visualize.grids import retrieval_grid
@@ -39,12 +40,14 @@ class Answer:
         guess: The class that the model sees in it; empty for a file that cannot be read.
         nearest: Distance, id and label (may be empty) of each image found, the nearest first.
         error: What is wrong with the file, or None.
+        region: The part of the file that was searched for, by a detector; None for all of it.
     """
 
     path: str
     guess: str = ""
     nearest: list[tuple[float, str, str]] = dataclasses.field(default_factory=list)
     error: str | None = None
+    region: Detection | None = None
 
 
 def search_run(
@@ -56,9 +59,13 @@ def search_run(
     distance: str | None = None,
     add: Sequence[str] = (),
     rebuild: bool = False,
+    region: int | None = None,
     progress: Progress = silent,
 ) -> list[Answer]:
     """Finds the images that a run's model holds nearest to image files, and draws them.
+
+    By a detector, it is regions that are found, of training images and of what was added; of a
+    query that with the highest score is searched for.
 
     The index lies beside the run's SavedModel. It is built from the training images if there
     is none yet, if `rebuild` is set, or if it is of another method or distance than named.
@@ -74,6 +81,7 @@ def search_run(
             it is one of these and else cosine, if None.
         add: Image files to add to the index under their names.
         rebuild: Whether to build the index anew.
+        region: Of a detector: the region of a query that is meant, from 1 on, the best first.
         progress: Called while work goes on.
 
     Returns:
@@ -81,7 +89,8 @@ def search_run(
         others are searched all the same.
 
     Raises:
-        ConfigError: If there is nothing to do, or an argument is wrong.
+        ConfigError: If there is nothing to do, an argument is wrong or has no effect for the task
+            of the run, or the run is one of masks.
         ModelError: If the run has no usable SavedModel.
         DataError: If the index is damaged or belongs to another model, or an image to add is
             unusable or known already.
@@ -92,18 +101,35 @@ def search_run(
         raise ConfigError("There is nothing to search.", cure="Name image files.")
     # Refuses a method or a distance that there is not, before anything is loaded.
     Searcher(1, method=method or "exact", distance=distance or "cosine")
-    predictor = Predictor(run.export_path)
+    items = _items(run, region)
     searcher = None if add or rebuild else _fitting(_saved(run), method, distance)
     if searcher is None:
         with _alone(run, must=bool(add or rebuild)):
-            searcher = _writable(run, predictor, method, distance, rebuild, bool(add), progress)
+            searcher = _writable(run, items, method, distance, rebuild, bool(add), progress)
             if add:
-                _add(searcher, predictor, add)
+                added = _add(searcher, items, add)
                 searcher.save(run.export_path)
-                logger.info(f"Added {len(add)} images; the index holds {len(searcher)}.")
+                logger.info(f"Added {added} {items.what}; the index holds {len(searcher)}.")
     else:
-        logger.info(f"Index: {len(searcher)} images, {_how(searcher)}, beside {run.export_path}")
-    return _answer(run, predictor, searcher, queries, k) if queries else []
+        where = f"beside {run.export_path}"
+        logger.info(f"Index: {len(searcher)} {items.what}, {_how(searcher)}, {where}")
+    return _answer(run, items, searcher, queries, k) if queries else []
+
+
+def _items(run: RunFolder, region: int | None) -> Indexed:
+    """What the model of a run lets search for."""
+    task = run.config.task
+    if task not in (CLASSIFY, DETECT):
+        raise ConfigError(
+            "Only runs of classifiers and of boxes can be searched.",
+            received=f"{run.path}, of the task {task}",
+        )
+    check_options(task, {"region": region}, {"region": (DETECT,)})
+    predictor = PREDICTORS[task](run.export_path)
+    if isinstance(predictor, BoxPredictor):
+        return Regions(predictor, 1 if region is None else region)
+    assert isinstance(predictor, Predictor)
+    return WholeImages(predictor)
 
 
 def open_index(run: RunFolder, predictor: Predictor, *, progress: Progress = silent) -> Searcher:
@@ -116,7 +142,7 @@ def open_index(run: RunFolder, predictor: Predictor, *, progress: Progress = sil
     if found is not None:
         return found
     with _alone(run, must=False):
-        return _writable(run, predictor, None, None, False, False, progress)
+        return _writable(run, WholeImages(predictor), None, None, False, False, progress)
 
 
 @contextlib.contextmanager
@@ -149,7 +175,7 @@ def _fitting(found: Searcher | None, method: str | None, distance: str | None) -
 
 def _writable(
     run: RunFolder,
-    predictor: Predictor,
+    items: Indexed,
     method: str | None,
     distance: str | None,
     rebuild: bool,
@@ -174,8 +200,14 @@ def _writable(
         method, distance = method or before.method, distance or before.distance
     own = run.config.distance
     distance = distance or (own if own in DISTANCES else DISTANCES[0])
-    made = Searcher(predictor.embedding_dim, method=method or "exact", distance=distance)
-    _add_training_images(made, run, predictor, progress)
+    made = Searcher(items.dim, method=method or "exact", distance=distance)
+    training = items.training(run, progress)
+    made.add(
+        training.ids,
+        embeddings=training.embeddings,
+        images=training.images,
+        labels=training.labels,
+    )
     trained = len(made)
     if before is not None:
         _keep_added(made, before)
@@ -188,19 +220,8 @@ def _writable(
         if rebuild or add:
             raise
         where = f"not kept: {error}"
-    logger.info(f"Index: {trained} training images{kept}, {_how(made)}, {where}")
+    logger.info(f"Index: {trained} training {items.what}{kept}, {_how(made)}, {where}")
     return made
-
-
-def _add_training_images(
-    made: Searcher, run: RunFolder, predictor: Predictor, progress: Progress
-) -> None:
-    data = measured_by(run.config, load_data(run.config, progress))
-    train = data.train
-    what = "embedding training images"
-    embedding = ask(predictor, train.images, data.multilabel, what, progress)["embedding"]
-    words = [_words(label, data.class_names) for label in train.labels]
-    made.add(train.ids, embeddings=embedding, images=train.images, labels=words)
 
 
 def _keep_added(made: Searcher, before: Searcher) -> None:
@@ -246,46 +267,37 @@ def _how(searcher: Searcher) -> str:
     )
 
 
-def _words(label: np.ndarray, names: Sequence[str]) -> str:
-    if np.ndim(label):
-        return ", ".join(names[c] for c in np.flatnonzero(label > 0).tolist())
-    return names[int(label)] if label >= 0 else ""
-
-
-def _add(searcher: Searcher, predictor: Predictor, paths: Sequence[str]) -> None:
-    embeddings = predictor.embed_files(paths)
-    images = None
-    if searcher.thumbnails is not None:
-        images = np.stack([predictor.read(path) for path in paths])
-    searcher.add(list(paths), embeddings=embeddings, images=images)
+def _add(searcher: Searcher, items: Indexed, paths: Sequence[str]) -> int:
+    """Adds image files, and gives the number of items that they are."""
+    new = items.of_files(paths)
+    images = None if searcher.thumbnails is None else new.images
+    searcher.add(new.ids, embeddings=new.embeddings, images=images)
+    return len(new.ids)
 
 
 def _answer(
-    run: RunFolder, predictor: Predictor, searcher: Searcher, queries: Sequence[str], k: int
+    run: RunFolder, items: Indexed, searcher: Searcher, queries: Sequence[str], k: int
 ) -> list[Answer]:
-    answers, good, images, embeddings = [], [], [], []
-    for path in queries:
+    answers: list[Answer] = []
+    good: dict[int, Query] = {}
+    for place, path in enumerate(queries):
         try:
-            image = predictor.read(path)
+            asked = items.query(path)
         except TFGraphRegError as error:
             answers.append(Answer(path, error=str(error)))
             continue
-        outputs = predictor.ask(image)
-        answers.append(Answer(path, predictor.class_names[int(outputs["probabilities"].argmax())]))
-        good.append(len(answers) - 1)
-        images.append(image)
-        embeddings.append(outputs["embedding"])
+        answers.append(Answer(path, asked.guess, region=asked.region))
+        good[place] = asked
     if not good:
         return answers
-    found = searcher.search(np.stack(embeddings), k=k)
+    found = searcher.search(np.stack([asked.embedding for asked in good.values()]), k=k)
     for row, place in enumerate(good):
         rows = zip(found.distances[row].tolist(), found.ids[row], found.labels[row])
         nearest = [(distance, str(name), str(label)) for distance, name, label in rows if name]
         answers[place] = dataclasses.replace(answers[place], nearest=nearest)
     small = searcher.thumbnails
     if small is not None:
-        guesses = [answers[place].guess for place in good]
-        picture = _picture(small, images, guesses, found)
+        picture = _picture(small, list(good.values()), items.what, found)
         try:
             with writing_results(run):
                 logger.info(f"Picture: {save(picture, run.path / FIGURES / 'search')[0]}")
@@ -297,14 +309,16 @@ def _answer(
 
 def _picture(
     small: np.ndarray,
-    images: Sequence[np.ndarray],
-    guesses: Sequence[str],
+    asked: Sequence[Query],
+    what: str,
     found: Any,
 ) -> Any:
     """The queries with what was found; right is what has the class that the model sees."""
-    drawn = np.stack(images[:_MOST_DRAWN])
+    drawn = np.stack([each.image for each in asked[:_MOST_DRAWN]])
+    guesses = [each.guess for each in asked]
     names = list(dict.fromkeys([*guesses, *found.labels.ravel().tolist()]))
-    number = {name: place for place, name in enumerate(names)}
+    # Of an image that was added nobody knows the class.
+    number = {name: place if name else -1 for place, name in enumerate(names)}
     near = found.positions[: len(drawn), :_MOST_NEAR]
     near = near[:, (near >= 0).all(axis=0)]
     used, places = np.unique(near, return_inverse=True)
@@ -317,5 +331,5 @@ def _picture(
         np.array([number[by_position[position]] for position in used.tolist()], np.int64),
         places.reshape(near.shape),
         names,
-        title="Queries with the class that the model sees, and the nearest images",
+        title=f"Queries with the class that the model sees, and the nearest {what}",
     )

@@ -13,9 +13,9 @@ import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.progress import silent
-from tfgraphreg.recipes.compare import Comparison, compare, gather
+from tfgraphreg.recipes.compare import Comparison, compare, gather, told_of, with_numbers
 from tfgraphreg.recipes.tables import write_tables
-from tfgraphreg.runs.run import Run
+from tfgraphreg.runs.run import MAIN, Run
 from tfgraphreg.storage import (
     UNREADABLE_NPZ,
     check_note,
@@ -97,11 +97,11 @@ def write_page(comparison: Comparison, path: os.PathLike[str] | str) -> pathlib.
         path,
         title="Comparison of runs" if len(comparison.runs) > 1 else comparison.runs[0].name,
         tables=[
-            _results(comparison, dataset, title, metrics)
-            for dataset in comparison.datasets
-            for title, metrics in (
-                (dataset, comparison.metrics),
-                (f"{dataset}: more numbers", comparison.more),
+            _results(comparison, rows, heading, metrics)
+            for title, rows in comparison.tables.items()
+            for heading, metrics in (
+                (title, with_numbers(comparison.metrics, rows)),
+                (f"{title}: more numbers", with_numbers(comparison.more, rows)),
             )
             if metrics
         ],
@@ -159,7 +159,7 @@ def _embeddings(runs: Sequence[Run]) -> tuple[list[report.Embedding], list[str]]
     found: list[report.Embedding] = []
     problems: list[str] = []
     # The best first; the page would grow too heavy with all of them.
-    order = sorted(runs, key=lambda run: (-run.metrics["test_accuracy"], run.name))
+    order = sorted(runs, key=lambda run: (-(run.score or 0.0), run.name))
     having = [
         (run, name)
         for run in order
@@ -204,9 +204,8 @@ def _thumbnails(run: Run, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
 
 
 def _results(
-    comparison: Comparison, dataset: str, title: str, metrics: Sequence[str]
+    comparison: Comparison, rows: Sequence[dict[str, Any]], title: str, metrics: Sequence[str]
 ) -> report.Table:
-    rows = [row for row in comparison.rows if row["dataset"] == dataset]
     fields = [
         name
         for name in comparison.columns
@@ -232,7 +231,7 @@ def _results(
         title=title,
         columns=columns,
         rows=[[_cell(row[key]) for key in keys] for row in rows],
-        note=f"{_common(comparison, dataset, fields)} Mean and standard deviation over seeds; the "
+        note=f"{_common(comparison, rows[0], fields)} Mean and standard deviation over seeds; the "
         "difference is paired by seed, with Student's 95 % confidence interval.",
     )
 
@@ -242,14 +241,15 @@ _ALWAYS_TOLD = ("backbone", "distance", "neighbors", "alpha", "epochs", "batch_s
 _TOLD_IF_SET = ("labels_per_class", "limit", "validation_fraction", "augment")
 
 
-def _common(comparison: Comparison, dataset: str, varying: Sequence[str]) -> str:
-    """What all runs of a dataset have in common, in a sentence."""
-    runs = [run for run in comparison.runs if run.config.dataset == dataset]
+def _common(comparison: Comparison, row: dict[str, Any], varying: Sequence[str]) -> str:
+    """What all runs in the table of a row have in common, in a sentence."""
+    table = row["dataset"], row["task"]
+    runs = [run for run in comparison.runs if (run.config.dataset, run.config.task) == table]
     defaults = {field.name: field.default for field in dataclasses.fields(runs[0].config)}
     told = []
     for name in (*_ALWAYS_TOLD, *_TOLD_IF_SET):
         # What a config leaves open is told by the metrics.
-        values = [run.metrics.get(name, getattr(run.config, name)) for run in runs]
+        values = [run.metrics.get(name, told_of(run.config, name)) for run in runs]
         value = values[0]
         if (
             values.count(value) == len(values)
@@ -270,10 +270,11 @@ def _shown(run: Run, columns: Sequence[str]) -> report.Run:
     return report.Run(
         name=run.name,
         dataset=config.dataset,
-        kind=", ".join(_word(name, getattr(config, name)) for name in told),
+        kind=", ".join(_word(name, told_of(config, name)) for name in told),
         alpha=config.alpha,
         labels_per_class=config.labels_per_class,
-        accuracy=run.metrics["test_accuracy"],
+        score=run.score,
+        measure=MAIN[config.task].replace("_", " "),
         history=run.history,
         config=dataclasses.asdict(config),
     )

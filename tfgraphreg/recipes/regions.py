@@ -37,7 +37,7 @@ def as_regions(dataset: Dataset) -> Dataset:
             continue
         image = np.asarray(train.images[row])
         for number, (box, label) in enumerate(zip(found.boxes, found.classes)):
-            cut.append(_cut(image, box))
+            cut.append(cut_out(image, box))
             labels.append(label)
             ids.append(f"{train.ids[row]}#{number}")
     channels = dataset.image_shape[2]
@@ -54,7 +54,8 @@ def as_regions(dataset: Dataset) -> Dataset:
     )
 
 
-def _cut(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+def cut_out(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """`[32, 32, channels]`: what is in a box of an image and a little around it, resized."""
     height, width = image.shape[:2]
     margin = _MARGIN * (box[2:] - box[:2])
     left, top = np.maximum(np.floor(box[:2] - margin), 0).astype(int)

@@ -8,7 +8,6 @@ See docs/local.md for the time that it takes and the mean IoU that it reaches.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from tfgraphreg.data.local import LocalSplit, local_splits
 from tfgraphreg.errors import DataError
 from tfgraphreg.evaluation.segmentation import mean_iou, pixel_counts, report_of_counts
 from tfgraphreg.export import MaskPredictor, export_segmenter
+from tfgraphreg.export.masks import BACKGROUND
 from tfgraphreg.model.classifier import LOGITS
 from tfgraphreg.model.segmenter import COARSEST, build_segmenter, masks_of
 from tfgraphreg.model.segmenter_training import RegularizedSegmenter, balanced_weights
@@ -29,6 +29,7 @@ from tfgraphreg.neighbors.examples import Examples
 from tfgraphreg.progress import Progress
 from tfgraphreg.recipes.after_epoch import settling, tensorboard_log
 from tfgraphreg.recipes.batches import batch_source, neighbor_mode
+from tfgraphreg.recipes.figures import Pictures, curves, save_figures
 from tfgraphreg.recipes.learn import (
     Learned,
     compile_model,
@@ -40,18 +41,17 @@ from tfgraphreg.recipes.learn import (
 from tfgraphreg.recipes.material import Material
 from tfgraphreg.recipes.network import named_backbone
 from tfgraphreg.recipes.saved_model import check_gap, full_float32
-from tfgraphreg.runs.folder import FIGURES, RunFolder
+from tfgraphreg.runs.folder import RunFolder
 from tfgraphreg.training.fit import fit
 from tfgraphreg.training.history import Row
+from tfgraphreg.visualize import figures
+from tfgraphreg.visualize.masks import mask_sheet
 
-logger = logging.getLogger(__name__)
-
-BACKGROUND = "background"
 _PICTURED = 12
 _CHECKED = 5
 _TOLERANCE = 1e-5
 # An image is read and asked in parts, so that masks of many need not fit in memory at once.
-_BLOCK = 500
+_BLOCK = 100
 
 
 def check_data(dataset: Dataset) -> None:
@@ -126,12 +126,30 @@ def finish(
     Raises:
         ModelError: If the exported model differs from the trained one.
     """
-    _, _, test = local_splits(material.dataset, masks=True)
-    names = names_of_masks(material.dataset)
-    counts = _counts(learned.model, test, len(names), progress)
-    report = report_of_counts(counts, names)
+    measured = _measured(learned.model, material.dataset, progress)
     _export_and_check(run, learned.model, material.dataset)
-    _draw(run, learned.model, test, names)
+    save_figures(run, [("masks", _sheet(learned.model, material.dataset))], progress)
+    return measured
+
+
+def measure_again(
+    config: TrainConfig, run: RunFolder, dataset: Dataset, progress: Progress
+) -> tuple[dict[str, Any], Pictures]:
+    """What the SavedModel of a run is worth, by the numbers of `finish`, and pictures of it.
+
+    Raises:
+        ModelError: If the run has no usable SavedModel.
+    """
+    predictor = MaskPredictor(run.export_path)
+    measured = _measured(predictor, dataset, progress)
+    return measured, _pictures(run, predictor, dataset, measured)
+
+
+def _measured(model: Any, dataset: Dataset, progress: Progress) -> dict[str, Any]:
+    """The numbers of metrics.json that a segmenter, live or exported, reaches on test images."""
+    names = names_of_masks(dataset)
+    test = local_splits(dataset, masks=True)[2]
+    report = report_of_counts(_counts(model, test, len(names), progress), names)
     return {
         "test_mean_iou": report["mean_iou"],
         "test_pixel_accuracy": report["pixel_accuracy"],
@@ -160,16 +178,23 @@ def _build(
 
 
 def _counts(
-    model: keras.Model, split: LocalSplit, classes: int, progress: Progress | None = None
+    model: Any, split: LocalSplit, classes: int, progress: Progress | None = None
 ) -> np.ndarray:
     """`[K, K]` pixels of a split by true and predicted class."""
     counts = np.zeros((classes, classes), np.int64)
     for start in range(0, len(split), _BLOCK):
         images, masks = (part[start : start + _BLOCK] for part in (split.images, split.masks))
-        counts += pixel_counts(np.asarray(masks), masks_of(model, images), classes=classes)
+        counts += pixel_counts(np.asarray(masks), _masks(model, images), classes=classes)
         if progress:
             progress("masks of test images", min(start + _BLOCK, len(split)), len(split))
     return counts
+
+
+def _masks(model: Any, images: Any) -> np.ndarray:
+    """Masks by a segmenter or a `MaskPredictor`."""
+    if isinstance(model, MaskPredictor):
+        return model(np.asarray(images))["masks"]
+    return masks_of(model, images)
 
 
 def _validation(base: keras.Model, split: LocalSplit, classes: int) -> Callable[[], Row] | None:
@@ -198,11 +223,26 @@ def _logits(model: keras.Model, images: Any) -> np.ndarray:
     return model(tf.convert_to_tensor(np.asarray(images)), training=False)[LOGITS].numpy()
 
 
-def _draw(run: RunFolder, model: keras.Model, test: LocalSplit, names: tuple[str, ...]) -> None:
-    from tfgraphreg.visualize.masks import mask_sheet
-    from tfgraphreg.visualize.style import save
+def _pictures(
+    run: RunFolder, model: MaskPredictor, dataset: Dataset, measured: dict[str, Any]
+) -> Pictures:
+    yield "masks", _sheet(model, dataset)
+    report = measured["segmentation"]
+    pixels = np.asarray(report["confusion_matrix"]).sum(axis=1)
+    yield (
+        "iou_by_class",
+        figures.bars_by_class(
+            report["iou"],
+            notes=[f"{share:.1%} of pixels" for share in pixels / max(pixels.sum(), 1)],
+            title="IoU by class, test images",
+        ),
+    )
+    yield from curves(run, ("loss", "graph_loss", "pixel_accuracy", "mean_iou"))
 
+
+def _sheet(model: Any, dataset: Dataset) -> Any:
+    """Some test images with their true and predicted masks."""
+    test = local_splits(dataset, masks=True)[2]
     some = test.take(np.arange(min(_PICTURED, len(test))))
-    found = masks_of(model, some.images)
-    save(mask_sheet(some.images, some.masks, found, names), run.path / FIGURES / "masks")
-    logger.info(f"Figure: {run.path / FIGURES / 'masks.png'}")
+    images = np.asarray(some.images)
+    return mask_sheet(images, some.masks, _masks(model, images), names_of_masks(dataset))

@@ -23,7 +23,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError, RunError
 from tfgraphreg.reading import read_yaml
 from tfgraphreg.recipes.graphs import file_mark
-from tfgraphreg.runs.run import read_finished
+from tfgraphreg.runs.run import MAIN, Run, read_finished
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def run_sweep(sweep: Sweep) -> list[str]:
         problems = []
         for number, (name, config) in enumerate(sweep.runs.items(), 1):
             place = f"[{number}/{len(sweep.runs)}] {name}"
-            if _accuracy(config) is not None:
+            if _made(config) is not None:
                 logger.info(f"{place}: finished before")
                 continue
             logger.info(f"{place}: runs, log in {config.run_dir}/{_LOG}")
@@ -144,10 +144,7 @@ def run_sweep(sweep: Sweep) -> list[str]:
                 problems.append(f"The run {name} failed: {problem}")
                 logger.info(f"{place}: FAILED: {problem}")
             else:
-                logger.info(
-                    f"{place}: test accuracy {_accuracy(config):.4f}, "
-                    f"{time.perf_counter() - started:.0f} s"
-                )
+                logger.info(f"{place}: {_in_words(config)}, {time.perf_counter() - started:.0f} s")
     return problems
 
 
@@ -184,21 +181,29 @@ def _run(config: TrainConfig, lock: int) -> str | None:
             process.kill()
             process.wait()
             raise
-    if status == 0 and _accuracy(config) is not None:
+    if status == 0 and _made(config) is not None:
         return None
     if status < 0:
         return f"it was ended by signal {-status}; see {log}"
     return f"{_last_line(log)} (status {status}); see {log}"
 
 
-def _accuracy(config: TrainConfig) -> float | None:
+def _made(config: TrainConfig) -> Run | None:
+    """The finished run of a config, if there is one."""
     try:
         run = read_finished(str(config.run_dir))
     except RunError:
         return None
     if configs.differences(run.config, config) or run.graph_file != file_mark(config):
         return None
-    return run.metrics["test_accuracy"]
+    return run
+
+
+def _in_words(config: TrainConfig) -> str:
+    """The main number of a finished run."""
+    run = _made(config)
+    name = MAIN[config.task].replace("_", " ")
+    return f"no {name}" if run is None or run.score is None else f"{name} {run.score:.4f}"
 
 
 def _last_line(log: pathlib.Path) -> str:

@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from tfgraphreg import storage
-from tfgraphreg.recipes.compare import Comparison
+from tfgraphreg.recipes.compare import Comparison, with_numbers
 
 
 def write_tables(comparison: Comparison, folder: os.PathLike[str] | str) -> list[pathlib.Path]:
@@ -32,11 +32,11 @@ def csv_table(comparison: Comparison) -> str:
 
 
 def markdown_table(comparison: Comparison) -> str:
-    """A section with a table for each dataset, then notes and problems."""
+    """A section with a table for each dataset and task, then notes and problems."""
     lines = ["# Comparison of runs", ""]
-    for dataset in comparison.datasets:
-        header, rows = text_cells(comparison, dataset)
-        lines += [f"## {_markdown(dataset)}", ""]
+    for title, found in comparison.tables.items():
+        header, rows = text_cells(comparison, found)
+        lines += [f"## {_markdown(title)}", ""]
         lines.append("| " + " | ".join(header) + " |")
         lines.append("|" + " --- |" * len(header))
         lines += ["| " + " | ".join(_markdown(cell) for cell in row) + " |" for row in rows]
@@ -49,11 +49,12 @@ def markdown_table(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def text_cells(comparison: Comparison, dataset: str) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table of one dataset, for people."""
+def text_cells(
+    comparison: Comparison, rows: list[dict[str, Any]]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of one of the `tables` of a comparison, for people."""
     fields = [name for name in comparison.columns if name != "dataset"]
-    rows = [row for row in comparison.rows if row["dataset"] == dataset]
-    metrics = [m for m in comparison.metrics if any(row[f"{m}_mean"] is not None for row in rows)]
+    metrics = with_numbers(comparison.metrics, rows)
     header = [name.replace("_", " ") for name in fields] + ["seeds"]
     for index, metric in enumerate(metrics):
         header.append(metric.replace("_", " "))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfgraphreg.config import TrainConfig
@@ -14,10 +14,16 @@ from tfgraphreg.settings import GIVEN, shown
 
 if TYPE_CHECKING:
     from tfgraphreg.data.dataset import Dataset
+    from tfgraphreg.recipes.figures import Pictures
     from tfgraphreg.recipes.learn import Learned
     from tfgraphreg.training.cluster import Cluster
 
 CLASSIFY = "classify"
+_WHOM = {
+    CLASSIFY: "classifiers",
+    "segment": "models of masks",
+    "detect": "models of boxes",
+}
 
 
 def _images(dataset: Dataset) -> Dataset:
@@ -33,12 +39,15 @@ class Task:
         learn: `(config, run, material, progress)` trains; the config is filled in.
         finish: `(config, run, material, learned, progress)` measures, exports and draws; gives the
             numbers of metrics.json that depend on the model.
+        measure_again: `(config, run, dataset, progress)` measures the run's SavedModel; gives the
+            numbers, and figures by name as they are made. None for classifiers.
         nodes: `(dataset)` gives one whose training items are the nodes of the graph.
     """
 
     check_data: Callable[[Dataset], None]
     learn: Callable[..., Learned]
     finish: Callable[..., dict[str, Any]]
+    measure_again: Callable[..., tuple[dict[str, Any], Pictures]] | None = None
     nodes: Callable[[Dataset], Dataset] = _images
 
 
@@ -47,13 +56,13 @@ def task_of(config: TrainConfig, cluster: Cluster | None = None) -> Task:
     if config.task == "segment":
         from tfgraphreg.recipes import segment
 
-        return Task(segment.check_data, segment.learn_masks, segment.finish)
+        return Task(segment.check_data, segment.learn_masks, segment.finish, segment.measure_again)
     if config.task == "detect":
         from tfgraphreg.recipes import detect
         from tfgraphreg.recipes.regions import as_regions
 
         check = functools.partial(detect.check_data, only_class=config.only_class)
-        return Task(check, detect.learn_boxes, detect.finish, as_regions)
+        return Task(check, detect.learn_boxes, detect.finish, detect.measure_again, as_regions)
     from tfgraphreg.recipes import classify, learn
 
     together = functools.partial(learn.learn, cluster=cluster)
@@ -87,3 +96,24 @@ def check_task(config: TrainConfig) -> None:
             received=shown("task", config.task),
             cure="Name a `backbone`, or use `task=classify`.",
         )
+
+
+def check_options(task: str, given: Mapping[str, Any], takes: Mapping[str, Sequence[str]]) -> None:
+    """Refuses options of a command about a run or model for which they have no effect.
+
+    Args:
+        task: What the model was trained for.
+        given: Options by name; None and False are not given.
+        takes: The tasks for which each option has an effect.
+
+    Raises:
+        ConfigError: If an option is given that has none.
+    """
+    for name, tasks in takes.items():
+        value = given[name]
+        if value is not None and value is not False and task not in tasks:
+            raise ConfigError(
+                f"`{name}` has an effect only for {' and '.join(_WHOM[each] for each in tasks)}.",
+                received=f"{name}={value}, a model of the task {task}",
+                cure="Leave it out.",
+            )

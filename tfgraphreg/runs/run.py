@@ -29,7 +29,23 @@ REPORTED = {
     "retrieval": ("map_at_r", "r_precision", "ndcg", "mean_reciprocal_rank"),
     "faithfulness": ("edge_neighbor_share", "distance_ratio", "trustworthiness", "continuity"),
     "probes": ("knn", "logistic_regression", "linear_svm", "random_forest", "mlp"),
+    "detection": ("voc_ap50", "voc07_ap50"),
 }
+PARTS = (
+    "test_ap50",
+    "test_ap75",
+    "test_ap",
+    "test_best_overlap",
+    "test_mean_iou",
+    "test_mean_dice",
+    "test_mean_pixel_accuracy",
+    "test_pixel_accuracy",
+)
+"""What metrics.json says of runs of boxes, and of masks."""
+
+MAIN = {"classify": "test_accuracy", "segment": "test_mean_iou", "detect": "test_ap50"}
+"""The number by which runs of a task are compared first."""
+
 _AGAIN = "Run `tfgraphreg evaluate` again."
 
 
@@ -55,7 +71,7 @@ class Run:
 
     def __repr__(self) -> str:
         shown = [f"{self.config.dataset}", f"{len(self.history)} epochs"]
-        for name in ("test_accuracy", "recall_at_1", "test_mean_iou", "test_ap50"):
+        for name in (*MAIN.values(), "recall_at_1"):
             value = number(self.metrics, name)
             if value is not None:
                 shown.append(f"{name.replace('_', ' ')} {value:.4f}")
@@ -65,6 +81,11 @@ class Run:
     def name(self) -> str:
         """The name of the run."""
         return self.path.name
+
+    @property
+    def score(self) -> float | None:
+        """The number of `MAIN`; None where nothing could be judged."""
+        return number(self.metrics, MAIN[self.config.task])
 
     @property
     def folder(self) -> RunFolder:
@@ -84,14 +105,9 @@ class Run:
         Raises:
             ModelError: If it is gone.
         """
-        from tfgraphreg.export import BoxPredictor, MaskPredictor, Predictor
+        from tfgraphreg.export import PREDICTORS
 
-        made: dict[str, Any] = {
-            "classify": Predictor,
-            "segment": MaskPredictor,
-            "detect": BoxPredictor,
-        }
-        return made[self.config.task](self.folder.export_path)
+        return PREDICTORS[self.config.task](self.folder.export_path)
 
 
 def read_finished(path: os.PathLike[str] | str) -> Run:
@@ -116,18 +132,13 @@ def read_finished(path: os.PathLike[str] | str) -> Run:
         history = read_history(path / HISTORY)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"The run folder {path} is broken ({error}).") from error
-    if config.task != "classify":
-        raise RunError(
-            "Only runs of classifiers are compared.",
-            received=f"{path}, of the task {config.task}",
-            cure=f"Its numbers are in {path / METRICS}.",
-        )
     if not history and note_of(path / HISTORY).exists():
         raise RunError(f"The run folder {path} is broken ({HISTORY} is gone or empty).")
-    if number(metrics, "test_accuracy") is None:
-        raise RunError(
-            f"The run folder {path} is broken: {METRICS} has no number as test_accuracy."
-        )
+    main = MAIN[config.task]
+    # Test images in which nothing counts have no average precision and no IoU.
+    nothing = config.task != "classify" and metrics.get(main, main) is None
+    if number(metrics, main) is None and not nothing:
+        raise RunError(f"The run folder {path} is broken: {METRICS} has no number as {main}.")
     try:
         check_note(path / METRICS)
         metrics = {**_reported(path, config, metrics), **metrics}
@@ -165,7 +176,7 @@ def number(metrics: dict[str, Any], name: str) -> float | None:
 
 def _reported(path: pathlib.Path, config: TrainConfig, metrics: dict[str, Any]) -> dict[str, Any]:
     """The single numbers of the reports about a run."""
-    reports = {"classification": metrics.get("classification")}
+    reports = {name: metrics.get(name) for name in ("classification", "detection")}
     evaluation = read_evaluation(path) or {}
     if evaluation.get("retrieval_distance") == config.distance:
         reports.update({name: evaluation.get(name) for name in ("retrieval", "faithfulness")})

@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.data.local import Objects
-from tfgraphreg.evaluation.average_precision import FoundBoxes, rank_voc
+from tfgraphreg.evaluation.average_precision import SURE, FoundBoxes, rank_voc
+from tfgraphreg.visualize.labels import Text, around, write_apart
 from tfgraphreg.visualize.style import (
     PAGE_WIDTH,
     RIGHT,
     WRONG,
-    draw_box,
+    draw_outline,
     figure,
     show_image,
 )
 
 _MISSED = "#000000"
 # For several boxes in a small image.
-_draw = functools.partial(draw_box, width=1.3, font=4.5, pad=0.6, frame=0.6)
+_outline = functools.partial(draw_outline, width=1.3)
+_Text = functools.partial(Text, font=4.5, pad=0.6, frame=0.6)
 
 
 def box_sheet(
@@ -33,7 +35,7 @@ def box_sheet(
     found: Sequence[FoundBoxes],
     class_names: Sequence[str],
     *,
-    least_score: float = 0.3,
+    least_score: float = SURE,
     columns: int = 4,
 ) -> Any:
     """Images with the boxes that were found, each with its class and score.
@@ -57,6 +59,7 @@ def box_sheet(
         made.suptitle(
             f"✓ right, ✗ wrong, [missed]; scores from {least_score:g}, IoU 0.5", fontsize=9
         )
+        texts = []
         for axes in cells[len(truth) :]:
             axes.set_axis_off()
         for axes, image, objects, boxes in zip(cells, images, truth, found):
@@ -66,7 +69,8 @@ def box_sheet(
             for place in _missed(objects, boxes):
                 name = class_names[objects.classes[place]]
                 box = objects.boxes[place]
-                _draw(axes, box, f"[{name}]", _MISSED, line=":", below=True)
+                _outline(axes, box, _MISSED, line=":")
+                texts.append(_Text(axes, f"[{name}]", around(box, below=True), _MISSED))
             for box, number, score, verdict in zip(
                 boxes.boxes, boxes.classes, boxes.scores, verdicts(objects, boxes)
             ):
@@ -76,7 +80,9 @@ def box_sheet(
                     -1: ("#808080", "-.", ""),
                 }[int(verdict)]
                 text = f"{mark}{class_names[number]} {score:.0%}"
-                _draw(axes, box, text, color, line=line)
+                _outline(axes, box, color, line=line)
+                texts.append(_Text(axes, text, around(box), color))
+        write_apart(made, texts)
     return made
 
 

@@ -49,6 +49,34 @@ def class_distribution(
     return made
 
 
+def bars_by_class(values: Mapping[str, float], *, notes: Sequence[str], title: str) -> Any:
+    """A bar from 0 to 1 for each class, with its number and a note beside it.
+
+    Args:
+        values: Numbers by class name; NaN where there is nothing to judge.
+        notes: A few words about each class.
+        title: Above the bars.
+    """
+    numbers = np.array([*values.values()], np.float64)
+    places = np.arange(len(numbers))
+    with figure(height=max(2.0, 0.9 + 0.22 * len(numbers))) as made:
+        axes = made.subplots()
+        axes.barh(places, np.nan_to_num(numbers), 0.7, color=COLORS[0])
+        axes.set_yticks(places, list(values))
+        axes.set(title=title, xlim=(0, 1), ylim=(len(numbers) - 0.4, -0.6))
+        for place, number, note in zip(places, numbers, notes):
+            shown = "–" if np.isnan(number) else f"{number:.3f}"
+            axes.text(
+                1.02,
+                place,
+                f"{shown}  ({note})",
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=8,
+            )
+    return made
+
+
 def confusion_matrix(
     matrix: np.ndarray, class_names: Sequence[str], *, title: str = "Confusion matrix"
 ) -> Any:
@@ -111,8 +139,12 @@ def learning_curves(
             axes.set(xlabel="epoch", title=metric.replace("_", " "))
             axes.xaxis.set_major_locator(_whole_numbers())
             axes.grid(alpha=0.3)
-        if panels[0].lines:
-            panels[0].legend(frameon=False, fontsize=8)
+        named: set[str] = set()
+        for axes in panels:
+            labels = {line.get_label() for line in axes.lines}
+            if labels - named:
+                axes.legend(frameon=False, fontsize=8)
+            named |= labels
     return made
 
 

@@ -64,13 +64,20 @@ def mask_sheet(
     return made
 
 
-def over(image: np.ndarray, mask: np.ndarray, *, striped: np.ndarray | None = None) -> np.ndarray:
-    """`[4 height, 4 width, 3]` uint8: a mask in the colors of its classes over its image.
+def over(
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    striped: np.ndarray | None = None,
+    enlarged: int = _ENLARGED,
+) -> np.ndarray:
+    """`[E height, E width, 3]` uint8: a mask in the colors of its classes over its image.
 
     Args:
         image: `[height, width, 1 or 3]` uint8.
         mask: `[height, width]` uint8.
         striped: `[height, width]` bool: pixels that get black and white stripes.
+        enlarged: E, the side of a pixel in the result.
     """
     gray = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     picture = gray.copy()
@@ -78,14 +85,22 @@ def over(image: np.ndarray, mask: np.ndarray, *, striped: np.ndarray | None = No
         if value != BACKGROUND:
             inside = mask == value
             picture[inside] = (1 - _OPACITY) * gray[inside] + _OPACITY * 255 * _rgb(int(value))
-    large = picture.repeat(_ENLARGED, 0).repeat(_ENLARGED, 1)
+    large = picture.repeat(enlarged, 0).repeat(enlarged, 1)
     if striped is not None:
-        marked = striped.repeat(_ENLARGED, 0).repeat(_ENLARGED, 1)
+        marked = striped.repeat(enlarged, 0).repeat(enlarged, 1)
         y, x = np.indices(marked.shape)
         phase = (x + y) % _STRIPE
         large[marked & (phase < _STRIPE // 3)] = 0
         large[marked & (phase >= _STRIPE * 2 // 3)] = 255
     return large.astype(np.uint8)
+
+
+def patch_of(value: int, label: str) -> Any:
+    """What a legend shows of a mask value."""
+    from matplotlib.patches import Patch
+
+    color = "white" if value == BACKGROUND else tuple(_rgb(value))
+    return Patch(facecolor=color, edgecolor="#808080", linewidth=0.6, label=label)
 
 
 def _rgb(value: int) -> np.ndarray:
@@ -98,7 +113,7 @@ def _legend(made: Any, values: np.ndarray, names: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
     shown = [int(value) for value in values if value not in (BACKGROUND, IGNORED)]
-    handles = [Patch(color=tuple(_rgb(value)), label=names[value]) for value in shown]
+    handles = [patch_of(value, names[value]) for value in shown]
     handles.append(
         Patch(facecolor="white", edgecolor="black", hatch="//////", label="wrong (any class)")
     )

@@ -63,9 +63,10 @@ class Run:
             `labels_per_class` and seed; runs of the same kind make one line of a chart.
         alpha: Weight of the graph term.
         labels_per_class: Label budget; None is all labels.
-        accuracy: Test accuracy, in [0, 1].
+        score: The number that charts show, in [0, 1]; None if there is none.
         history: A row of named numbers for each epoch.
         config: Settings by name.
+        measure: What `score` is. Runs of other measures are in other charts.
     """
 
     name: str
@@ -73,9 +74,10 @@ class Run:
     kind: str
     alpha: float
     labels_per_class: int | None
-    accuracy: float | None
+    score: float | None
     history: Sequence[Mapping[str, float]]
     config: Mapping[str, Any]
+    measure: str = "test accuracy"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,7 +177,9 @@ def _table(table: Table) -> dict[str, Any]:
 def _run(run: Run) -> dict[str, Any]:
     names = dict.fromkeys(name for row in run.history for name in row)
     return {
-        **{name: getattr(run, name) for name in ("name", "dataset", "kind", "alpha", "accuracy")},
+        **{name: getattr(run, name) for name in ("name", "dataset", "kind", "alpha")},
+        "score": run.score,
+        "measure": run.measure,
         "budget": run.labels_per_class,
         "history": {name: [row.get(name) for row in run.history] for name in names},
         "config": dict(run.config),

@@ -79,6 +79,14 @@ def save(made: Any, path: os.PathLike[str] | str) -> list[pathlib.Path]:
     return written
 
 
+def save_png(made: Any, path: os.PathLike[str] | str) -> None:
+    """Writes a Figure as one PNG file, whole or not at all."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE), atomic_path(path) as part:
+        made.savefig(part, format="png", facecolor="white")
+
+
 def _settle(made: Any) -> None:
     """Lays a Figure out once, and rounds where things lie.
 
@@ -142,19 +150,7 @@ def show_image(axes: Any, image: np.ndarray, *, frame: str | None = None) -> Non
         spine.set(visible=frame is not None, color=frame, linewidth=2.5)
 
 
-def draw_box(
-    axes: Any,
-    box: np.ndarray,
-    text: str,
-    color: str,
-    *,
-    line: str = "-",
-    below: bool = False,
-    width: float = 1.8,
-    font: float = 7,
-    pad: float = 1.2,
-    frame: float | None = None,
-) -> None:
+def draw_box(axes: Any, box: np.ndarray, text: str, color: str) -> None:
     """Draws a box over an image, with a text at its upper left corner.
 
     Args:
@@ -162,14 +158,42 @@ def draw_box(
         box: `(x_min, y_min, x_max, y_max)`, edges in pixels.
         text: Its text.
         color: Of the box, and of the frame of the text.
+    """
+    draw_outline(axes, box, color)
+    axes.text(
+        box[0],
+        box[1],
+        text,
+        fontsize=7,
+        va="bottom",
+        color="black",
+        # A class may be called $x$.
+        parse_math=False,
+        bbox={"facecolor": "white", "edgecolor": color, "pad": 1.2},
+    )
+
+
+def draw_outline(
+    axes: Any,
+    box: np.ndarray,
+    color: str,
+    *,
+    line: str = "-",
+    width: float = 1.8,
+    halo: bool = False,
+) -> None:
+    """Draws the edges of a box over an image.
+
+    Args:
+        axes: Of the image.
+        box: `(x_min, y_min, x_max, y_max)`, edges in pixels.
+        color: Of the line.
         line: Matplotlib's style of the line.
-        below: Whether the text stands at the lower left corner.
         width: Of the line, in points.
-        font: Size of the text, in points.
-        pad: Around the text, in points.
-        frame: Width of the frame of the text, in points; None: matplotlib's.
+        halo: Whether it lies on a white line, to be seen on a ground of its own color.
     """
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     left, top, right, bottom = box
     axes.add_patch(
@@ -181,16 +205,8 @@ def draw_box(
             edgecolor=color,
             linewidth=width,
             linestyle=line,
+            path_effects=[withStroke(linewidth=width + 1.6, foreground="white")] if halo else [],
         )
-    )
-    axes.text(
-        left,
-        bottom if below else top,
-        text,
-        fontsize=font,
-        va="top" if below else "bottom",
-        color="black",
-        bbox={"facecolor": "white", "edgecolor": color, "pad": pad, "linewidth": frame},
     )
 
 
