@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tfgraphreg import storage
-from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
+from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError, did_you_mean
 from tfgraphreg.export import Predictor
 from tfgraphreg.progress import Progress, silent
+from tfgraphreg.recipes.added import check_labels, images_to_add
+from tfgraphreg.recipes.reject import check_reject, measure_limit, set_limit, share_of
+from tfgraphreg.recipes.run_index import alone, fitting, how, saved_index, writable_index
 from tfgraphreg.runs.folder import FIGURES, RunFolder, writing_results
-from tfgraphreg.runs.outputs import ask, load_data, measured_by
-from tfgraphreg.search.saved import FOLDER as FOLDER_OF_INDEX
-from tfgraphreg.search.saved import saved_ids
 from tfgraphreg.visualize.grids import retrieval_grid
-from tfgraphreg.visualize.search import DISTANCES, Searcher
+from tfgraphreg.visualize.search import Found, Searcher
 from tfgraphreg.visualize.style import save
 
 logger = logging.getLogger(__name__)
@@ -27,7 +25,6 @@ logger = logging.getLogger(__name__)
 # Rows and columns of one figure.
 _MOST_DRAWN = 12
 _MOST_NEAR = 20
-_LOCK = ".search.lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +36,21 @@ class Answer:
         guess: The class that the model sees in it; empty for a file that cannot be read.
         nearest: Distance, id and label (may be empty) of each image found, the nearest first.
         error: What is wrong with the file, or None.
+        voted: The label that weighs most among the nearest (see `tfgraphreg.search.vote`); empty
+            if none of them has one, or images have several classes.
+        share: Its share of all weights, in [0, 1].
+        unknown: Whether every image of the index is farther than its limit; None if it has none.
+        limit: The limit, or None.
     """
 
     path: str
     guess: str = ""
     nearest: list[tuple[float, str, str]] = dataclasses.field(default_factory=list)
     error: str | None = None
+    voted: str = ""
+    share: float = 0.0
+    unknown: bool | None = None
+    limit: float | None = None
 
 
 def search_run(
@@ -55,15 +61,19 @@ def search_run(
     method: str | None = None,
     distance: str | None = None,
     add: Sequence[str] = (),
+    label: str | None = None,
+    labels: str | None = None,
     rebuild: bool = False,
+    reject: float | None = None,
+    unknown: Sequence[str] = (),
     progress: Progress = silent,
 ) -> list[Answer]:
     """Finds the images that a run's model holds nearest to image files, and draws them.
 
     The index lies beside the run's SavedModel. It is built from the training images if there
     is none yet, if `rebuild` is set, or if it is of another method or distance than named.
-    Images that were added to the one before are kept; where that cannot be, it says how many
-    are lost.
+    Images that were added to the one before are kept, as is its limit beyond which a query is
+    unknown; where that cannot be, it says how many are lost.
 
     Args:
         run: The run.
@@ -72,8 +82,15 @@ def search_run(
         method: ``"exact"``, ``"ivf"`` or ``"hnsw"``; that of the index, else exact, if None.
         distance: ``"cosine"`` or ``"euclidean"``; that of the index, else that of the run where
             it is one of these and else cosine, if None.
-        add: Image files to add to the index under their names.
+        add: Image files to add to the index under their names, and folders of them with a
+            subfolder for each class.
+        label: The class of what is added.
+        labels: CSV file (id, label) with the classes of what is added.
         rebuild: Whether to build the index anew.
+        reject: Share of images of known classes that is accepted, in (0, 1]: sets the limit
+            beyond which a query is unknown, by validation or test images; 1 takes it away. The
+            index keeps it, and sets it anew when it changes.
+        unknown: Image files of no known class, and folders of them, to measure the limit by.
         progress: Called while work goes on.
 
     Returns:
@@ -83,181 +100,63 @@ def search_run(
     Raises:
         ConfigError: If there is nothing to do, or an argument is wrong.
         ModelError: If the run has no usable SavedModel.
-        DataError: If the index is damaged or belongs to another model, or an image to add is
-            unusable or known already.
+        DataError: If the index is damaged or belongs to another model, an image to add is
+            unusable or known already, or there are too few images to set a limit by.
     """
     if k < 1:
         raise ConfigError("`k` must be at least 1.", received=f"k={k}")
-    if not (queries or add or rebuild):
+    check_labels(add, label, labels)
+    if not (queries or add or rebuild or unknown or reject is not None):
         raise ConfigError("There is nothing to search.", cure="Name image files.")
+    check_reject(run, reject, unknown)
     # Refuses a method or a distance that there is not, before anything is loaded.
     Searcher(1, method=method or "exact", distance=distance or "cosine")
+    files = images_to_add(add, label=label, labels=labels)
     predictor = Predictor(run.export_path)
-    searcher = None if add or rebuild else _fitting(_saved(run), method, distance)
-    if searcher is None:
-        with _alone(run, must=bool(add or rebuild)):
-            searcher = _writable(run, predictor, method, distance, rebuild, bool(add), progress)
+    searcher = None if add or rebuild else fitting(saved_index(run), method, distance)
+    changed = searcher is None or reject not in (None, share_of(searcher))
+    if searcher is None or changed:
+        must = bool(add or rebuild or reject is not None)
+        with alone(run, must=must):
+            searcher = writable_index(
+                run,
+                predictor,
+                method=method,
+                distance=distance,
+                rebuild=rebuild,
+                must=must,
+                progress=progress,
+            )
             if add:
-                _add(searcher, predictor, add)
+                _add(searcher, predictor, *files)
+            limited = reject is not None and set_limit(run, predictor, searcher, reject, progress)
+            if add or limited:
                 searcher.save(run.export_path)
-                logger.info(f"Added {len(add)} images; the index holds {len(searcher)}.")
     else:
-        logger.info(f"Index: {len(searcher)} images, {_how(searcher)}, beside {run.export_path}")
+        logger.info(f"Index: {len(searcher)} images, {how(searcher)}, beside {run.export_path}")
+    if unknown or (changed and searcher.limit is not None):
+        measure_limit(run, predictor, searcher, unknown, progress)
     return _answer(run, predictor, searcher, queries, k) if queries else []
 
 
-def open_index(run: RunFolder, predictor: Predictor, *, progress: Progress = silent) -> Searcher:
-    """The index beside a run's SavedModel as it is, or one of the training images.
-
-    Raises:
-        DataError: If it is damaged or belongs to another model, or the images cannot be loaded.
-    """
-    found = _saved(run)
-    if found is not None:
-        return found
-    with _alone(run, must=False):
-        return _writable(run, predictor, None, None, False, False, progress)
-
-
-@contextlib.contextmanager
-def _alone(run: RunFolder, *, must: bool) -> Iterator[None]:
-    """Keeps others from changing the index meanwhile, so that nothing that they add is lost.
-
-    Where no file can be made, as in a folder that may only be read, an index cannot be changed
-    either: an error if it `must` be.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            index = run.export_path / FOLDER_OF_INDEX
-            stack.enter_context(storage.one_writer(run.path / _LOCK, index))
-        except DataError:
-            if must:
-                raise
-        yield
-
-
-def _saved(run: RunFolder) -> Searcher | None:
-    exists = (run.export_path / FOLDER_OF_INDEX).exists()
-    return Searcher.load(run.export_path) if exists else None
-
-
-def _fitting(found: Searcher | None, method: str | None, distance: str | None) -> Searcher | None:
-    if found is None or method not in (None, found.method):
-        return None
-    return found if distance in (None, found.distance) else None
-
-
-def _writable(
-    run: RunFolder,
-    predictor: Predictor,
-    method: str | None,
-    distance: str | None,
-    rebuild: bool,
-    add: bool,
-    progress: Progress,
-) -> Searcher:
-    """The index as it is, or a new one where there is none that fits; call it in `_alone`."""
-    before = None
-    existed = (run.export_path / FOLDER_OF_INDEX).exists()
-    try:
-        before = _saved(run)
-    except DataError:
-        if not rebuild:
-            raise
-    if before is not None:
-        fitting = None if rebuild else _fitting(before, method, distance)
-        if fitting is not None:
-            return fitting
-        logger.info(
-            f"The index is {before.method} by {before.distance} distance and is built again."
-        )
-        method, distance = method or before.method, distance or before.distance
-    own = run.config.distance
-    distance = distance or (own if own in DISTANCES else DISTANCES[0])
-    made = Searcher(predictor.embedding_dim, method=method or "exact", distance=distance)
-    _add_training_images(made, run, predictor, progress)
-    trained = len(made)
-    if before is not None:
-        _keep_added(made, before)
-    elif existed:
-        _tell_lost(made, run)
-    kept = f" and {len(made) - trained} added ones" if len(made) > trained else ""
-    try:
-        where = f"written to {made.save(run.export_path)}"
-    except DataError as error:
-        if rebuild or add:
-            raise
-        where = f"not kept: {error}"
-    logger.info(f"Index: {trained} training images{kept}, {_how(made)}, {where}")
-    return made
-
-
-def _add_training_images(
-    made: Searcher, run: RunFolder, predictor: Predictor, progress: Progress
+def _add(
+    searcher: Searcher, predictor: Predictor, paths: Sequence[str], labels: Sequence[str]
 ) -> None:
-    data = measured_by(run.config, load_data(run.config, progress))
-    train = data.train
-    what = "embedding training images"
-    embedding = ask(predictor, train.images, data.multilabel, what, progress)["embedding"]
-    words = [_words(label, data.class_names) for label in train.labels]
-    made.add(train.ids, embeddings=embedding, images=train.images, labels=words)
-
-
-def _keep_added(made: Searcher, before: Searcher) -> None:
-    """Takes over what the index of the same model before held beside the training images."""
-    added = np.flatnonzero(~np.isin(before.ids, made.ids))
-    if not len(added):
-        return
-    embeddings = before.embeddings(added)
-    if embeddings is None or before.thumbnails is None:
-        _say_lost(len(added), "the index before did not keep all that it takes")
-        return
-    made.add(
-        before.ids[added],
-        embeddings=embeddings,
-        images=before.thumbnails[added],
-        labels=before.labels[added],
+    before = {*searcher.labels.tolist(), ""}
+    images = np.stack([predictor.read(path) for path in paths])
+    searcher.add(
+        list(paths),
+        embeddings=predictor(images)["embedding"],
+        images=None if searcher.thumbnails is None else images,
+        labels=labels,
     )
-
-
-def _tell_lost(made: Searcher, run: RunFolder) -> None:
-    """Says which added images an index that this model cannot use takes with it."""
-    try:
-        added = np.setdiff1d(saved_ids(run.export_path), made.ids)
-    except DataError:
-        logger.info(
-            "The index before is damaged: images that were added to it are lost; add them again."
-        )
-        return
-    if len(added):
-        _say_lost(len(added), "they were embedded by another model, or the index is damaged")
-
-
-def _say_lost(count: int, why: str) -> None:
-    logger.info(f"{count} added image(s) are lost ({why}): add them again with `add`.")
-
-
-def _how(searcher: Searcher) -> str:
-    if searcher.method == "exact":
-        return f"exact search by {searcher.distance} distance"
-    return (
-        f"approximate search ({searcher.method.upper()}) by {searcher.distance} distance, "
-        f"recall of the ten nearest {searcher.recall:.4f} as measured"
-    )
-
-
-def _words(label: np.ndarray, names: Sequence[str]) -> str:
-    if np.ndim(label):
-        return ", ".join(names[c] for c in np.flatnonzero(label > 0).tolist())
-    return names[int(label)] if label >= 0 else ""
-
-
-def _add(searcher: Searcher, predictor: Predictor, paths: Sequence[str]) -> None:
-    embeddings = predictor.embed_files(paths)
-    images = None
-    if searcher.thumbnails is not None:
-        images = np.stack([predictor.read(path) for path in paths])
-    searcher.add(list(paths), embeddings=embeddings, images=images)
+    logger.info(f"Added {len(paths)} images; the index holds {len(searcher)}.")
+    new = sorted({*labels} - before)
+    if new:
+        # A misspelled class would be another one.
+        hints = [hint for name in new if (hint := did_you_mean(name, before))]
+        words = ", ".join(new[:20])
+        logger.info(" ".join([f"Labels new to the index: {words}.", *hints[:3]]))
 
 
 def _answer(
@@ -278,14 +177,21 @@ def _answer(
     if not good:
         return answers
     found = searcher.search(np.stack(embeddings), k=k)
+    voted, shares = found.vote()
     for row, place in enumerate(good):
         rows = zip(found.distances[row].tolist(), found.ids[row], found.labels[row])
-        nearest = [(distance, str(name), str(label)) for distance, name, label in rows if name]
-        answers[place] = dataclasses.replace(answers[place], nearest=nearest)
+        answers[place] = dataclasses.replace(
+            answers[place],
+            nearest=[(distance, str(name), str(label)) for distance, name, label in rows if name],
+            voted="" if predictor.meta.get("multilabel") else str(voted[row]),
+            share=float(shares[row]),
+            unknown=None if found.unknown is None else bool(found.unknown[row]),
+            limit=searcher.limit,
+        )
     small = searcher.thumbnails
     if small is not None:
-        guesses = [answers[place].guess for place in good]
-        picture = _picture(small, images, guesses, found)
+        known = predictor.class_names
+        picture = _picture(small, images, [_shown(answers[i], known) for i in good], found)
         try:
             with writing_results(run):
                 logger.info(f"Picture: {save(picture, run.path / FIGURES / 'search')[0]}")
@@ -295,16 +201,27 @@ def _answer(
     return answers
 
 
+def _shown(answer: Answer, known: Sequence[str]) -> str | None:
+    """The class of a query in the picture; None if it is unknown.
+
+    The model cannot see a class that was added to the index alone.
+    """
+    if answer.unknown:
+        return None
+    return answer.voted if answer.voted and answer.voted not in known else answer.guess
+
+
 def _picture(
     small: np.ndarray,
     images: Sequence[np.ndarray],
-    guesses: Sequence[str],
-    found: Any,
+    shown: Sequence[str | None],
+    found: Found,
 ) -> Any:
-    """The queries with what was found; right is what has the class that the model sees."""
+    """The queries with what was found; right is what has the class of the query."""
     drawn = np.stack(images[:_MOST_DRAWN])
-    names = list(dict.fromkeys([*guesses, *found.labels.ravel().tolist()]))
-    number = {name: place for place, name in enumerate(names)}
+    classes = [name for name in shown if name is not None]
+    names = [name for name in dict.fromkeys([*classes, *found.labels.ravel().tolist()]) if name]
+    number: dict[str | None, int] = {name: place for place, name in enumerate(names)}
     near = found.positions[: len(drawn), :_MOST_NEAR]
     near = near[:, (near >= 0).all(axis=0)]
     used, places = np.unique(near, return_inverse=True)
@@ -312,10 +229,11 @@ def _picture(
     by_position = dict(zip(near.ravel().tolist(), labels.tolist()))
     return retrieval_grid(
         drawn,
-        np.array([number[guess] for guess in guesses[: len(drawn)]]),
+        np.array([number.get(name, -1) for name in shown[: len(drawn)]]),
         small[used],
-        np.array([number[by_position[position]] for position in used.tolist()], np.int64),
+        np.array([number.get(by_position[position], -1) for position in used.tolist()], np.int64),
         places.reshape(near.shape),
         names,
-        title="Queries with the class that the model sees, and the nearest images",
+        query_words=[name or "unknown" for name in shown[: len(drawn)]],
+        title="Queries with their class, and the nearest images",
     )
