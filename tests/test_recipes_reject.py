@@ -240,3 +240,39 @@ def test_the_picture_names_what_is_unknown_and_what_is_new(place):
     unknown = sum(answer.unknown for answer in answers)
     assert unknown and text.count(">unknown<") == unknown
     assert text.count(">nine<") >= sum(a.voted == "nine" for a in answers)
+
+
+def test_a_server_says_unknown_and_what_the_nearest_say(place):
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    import threading
+
+    from test_serving import ask, file_of
+
+    from tfgraphreg.recipes.find import search_run
+    from tfgraphreg.recipes.server import serve_run
+    from tfgraphreg.runs.folder import read_run
+
+    assert search("--add", "new/9", "--label", "nine", "--reject", "0.9") == 0
+    run, queries = read_run("r"), [*files("others/8", 20), *files("others/9", 20)]
+    answers = search_run(run, queries)
+    ready, server = threading.Event(), {}
+
+    def started(made, port):
+        server.update(made=made, port=port)
+        ready.set()
+
+    thread = threading.Thread(target=serve_run, args=(run,), kwargs={"port": 0, "started": started})
+    thread.start()
+    try:
+        assert ready.wait(60)
+        images = [np.asarray(Image.open(path))[..., None] for path in queries]
+        body = {"instances": [file_of(image) for image in images]}
+        status, found = ask(server["port"], "/v1/models/r:search", body)
+    finally:
+        server["made"].should_exit = True
+        thread.join(20)
+    assert status == 200 and 0 < sum(found["unknown"]) < 40
+    assert found["unknown"] == [answer.unknown for answer in answers]
+    assert [vote["label"] for vote in found["votes"]] == [answer.voted for answer in answers]
+    shares = [answer.share for answer in answers]
+    np.testing.assert_allclose([vote["share"] for vote in found["votes"]], shares, atol=1e-3)

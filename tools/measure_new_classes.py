@@ -67,7 +67,8 @@ def train_on(rows: np.ndarray, classes: list[int], seed: int):
         labels = np.array([number[c] for c in split.labels[chosen].tolist()])
         return Split(np.asarray(split.images)[chosen], labels, split.ids[chosen])
 
-    test = np.flatnonzero(np.isin(full.test.labels, classes))
+    # The run measures itself by a few test images only: all of them are asked about below.
+    test = np.flatnonzero(np.isin(full.test.labels, classes))[:200]
     dataset = Dataset(
         name="fashion_mnist",
         train=part(full.train, rows),
