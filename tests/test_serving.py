@@ -146,6 +146,8 @@ def test_search_finds_what_the_search_command_finds(served):
     expected = searcher.search(run.predictor(images[:2])["embedding"], k=3)
     assert [[one["id"] for one in row] for row in found["neighbors"]] == expected.ids.tolist()
     assert [[one["label"] for one in row] for row in found["neighbors"]] == expected.labels.tolist()
+    assert [vote["label"] for vote in found["votes"]] == expected.vote()[0].tolist()
+    assert "unknown" not in found  # the index has no limit
     picture = found["neighbors"][0][0]["thumbnail"].removeprefix("data:image/png;base64,")
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("L"))
     np.testing.assert_array_equal(pixels, searcher.thumbnails[expected.positions[0, 0]][..., 0])

@@ -280,7 +280,7 @@ def test_two_workers_train_what_one_process_does(tmp_path, data, mode):
     both_end(both)
     (run,) = [path for path in (tmp_path / "runs").iterdir() if not path.name.endswith(".worker1")]
     # Adam makes whole steps of what rounding leaves of a gradient near zero. Which mode meets one
-    # depends on the seed: here, with seed 0, it is bank, where one process with oneDNN and without it
+    # depends on the seed: with seed 0 it is bank, where one process with oneDNN and without it
     # differs by 5e-5, in one unit; with seeds 1 to 3 two workers differ from one process by 2e-7.
     sensitive = data is FASHION and mode == "bank"
     check_equal(trained(tmp_path, words), run, within=1e-4 if sensitive else 1e-5)

@@ -32,6 +32,9 @@ SEARCH_EXAMPLES = """
 examples:
   tfgraphreg search --run runs/NAME shoe.png bag.jpg     the five nearest training images of each
   tfgraphreg search --run runs/NAME --add mine/1.png mine/2.png  more images, without building anew
+  tfgraphreg search --run runs/NAME --add mine --label hat    a new class, without training
+  tfgraphreg search --run runs/NAME --reject 0.95 shoe.png  unknown, where nothing is near enough
+  tfgraphreg search --run runs/NAME --reject 0.95 --unknown others  how many unknown ones pass
   tfgraphreg search --run runs/NAME --method hnsw shoe.png  approximate, with its measured recall
   tfgraphreg search --run runs/NAME --region 2 photo.jpg   by a detector: regions like the second
 """
@@ -187,7 +190,15 @@ def search_parser(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--distance", type=str, default=None, help="cosine or euclidean")
     parser.add_argument(
-        "--add", type=str, nargs="+", default=[], help="image files to add to the index first"
+        "--add",
+        type=str,
+        nargs="+",
+        default=[],
+        help="image files to add to the index first, or folders with a subfolder for each class",
+    )
+    parser.add_argument("--label", type=str, default=None, help="the class of all that is added")
+    parser.add_argument(
+        "--labels", type=str, default=None, help="CSV file (id, label): classes of what is added"
     )
     parser.add_argument(
         "--rebuild", action="store_true", help="build the index again; added images are kept"
@@ -198,6 +209,21 @@ def search_parser(parser: ArgumentParser) -> None:
         default=None,
         help="of a run of boxes: search with the Nth region that `predict` lists. Default: the "
         "first",
+    )
+    parser.add_argument(
+        "--reject",
+        type=float,
+        default=None,
+        metavar="SHARE",
+        help="say unknown of images too far from all others: farther than this share of validation "
+        "or test images lie, such as 0.95. The index keeps it; 1 takes it away",
+    )
+    parser.add_argument(
+        "--unknown",
+        type=str,
+        nargs="+",
+        default=[],
+        help="image files of no known class, or folders of them: how many are said to be unknown",
     )
 
 
@@ -216,8 +242,12 @@ def search(args: Any, progress: Progress) -> int:
         method=args.method,
         distance=args.distance,
         add=args.add,
+        label=args.label,
+        labels=args.labels,
         rebuild=args.rebuild,
         region=args.region,
+        reject=args.reject,
+        unknown=args.unknown,
         progress=progress,
     )
     show.searched(answers)

@@ -168,8 +168,14 @@ def searched(answers: Sequence[Answer]) -> None:
         if answer.error:
             say(f"{answer.path}: error: {answer.error}")
             continue
-        where = f" at {_place(answer.region)}" if answer.region else ""
-        say(f"{answer.path}: the model says {answer.guess}{where}; nearest:")
+        says = f"the model says {answer.guess}"
+        if answer.region:
+            says += f" at {_place(answer.region)}"
+        if answer.voted:
+            says += f", the nearest say {answer.voted} ({answer.share:.0%})"
+        if answer.unknown:
+            says = f"unknown, nothing nearer than {answer.limit:.4f} ({says})"
+        say(f"{answer.path}: {says}; nearest:")
         for distance, name, label in answer.nearest:
             say(f"  {distance:.4f}  {name}" + (f"  ({label})" if label else ""))
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.local import local_splits
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.evaluation.average_precision import SURE
@@ -60,9 +61,19 @@ class Query:
 
 
 class Indexed(Protocol):
-    """What is searched. `dim` is the width of the embedding, `what` names the items in a title."""
+    """What is searched.
+
+    Attributes:
+        what: Names the items in a title.
+        votes: Whether an item has one class, so that the nearest can vote.
+    """
 
     what: str
+    votes: bool
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The classes that the model can see."""
 
     @property
     def dim(self) -> int:
@@ -84,32 +95,38 @@ class WholeImages:
     what = "images"
 
     def __init__(self, predictor: Predictor):
-        self._predictor = predictor
+        self.predictor = predictor
+        self.votes = not predictor.meta.get("multilabel")
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """See `Indexed`."""
+        return self.predictor.class_names
 
     @property
     def dim(self) -> int:
         """D."""
-        return self._predictor.embedding_dim
+        return self.predictor.embedding_dim
 
     def training(self, run: RunFolder, progress: Progress) -> Items:
         """See `Indexed`."""
         data = measured_by(run.config, load_data(run.config, progress))
         train = data.train
         what = "embedding training images"
-        found = ask(self._predictor, train.images, data.multilabel, what, progress)
-        labels = [_words(label, data.class_names) for label in train.labels]
+        found = ask(self.predictor, train.images, data.multilabel, what, progress)
+        labels = labels_in_words(data, train.labels)
         return Items(train.ids, found["embedding"], train.images, labels)
 
     def of_files(self, paths: Sequence[str]) -> Items:
         """See `Indexed`."""
-        embeddings = self._predictor.embed_files(paths)
-        return Items(list(paths), embeddings, np.stack([self._predictor.read(p) for p in paths]))
+        images = np.stack([self.predictor.read(path) for path in paths])
+        return Items(list(paths), self.predictor(images)["embedding"], images)
 
     def query(self, path: str) -> Query:
         """See `Indexed`."""
-        image = self._predictor.read(path)
-        outputs = self._predictor.ask(image)
-        guess = self._predictor.class_names[int(outputs["probabilities"].argmax())]
+        image = self.predictor.read(path)
+        outputs = self.predictor.ask(image)
+        guess = self.predictor.class_names[int(outputs["probabilities"].argmax())]
         return Query(guess, image, outputs["embedding"])
 
 
@@ -128,11 +145,17 @@ class Regions:
     """
 
     what = "regions"
+    votes = False
 
     def __init__(self, predictor: BoxPredictor, region: int = 1):
         if region < 1:
             raise ConfigError("`region` must be at least 1.", received=f"region={region}")
         self._predictor, self._region = predictor, region
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """See `Indexed`."""
+        return self._predictor.class_names
 
     @property
     def dim(self) -> int:
@@ -216,6 +239,11 @@ def _distinct(found: list[tuple[Any, ...]]) -> Iterator[tuple[int, tuple[Any, ..
         if mark not in seen:
             seen.add(mark)
             yield number, row
+
+
+def labels_in_words(data: Dataset, labels: np.ndarray) -> list[str]:
+    """The class names of each image; "" where there is none."""
+    return [_words(label, data.class_names) for label in labels]
 
 
 def _words(label: np.ndarray, names: Sequence[str]) -> str:

@@ -65,7 +65,7 @@ def serve_run(
     import uvicorn
 
     from tfgraphreg.export import Predictor
-    from tfgraphreg.recipes.find import open_index
+    from tfgraphreg.recipes.run_index import open_index
     from tfgraphreg.serving.app import App
     from tfgraphreg.serving.limits import Limits, impatient
 

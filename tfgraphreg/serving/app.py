@@ -173,7 +173,14 @@ class App:
                 for one, place in zip(near, places):
                     one["thumbnail"] = data_uri(png(pictures[place]))
             rows.append(near)
-        return {"neighbors": rows, "probabilities": outputs["probabilities"].tolist()}
+        answer = {"neighbors": rows, "probabilities": outputs["probabilities"].tolist()}
+        if not self.predictor.meta.get("multilabel"):
+            answer["votes"] = [
+                {"label": str(label), "share": float(share)} for label, share in zip(*found.vote())
+            ]
+        if found.unknown is not None:
+            answer["unknown"] = found.unknown.tolist()
+        return answer
 
     @contextlib.asynccontextmanager
     async def _body(self, request: Request) -> AsyncIterator[bytes]:

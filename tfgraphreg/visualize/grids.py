@@ -31,6 +31,7 @@ def retrieval_grid(
     neighbors: np.ndarray,
     class_names: Sequence[str],
     *,
+    query_words: Sequence[str] | None = None,
     title: str = "Queries and their nearest images",
 ) -> Any:
     """A row for each query: the query, then its nearest images, nearest first.
@@ -46,6 +47,7 @@ def retrieval_grid(
         gallery_labels: Their labels.
         neighbors: `[Q, K]` positions in the gallery.
         class_names: C names.
+        query_words: Q texts to stand below the queries instead of the names of their classes.
         title: Above the grid.
     """
     neighbors = np.asarray(neighbors, np.int64)
@@ -57,7 +59,8 @@ def retrieval_grid(
             cells[0, 0].set_title("query", fontsize=8)
         for row in range(rows):
             label = query_labels[row]
-            _cell(cells[row, 0], query_images[row], _name(label, class_names), None)
+            text = query_words[row] if query_words else _name(label, class_names)
+            _cell(cells[row, 0], query_images[row], text, None)
             found = neighbors[row]
             for axes, image, other in zip(
                 cells[row, 1:], gallery_images[found], gallery_labels[found]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,14 +16,19 @@ import numpy as np
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.search.index import Index
 from tfgraphreg.search.measured import as_matrix
+from tfgraphreg.search.ranking import nearest
 from tfgraphreg.search.saved import (
     FOLDER,
     damaged,
+    model_fingerprint,
+    read_calibration,
     read_index,
     read_meta,
     steady_index,
     write_index,
 )
+from tfgraphreg.search.threshold import Calibration, accepting_limit, check_share
+from tfgraphreg.search.vote import vote
 from tfgraphreg.visualize.thumbnails import thumbnails
 
 DISTANCES = ("cosine", "euclidean")
@@ -44,32 +48,22 @@ class Found:
         labels: `[Q, K]` strings, "" where there is none.
         distances: `[Q, K]` float32, infinite where there is no item.
         positions: `[Q, K]` int64 places in the index, -1 where there is no item.
+        unknown: `[Q]` bool: whether every item is farther than the limit of `Searcher.calibrate`;
+            None if there is no limit.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     distances: np.ndarray
     positions: np.ndarray
+    unknown: np.ndarray | None = None
 
+    def vote(self) -> tuple[np.ndarray, np.ndarray]:
+        """`[Q]` labels that weigh most among the K nearest, and `[Q]` their shares of the weight.
 
-def model_fingerprint(folder: os.PathLike[str] | str) -> str:
-    """A name for the content of a SavedModel: its graph and its weights.
-
-    Raises:
-        DataError: If there is no SavedModel in the folder.
-    """
-    folder = pathlib.Path(folder)
-    if not (folder / "saved_model.pb").is_file():
-        raise DataError(
-            "An index belongs beside a SavedModel, and there is none.", received=str(folder)
-        )
-    digest = hashlib.sha256()
-    for path in [folder / "saved_model.pb", *sorted((folder / "variables").glob("*"))]:
-        digest.update(path.name.encode())
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()[:20]
+        See `tfgraphreg.search.vote.vote`.
+        """
+        return vote(self.labels, self.distances)
 
 
 class Searcher:
@@ -107,6 +101,8 @@ class Searcher:
         self._thumbnails: list[np.ndarray] = []
         # What `unit_rows` takes from the embeddings; None of an index that was saved without.
         self._lengths: list[np.ndarray] | None = []
+        self._calibration: Calibration | None = None
+        self._limit: float | None = None
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -191,6 +187,8 @@ class Searcher:
         if not ids:
             return
         self._index.add(embeddings)
+        # What lies near to what was added is no longer far from everything.
+        self._limit = None
         if self._lengths is not None:
             self._lengths.append(np.linalg.norm(embeddings, axis=1).astype(np.float32))
         self._ids += ids
@@ -230,17 +228,95 @@ class Searcher:
         if not len(queries):
             empty = np.empty((0, k))
             words = empty.astype(str)
-            return Found(words, words, empty.astype(np.float32), empty.astype(np.int64))
+            none = None if self._calibration is None else np.empty(0, bool)
+            return Found(words, words, empty.astype(np.float32), empty.astype(np.int64), none)
         values, positions = self._index.search(queries, k)
         # The -1 of a missing item takes the empty string at the end.
         ids, labels = (np.array([*v, ""], dtype=str)[positions] for v in (self._ids, self._labels))
-        return Found(ids, labels, values, positions)
+        limit = self.limit
+        unknown = None if limit is None else values[:, 0] > np.float32(limit)
+        return Found(ids, labels, values, positions, unknown)
+
+    def calibrate(
+        self,
+        share: float,
+        *,
+        embeddings: np.ndarray | None = None,
+        images: np.ndarray | None = None,
+        labels: Sequence[str] | np.ndarray | None = None,
+        source: str = "images",
+    ) -> None:
+        """Sets the limit beyond which a query is unknown, by images that the index does not hold.
+
+        The score of a query is its distance to the nearest item (Sun et al. 2022,
+        arXiv:2204.06507, with k = 1, so that one added item is enough to make a class known). The
+        limit is kept with the index, and set anew when items are added.
+
+        Args:
+            share: Of such images that are accepted, above 0; 1 takes the limit away.
+            embeddings: `[M, D]` of images of known classes, of which 5,000 are kept by chance;
+                those of the last calibration if neither this nor `images` is given.
+            images: `[M, height, width, channels]` uint8, for `embed`.
+            labels: M class names.
+            source: What images they are, in words.
+
+        Raises:
+            ConfigError: If `share` is out of range, or there is nothing to calibrate by.
+            DataError: If arrays do not fit, or there are too few images for the share.
+        """
+        check_share(share)
+        before = self._calibration
+        if share == 1:
+            self._calibration = self._limit = None
+            return
+        if embeddings is None and images is None and before is not None:
+            made = dataclasses.replace(before, share=float(share))
+        else:
+            rows = self._embeddings(embeddings, images, "embeddings")
+            made = Calibration.of(share, rows, labels, source)
+        self._limit = accepting_limit(self._to_nearest(made.embeddings), made.share)
+        self._calibration = made
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """By what the limit was set, or None."""
+        return self._calibration
+
+    @property
+    def limit(self) -> float | None:
+        """The distance to the nearest item beyond which a query is unknown; None: no query is."""
+        if self._calibration is not None and self._limit is None:
+            distances = self._to_nearest(self._calibration.embeddings)
+            self._limit = accepting_limit(distances, self._calibration.share)
+        return self._limit
+
+    def _to_nearest(self, embeddings: np.ndarray) -> np.ndarray:
+        return self._index.search(embeddings, 1)[0][:, 0]
+
+    def nearest_of_each_label(self, embeddings: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """The distance to the nearest item of each label, by an exact search.
+
+        Args:
+            embeddings: `[Q, D]`.
+
+        Returns:
+            G labels in alphabetical order, without ""; `[Q, G]` float32 distances.
+        """
+        embeddings, labels = self._embeddings(embeddings, None, "embeddings"), self.labels
+        names = sorted(set(self._labels) - {""})
+        found = np.empty((len(embeddings), len(names)), np.float32)
+        for column, name in enumerate(names):
+            rows = self._index.vectors(np.flatnonzero(labels == name))
+            for part, _, distances in nearest(embeddings, rows, 1, distance=self.distance):
+                found[part, column] = distances[:, 0]
+        return names, found
 
     def save(self, model_folder: os.PathLike[str] | str) -> pathlib.Path:
         """Writes the index into `<model_folder>/search`, whole or not at all.
 
-        The folder holds index.faiss, items.npz (ids, labels, thumbnails, lengths of embeddings)
-        and meta.json, which names the model that the index belongs to. Gives the folder.
+        The folder holds index.faiss, items.npz (ids, labels, thumbnails, lengths of embeddings),
+        known.npz if there is a limit (what it was set by), and meta.json, which names the model
+        that the index belongs to. Gives the folder.
         """
         folder = pathlib.Path(model_folder) / FOLDER
         arrays = {"ids": self.ids, "labels": self.labels}
@@ -248,7 +324,14 @@ class Searcher:
             arrays["thumbnails"] = self.thumbnails
         if self._lengths is not None:
             arrays["lengths"] = _joined(self._lengths)
-        write_index(folder, self._index, arrays, {"model": model_fingerprint(model_folder)})
+        write_index(
+            folder,
+            self._index,
+            arrays,
+            {"model": model_fingerprint(model_folder)},
+            calibration=self._calibration,
+            limit=self.limit or 0.0,
+        )
         return folder
 
     @classmethod
@@ -268,6 +351,7 @@ class Searcher:
                     cure="Build the index again with this model: `rebuild=True`.",
                 )
             index, arrays = read_index(folder, at, meta)
+            kept = read_calibration(folder, at, meta)
         if {"ids", "labels"} - arrays.keys() or index.distance not in DISTANCES:
             raise damaged(folder, "items.npz lacks what an index needs")
         made = cls(index.dim, method=index.method, distance=index.distance, embed=embed)
@@ -281,6 +365,7 @@ class Searcher:
             made._thumbnails = [arrays["thumbnails"]]
         lengths = arrays.get("lengths")
         made._lengths = None if lengths is None else [lengths.astype(np.float32).reshape(-1)]
+        made._calibration, made._limit = kept or (None, None)
         return made
 
     def _embeddings(
