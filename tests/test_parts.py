@@ -394,5 +394,5 @@ def test_what_is_found_without_a_label_is_neither_right_nor_wrong():
     asked = [items.Query("a", small[0], np.zeros(2))]
     labels = np.array([["a", "", "b"]])
     found = Found(labels, labels, np.zeros((1, 3)), np.array([[0, 1, 2]]))
-    drawn = picture_of(small, asked, "images", found)
+    drawn = picture_of(small, asked, ["a"], "images", found)
     assert [axes.get_xlabel() for axes in drawn.axes] == ["a", "a", "unlabeled", "✗ b"]

@@ -139,7 +139,8 @@ def compare(runs: Sequence[Run], *, problems: Sequence[str] = ()) -> Comparison:
     columns = _shown_columns([group[0].config for group in groups.values()])
     more = [m for m in _MORE if _values(runs, m)]
     rows = [_row(group, runs, columns, [*metrics, *more]) for group in groups.values()]
-    rows.sort(key=lambda row: [_sort_key(row[name]) for name in columns])
+    order = ("dataset", "task", *columns)
+    rows.sort(key=lambda row: [_sort_key(row[name]) for name in order])
     return Comparison(list(runs), rows, columns, metrics, list(problems), _notes(runs, rows), more)
 
 
@@ -254,7 +255,7 @@ def _notes(runs: Sequence[Run], rows: list[dict[str, Any]]) -> list[str]:
             f"The runs are of {len(datasets)} datasets ({', '.join(datasets)}), whose numbers "
             "cannot be compared with each other; each has a table of its own."
         )
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    tasks = sorted({row["task"] for row in rows})
     if len(tasks) > 1:
         notes.append(
             f"The runs are of {len(tasks)} tasks ({', '.join(tasks)}), whose numbers cannot be "
