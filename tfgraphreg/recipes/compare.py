@@ -139,7 +139,8 @@ def compare(runs: Sequence[Run], *, problems: Sequence[str] = ()) -> Comparison:
     columns = _shown_columns([group[0].config for group in groups.values()])
     more = [m for m in _MORE if _values(runs, m)]
     rows = [_row(group, runs, columns, [*metrics, *more]) for group in groups.values()]
-    order = ("dataset", "task", *columns)
+    # By task within a dataset, as the tables are.
+    order = ["dataset", "task", *columns]
     rows.sort(key=lambda row: [_sort_key(row[name]) for name in order])
     return Comparison(list(runs), rows, columns, metrics, list(problems), _notes(runs, rows), more)
 
