@@ -37,6 +37,7 @@ FAST = {
     "test_public",
     "test_quiet",
     "test_registry",
+    "test_search_reject",
     "test_storage",
 }
 
@@ -75,6 +76,7 @@ ONE_STACK = {
     "test_recipes_embeddings",
     "test_recipes_graphs",
     "test_recipes_propagate",
+    "test_recipes_reject",
     "test_registry",
     "test_relabel",
     "test_runs",

@@ -101,6 +101,8 @@ def test_far_queries_are_unknown_and_a_saved_index_says_the_same(model, method, 
     nearest = NearestNeighbors(n_neighbors=1, metric=distance).fit(points(300, at=2.0))
     known = nearest.kneighbors(points(100, seed=3, at=2.0))[0][:, 0]
     assert searcher.limit == pytest.approx(np.sort(known)[95], rel=1e-3)
+    # What lies at the limit is accepted: 96 of the 100.
+    assert searcher.search(points(100, seed=3, at=2.0)).unknown.sum() == 4
     np.testing.assert_array_equal(unknown, nearest.kneighbors(queries)[0][:, 0] > searcher.limit)
     assert unknown[:200].mean() < 0.12 and unknown[200:].mean() > 0.9
     searcher.save(model)
@@ -178,6 +180,7 @@ def test_a_calibration_keeps_so_many_images_at_most():
         {"share": "0.9"},
         {"limit": "inf"},
         {"limit": None},
+        {"limit": float("nan")},
         {"images": 3},
         {"source": 1},
         None,

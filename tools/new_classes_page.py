@@ -116,7 +116,7 @@ def differences(of, pairs, budgets) -> list[str]:
             verdicts[verdict(ends)].append(str(m))
         made.append(row(said, cells))
         parts = [f"{name} with {', '.join(at)}" for name, at in verdicts.items()]
-        words.append(f"Of {said} the index gets {'; '.join(parts)} images a class.")
+        words.append(f"On {said} the index is {'; '.join(parts)} images a class.")
     return [*made, "", "By these intervals: " + " ".join(words), ""]
 
 
@@ -132,7 +132,7 @@ def verdict(ends) -> str:
     if ends is None:
         return "too few runs to judge"
     low, high = ends
-    return "more right" if low > 0 else "fewer right" if high < 0 else "not told apart"
+    return "better" if low > 0 else "worse" if high < 0 else "not told apart"
 
 
 def provenance(found: list[dict]) -> str:
