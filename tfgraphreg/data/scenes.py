@@ -4,7 +4,7 @@ A name says everything: `scenes` and `scenes:fashion` place items of Fashion-MNI
 `scenes:digits` scikit-learn's digits, which need no network. Numbers may follow, as in
 `scenes:fashion?n=5000&size=96`:
 
-* `n`: training scenes, 1 to 100,000; default 8,000.
+* `n`: training scenes, 1 to 100,000; default 16,000.
 * `test`: test scenes; default a quarter of `n`, at least 1 and at most 1,000.
 * `size`: side in pixels, 32 to 512; default 96.
 * `seed`: default 0. It decides the scenes, whatever the seed of a training is.
@@ -34,7 +34,7 @@ from tfgraphreg.storage import fingerprint
 NAME = "scenes"
 ITEMS = ("fashion", "digits")
 DEFAULT_SIZE = 96
-_TRAIN, _TEST = 8000, 1000
+_TRAIN, _TEST = 16_000, 1000
 _LIMITS = {"n": (1, 100_000), "test": (1, 100_000), "size": (32, 512), "seed": (0, 2**31 - 1)}
 _MOST_BYTES = 8 << 30
 _SPLITS = ("train", "test")

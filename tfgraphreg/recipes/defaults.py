@@ -23,7 +23,7 @@ _SMALL_SET = 2000
 _BATCH_SIZES = (128, 64, 32, 16)
 _LARGEST_OF_PARTS = 16
 # As many as two cores take in less than ten minutes.
-_STEPS_OF_PARTS = {"segment": 3000, "detect": 2500}
+_STEPS_OF_PARTS = {"segment": 8000, "detect": 8000}
 _STEPS = 100
 
 

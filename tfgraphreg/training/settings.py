@@ -36,7 +36,7 @@ class TrainingSettings(Settings):
     min_steps: int = setting(
         0,
         "steps that an epoch has at least: where images are few, it passes over them several "
-        "times. Default: none; for masks 3,000, for boxes 2,500, divided by `epochs`",
+        "times. Default: none; for masks and boxes 8,000, divided by `epochs`",
     )
     batch_size: int | None = setting(
         None,
