@@ -237,11 +237,11 @@ def test_pages_of_other_hosts_are_refused(served):
 def raw(port, *parts, wait=0.0, most=30.0):
     """What comes back for bytes that are sent part by part; "" where the connection is closed."""
     with socket.create_connection(("127.0.0.1", port), timeout=most) as line:
+        found = b""
         try:
             for part in parts:
                 line.sendall(part)
                 time.sleep(wait)
-            found = b""
             while block := line.recv(65536):
                 found += block
         except (ConnectionError, BrokenPipeError):
