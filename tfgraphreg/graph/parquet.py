@@ -206,7 +206,7 @@ def write_parquet(graph: SimilarityGraph, ids: Ids, path: os.PathLike[str] | str
         DataError: If the file cannot be written.
     """
     with atomic_path(path) as part:
-        _write(graph, names_of(ids, graph.num_nodes), slice(None), part)
+        _write(graph, _called(graph, ids), 0, graph.num_edges, part)
 
 
 def write_parquet_folder(
@@ -230,23 +230,31 @@ def write_parquet_folder(
         GraphError: If there is not one id for every node.
         DataError: If the folder cannot be written.
     """
-    names = names_of(ids, graph.num_nodes)
+    called = _called(graph, ids)
     starts = range(0, max(graph.num_edges, 1), part_edges)
     with atomic_folder(folder) as part:
         for place, start in enumerate(starts):
             path = part / f"part-{place:05d}-of-{len(starts):05d}{SUFFIX}"
-            _write(graph, names, slice(start, start + part_edges), path)
+            _write(graph, called, start, min(start + part_edges, graph.num_edges), path)
             progress("writing edges", place + 1, len(starts))
 
 
-def _write(graph: SimilarityGraph, names: np.ndarray, edges: slice, path: pathlib.Path) -> None:
+def _called(graph: SimilarityGraph, ids: Ids) -> pyarrow.Array:
+    """`[N]` what each node is called."""
+    import pyarrow
+
+    return pyarrow.array(names_of(ids, graph.num_nodes).tolist(), pyarrow.string())
+
+
+def _write(
+    graph: SimilarityGraph, called: pyarrow.Array, first: int, last: int, path: pathlib.Path
+) -> None:
+    """Writes the edges from `first` up to `last`."""
     import pyarrow
     from pyarrow import parquet
 
-    numbers = np.arange(graph.num_edges)[edges]
-    sources = np.searchsorted(graph.indptr, numbers, side="right") - 1
-    called = pyarrow.array(names.tolist(), pyarrow.string())
-    ends = (pyarrow.array(rows) for rows in (sources, graph.indices[edges]))
+    sources = np.searchsorted(graph.indptr, np.arange(first, last), side="right") - 1
+    ends = (pyarrow.array(rows) for rows in (sources, graph.indices[first:last]))
     columns = {name: called.take(rows) for name, rows in zip(_ENDS, ends)}
-    table = pyarrow.table({**columns, "weight": graph.weights[edges]})
+    table = pyarrow.table({**columns, "weight": graph.weights[first:last]})
     parquet.write_table(table, path, compression="zstd")
