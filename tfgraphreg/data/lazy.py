@@ -106,8 +106,26 @@ class LazyImages(abc.ABC):
         return stored
 
 
-class FileImages(LazyImages):
-    """Image files, decoded in parallel threads and resized whenever they are asked for.
+class DecodedImages(LazyImages):
+    """Images that are decoded in parallel threads and resized whenever they are asked for."""
+
+    @abc.abstractmethod
+    def _decode(self, row: int) -> np.ndarray:
+        """`[height, width, channels]` image at a row of the store. DataError if it has changed."""
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+
+        def fill(place: int) -> None:
+            out[place] = self._decode(int(rows[place]))
+
+        for _ in workers().map(fill, range(len(rows))):
+            pass
+        return out
+
+
+class FileImages(DecodedImages):
+    """Image files.
 
     Args:
         paths: `[N]` files.
@@ -126,23 +144,15 @@ class FileImages(LazyImages):
         self._paths = np.asarray(paths)
         super().__init__((*size, channels), np.arange(len(paths)) if rows is None else rows)
 
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        height, width, channels = self.shape[1:]
-        out = np.empty((len(rows), height, width, channels), np.uint8)
-
-        def fill(place: int) -> None:
-            path = str(self._paths[rows[place]])
-            try:
-                out[place] = decode_image(path, (height, width), channels)
-            except BadImage as error:
-                raise DataError(
-                    f"The image {path} {error}.",
-                    cure="It has changed since the check at the start: run again.",
-                ) from error
-
-        for _ in workers().map(fill, range(len(rows))):
-            pass
-        return out
+    def _decode(self, row: int) -> np.ndarray:
+        path = str(self._paths[row])
+        try:
+            return decode_image(path, self.shape[1:3], self.shape[3])
+        except BadImage as error:
+            raise DataError(
+                f"The image {path} {error}.",
+                cure="It has changed since the check at the start: run again.",
+            ) from error
 
     def take_rows(self, indices: np.ndarray) -> FileImages:
         """The images at `indices`, still unread."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.data.decoding import BadImage, decode_image
-from tfgraphreg.data.lazy import LazyImages, workers
+from tfgraphreg.data.lazy import DecodedImages
 from tfgraphreg.errors import DataError, first_line
 
 IMAGE_KEYS = ("image/encoded", "image", "image_raw", "encoded_image")
@@ -149,8 +149,8 @@ def image_of(features: dict[str, Any]) -> bytes:
     raise BadImage(f"has no image file under one of {', '.join(IMAGE_KEYS)}")
 
 
-class RecordImages(LazyImages):
-    """Image files within TFRecord files, decoded and resized whenever they are asked for.
+class RecordImages(DecodedImages):
+    """Image files within TFRecord files.
 
     Args:
         places: N records.
@@ -162,25 +162,16 @@ class RecordImages(LazyImages):
         self._places = places
         super().__init__((*size, channels), np.arange(len(places)))
 
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        height, width, channels = self.shape[1:]
-        out = np.empty((len(rows), height, width, channels), np.uint8)
-
-        def fill(place: int) -> None:
-            row = int(rows[place])
-            try:
-                record = self._places.read(row)
-                out[place] = decode_image(image_of(features_of(record)), (height, width), channels)
-            except (BadImage, OSError) as error:
-                path = self._places.paths[self._places.files[row]]
-                raise DataError(
-                    f"An image in {path} cannot be read ({first_line(error)}).",
-                    cure="The file has changed since the check at the start: run again.",
-                ) from error
-
-        for _ in workers().map(fill, range(len(rows))):
-            pass
-        return out
+    def _decode(self, row: int) -> np.ndarray:
+        try:
+            record = self._places.read(row)
+            return decode_image(image_of(features_of(record)), self.shape[1:3], self.shape[3])
+        except (BadImage, OSError) as error:
+            path = self._places.paths[self._places.files[row]]
+            raise DataError(
+                f"An image in {path} cannot be read ({first_line(error)}).",
+                cure="The file has changed since the check at the start: run again.",
+            ) from error
 
     def take_rows(self, indices: np.ndarray) -> RecordImages:
         """The images at `indices`, still unread."""

@@ -48,7 +48,8 @@ _SHARD = re.compile(r"(.*?)-(\d{5,})-of-(\d{5,})(.*)", re.DOTALL)
 _MOST_CLASSES = 100_000
 _LONGEST_NAME = 500
 _CHUNK = 512
-_ARRAYS = ("rows", "facts", "labels", "texts", "names")
+_PLACES = ("files", "offsets", "lengths")
+_COLUMNS = ("facts", "labels", "texts", "names")
 _CURE = "Name a folder with files such as train-00000-of-00004.tfrecord and test.tfrecord."
 
 
@@ -57,7 +58,7 @@ class _Checked:
     """What the records of a split hold, in their order, without those that cannot be used.
 
     Attributes:
-        rows: `[N]` int64, which records.
+        places: N records.
         facts: `[N, 3]` int64: height, width, channels of the image files.
         labels: `[N]` int64 numbers, -1 where there is none.
         texts: `[N]` names of classes, empty where there is none.
@@ -65,7 +66,7 @@ class _Checked:
         bad: `(record, reason)` of the others.
     """
 
-    rows: np.ndarray
+    places: Places
     facts: np.ndarray
     labels: np.ndarray
     texts: np.ndarray
@@ -96,20 +97,20 @@ def load_tfrecords(path: str, options: LoadOptions) -> Dataset:
             [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for s in files.values() for p in s],
         ]
     )
-    places = {split: find_records(paths) for split, paths in files.items()}
     checked = {
-        split: _checked(places[split], options, f"{checksum}-{split}", split) for split in files
+        split: _checked(paths, options, f"{checksum}-{split}", split)
+        for split, paths in files.items()
     }
     bad = [found for split in checked for found in checked[split].bad]
     notes = report_bad(bad, root, options.on_bad_image)
-    if not len(checked["train"].rows):
+    if not len(checked["train"].places):
         raise DataError("The files hold no usable training image.", received=str(root))
     facts = np.concatenate([found.facts for found in checked.values()])
     size, channels = image_shape(facts, options, notes)
     class_names = _class_names(root, list(checked.values()))
     splits = {}
     for split, found in checked.items():
-        images: LazyImages = RecordImages(places[split].take(found.rows), size, channels)
+        images: LazyImages = RecordImages(found.places, size, channels)
         if options.cache_images:
             key = fingerprint([checksum, split, list(images.shape)])
             images = images.cache_to(
@@ -202,20 +203,25 @@ def _refuse_missing_shards(paths: list[pathlib.Path]) -> None:
             )
 
 
-def _checked(places: Places, options: LoadOptions, key: str, split: str) -> _Checked:
+def _checked(paths: list[pathlib.Path], options: LoadOptions, key: str, split: str) -> _Checked:
     """What the records hold; from the cache if the files are as they were."""
     kept = options.cache / "tfrecord" / f"{key}.npz"
     if is_sealed(kept):
         try:
             with np.load(kept, allow_pickle=False) as arrays:
                 bad = [(str(name), str(why)) for name, why in parse_json(str(arrays["bad"]))]
-                return _Checked(**{name: arrays[name] for name in _ARRAYS}, bad=bad)
+                where = (arrays[name] for name in _PLACES)
+                columns = {name: arrays[name] for name in _COLUMNS}
+                return _Checked(Places(tuple(map(str, paths)), *where), **columns, bad=bad)
         except UNREADABLE_NPZ:
             kept.unlink(missing_ok=True)
-    found = _look(places, options, split)
+    found = _look(find_records(paths), options, split)
     with sealed_path(kept) as part, open(part, "wb") as file:
-        columns: dict[str, Any] = {name: getattr(found, name) for name in _ARRAYS}
-        np.savez(file, **columns, bad=np.array(json.dumps(found.bad)))
+        kept_arrays: dict[str, Any] = {
+            **{name: getattr(found.places, name) for name in _PLACES},
+            **{name: getattr(found, name) for name in _COLUMNS},
+        }
+        np.savez(file, **kept_arrays, bad=np.array(json.dumps(found.bad)))
     return found
 
 
@@ -248,7 +254,7 @@ def _look(places: Places, options: LoadOptions, split: str) -> _Checked:
             number = row - int(np.searchsorted(places.files, file))
             bad.append((f"{pathlib.Path(places.paths[file]).name} record {number}", found))
     return _Checked(
-        np.array(good, np.int64),
+        places.take(np.array(good, np.int64)),
         np.array([facts for facts, *_ in rows], np.int64).reshape(-1, 3),
         np.array([label for _, label, _, _ in rows], np.int64),
         np.array([text for *_, text, _ in rows], str),
@@ -298,9 +304,13 @@ def _text(value: bytes, key: str) -> str:
         text = unicodedata.normalize("NFC", value.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise BadImage(f"has text under {key!r} that is not UTF-8") from error
-    if len(text) > _LONGEST_NAME or any(unicodedata.category(c) == "Cc" for c in text):
+    if not _is_name(text):
         raise BadImage(f"has text under {key!r} that is too long or has control characters")
     return text
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= _LONGEST_NAME and all(unicodedata.category(c) != "Cc" for c in text)
 
 
 def _class_names(root: pathlib.Path, parts: list[_Checked]) -> tuple[str, ...]:
@@ -342,11 +352,7 @@ def _names_in_file(root: pathlib.Path) -> tuple[str, ...] | None:
         names = tuple(filter(None, (line.strip() for line in read_text(path).splitlines())))
     except ValueError as error:
         raise DataError(f"{path} cannot be used: {error}.") from error
-    odd = [
-        n
-        for n in names
-        if len(n) > _LONGEST_NAME or any(unicodedata.category(c) == "Cc" for c in n)
-    ]
+    odd = [name for name in names if not _is_name(name)]
     if odd or len(set(names)) < len(names) or len(names) > _MOST_CLASSES:
         raise DataError(
             f"{path} must hold names of classes, one a line and each once.",

@@ -12,8 +12,7 @@ import numpy as np
 from tfgraphreg import storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.data.lazy import FileImages
-from tfgraphreg.data.record_files import RecordImages
+from tfgraphreg.data.lazy import DecodedImages
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.features.registry import find_feature
@@ -64,7 +63,7 @@ def stored_images(
     shape = tuple(images.shape[1:])
     starts = shard_starts(len(images), int(np.prod(shape)))
     out = RowShards(scratch, "images", starts, shape, "uint8")
-    if isinstance(images, (FileImages, RecordImages)):
+    if isinstance(images, DecodedImages):
         numbers = [np.arange(*out.bounds(shard)) for shard in range(out.count)]
         parts = [(images.take_rows(n), shard, out) for shard, n in enumerate(numbers)]
         engine.map(store_images, parts, "images", progress)
