@@ -23,7 +23,7 @@ _SMALL_SET = 2000
 _BATCH_SIZES = (128, 64, 32, 16)
 _LARGEST_OF_PARTS = 16
 # As many as two cores take in less than ten minutes.
-_STEPS_OF_PARTS = {"segment": 8000, "detect": 8000}
+_STEPS_OF_PARTS = 8000
 _STEPS = 100
 
 
@@ -86,7 +86,7 @@ def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> T
         logger.info(f"Chosen for {images} training images: {', '.join(chosen)}")
     least = config.min_steps
     if config.task != "classify" and not least:
-        least = -(-_STEPS_OF_PARTS[config.task] // (epochs or config.epochs))
+        least = -(-_STEPS_OF_PARTS // (epochs or config.epochs))
     steps = config.epochs * max(steps_per_epoch(images, batch_size), least)
     if steps < _STEPS:
         logger.info(f"  Only {steps} step(s) in all: more `epochs` would teach more")
