@@ -86,6 +86,7 @@ ONE_STACK = {
     "test_storage",
     "test_style",
     "test_suggest",
+    "test_superpixels",
     "test_tools_backbones",
     "test_tutorials",
     "test_visualize_mde",

@@ -42,6 +42,8 @@ _HOMES = {
     # labels over a graph
     "propagate": "tfgraphreg.propagation",
     "Propagation": "tfgraphreg.propagation",
+    "complete_masks": "tfgraphreg.propagation",
+    "CompletedMasks": "tfgraphreg.propagation",
     # what is wrong with images and labels
     "find_label_errors": "tfgraphreg.audit",
     "find_duplicates": "tfgraphreg.audit",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tfgraphreg.export import BoxPrediction, Detection
     from tfgraphreg.recipes.audit import Audited
     from tfgraphreg.recipes.compare import Comparison
+    from tfgraphreg.recipes.complete import MaskLabeling
     from tfgraphreg.recipes.find import Answer
     from tfgraphreg.recipes.predict import Predictions
     from tfgraphreg.recipes.propagate import Labeling
@@ -142,6 +143,23 @@ def propagated(labeling: Labeling) -> None:
         say(
             f"right: {found['accuracy']:.1%} of the {found['measured']} images whose class is "
             f"known and was not given; {found['accuracy_certain']:.1%} of the more certain half"
+        )
+
+
+def completed(labeling: MaskLabeling) -> None:
+    """How many pixels were given and, where it is known, how many of the others are right."""
+    found = labeling.summary()
+    say(
+        f"{found['given']:,} pixels of {found['images_given']} of {found['images']} images given; "
+        f"{found['superpixels']:,} superpixels, {found['edges']:,} edges "
+        f"({labeling.found.found.method})"
+    )
+    if found["unreached"]:
+        say(f"{found['unreached']:,} pixels have no label: no path of edges joins them to one")
+    if found["measured"]:
+        say(
+            f"right: {found['pixel_accuracy']:.1%} of the {found['measured']:,} pixels whose class "
+            f"is known and was not given; mean IoU {found['mean_iou']:.3f}"
         )
 
 

@@ -18,6 +18,12 @@ from tfgraphreg.errors import DataError
 
 BACKGROUND, IGNORED = 0, 255
 """The values of a mask where there is no object, and where pixels do not count."""
+BACKGROUND_NAME = "background"
+
+
+def names_of_masks(dataset: Dataset) -> tuple[str, ...]:
+    """The names of mask values: the background, then the classes."""
+    return (BACKGROUND_NAME, *dataset.class_names)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 
 from tfgraphreg.compat import keras, tf
+from tfgraphreg.data.local import BACKGROUND_NAME
 from tfgraphreg.errors import DataError
 from tfgraphreg.export.saved import SEGMENT, Saved, Server, write_saved_model
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
-
-BACKGROUND = "background"
-"""The name of mask value 0."""
 
 
 class _Server(Server):
@@ -97,7 +95,7 @@ class MaskPredictor(Saved):
     @property
     def mask_names(self) -> tuple[str, ...]:
         """The K names of mask values, the background first."""
-        return (BACKGROUND, *self.class_names)
+        return (BACKGROUND_NAME, *self.class_names)
 
     def find(self, image: np.ndarray) -> np.ndarray:
         """The mask of one image of any size, `[H, W]` uint8.

@@ -17,11 +17,10 @@ from tfgraphreg.backbones.pyramid import build_pyramid
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.data.local import LocalSplit, local_splits
+from tfgraphreg.data.local import LocalSplit, local_splits, names_of_masks
 from tfgraphreg.errors import DataError
 from tfgraphreg.evaluation.segmentation import mean_iou, pixel_counts, report_of_counts
 from tfgraphreg.export import MaskPredictor, export_segmenter
-from tfgraphreg.export.masks import BACKGROUND
 from tfgraphreg.model.classifier import LOGITS
 from tfgraphreg.model.segmenter import COARSEST, build_segmenter, masks_of
 from tfgraphreg.model.segmenter_training import RegularizedSegmenter, balanced_weights
@@ -61,11 +60,6 @@ def check_data(dataset: Dataset) -> None:
         raise DataError(
             "A mask holds at most 254 classes.", received=f"{dataset.num_classes} classes"
         )
-
-
-def names_of_masks(dataset: Dataset) -> tuple[str, ...]:
-    """The K names of mask values, the background first."""
-    return (BACKGROUND, *dataset.class_names)
 
 
 def learn_masks(

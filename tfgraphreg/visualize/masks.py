@@ -16,6 +16,9 @@ from tfgraphreg.visualize.style import PAGE_WIDTH, color_of, figure, show_image
 
 _PANELS = ("image", "true", "predicted")
 _ACROSS = 2
+_SEED_PANELS = ("image", "given pixels", "completed", "true")
+# More given pixels than this are drawn as areas.
+_MOST_DOTS = 400
 # Of a mask over its image.
 _OPACITY = 0.75
 # Sides of a pixel's stripes, in pixels of the picture.
@@ -62,6 +65,62 @@ def mask_sheet(
                 axes.set_title(title, fontsize=7, pad=2)
         _legend(made, np.unique([*np.unique(masks), *np.unique(predictions)]), names)
     return made
+
+
+def seed_sheet(
+    images: np.ndarray,
+    seeds: np.ndarray,
+    completed: np.ndarray,
+    masks: np.ndarray,
+    names: Sequence[str],
+) -> Any:
+    """For each image a row: the image, the pixels that were given, their completion, the truth.
+
+    Up to 400 given pixels are dots, white for the background; more are areas, and what was not
+    given is then gray. Pixels that were completed wrongly have black and white stripes; above
+    stands the share of right ones among those that were not given. Pixels of unknown truth are
+    gray there and count neither way.
+
+    Args:
+        images: N images, at most about 6 for a page.
+        seeds: `[N, height, width]` uint8, 255 where not given.
+        completed: Masks of the same size, 255 where a pixel has no label.
+        masks: The true masks.
+        names: K names of mask values, the background first.
+    """
+    cell = PAGE_WIDTH / len(_SEED_PANELS)
+    with figure(height=max(1, len(images)) * (cell + 0.22) + 0.9) as made:
+        cells = made.subplots(max(1, len(images)), len(_SEED_PANELS), squeeze=False)
+        made.suptitle("Masks completed from given pixels; stripes: wrong pixels", fontsize=10)
+        for axes in cells.ravel():
+            axes.axis("off")
+        for panels, image, given, found, true in zip(cells, images, seeds, completed, masks):
+            counted = (true != IGNORED) & (given == IGNORED)
+            wrong = counted & (true != found)
+            share = 1 - wrong.sum() / max(counted.sum(), 1)
+            titles = [*_SEED_PANELS]
+            titles[1] = f"{(given != IGNORED).sum():,} {titles[1]}"
+            if counted.any():
+                titles[2] = f"{titles[2]}, {share:.1%} right"
+            few = (given != IGNORED).sum() <= _MOST_DOTS
+            shown = np.full_like(given, BACKGROUND) if few else given
+            pictures = (image, over(image, shown), over(image, found, striped=wrong))
+            for axes, picture, title in zip(panels, (*pictures, over(image, true)), titles):
+                show_image(axes, picture)
+                axes.set_title(title, fontsize=7, pad=2)
+            if few:
+                _dots(panels[1], given)
+        values = np.unique([*np.unique(masks), *np.unique(completed), *np.unique(seeds)])
+        _legend(made, values, names)
+    return made
+
+
+def _dots(axes: Any, given: np.ndarray) -> None:
+    """A dot in the middle of each given pixel of an enlarged image."""
+    rows, columns = np.nonzero(given != IGNORED)
+    colors = ["white" if v == BACKGROUND else tuple(_rgb(int(v))) for v in given[rows, columns]]
+    x, y = (_ENLARGED * (place + 0.5) - 0.5 for place in (columns, rows))
+    axes.scatter(x, y, s=14, c=colors, edgecolors="black", linewidths=0.7)
 
 
 def over(
