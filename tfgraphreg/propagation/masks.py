@@ -23,6 +23,8 @@ from tfgraphreg.propagation.propagate import Propagation, propagate
 
 # Chosen on training scenes; docs/local.md says how.
 _NEIGHBOR_WEIGHT = 0.05
+# Of the scores: far finer than what tells classes apart, and reached over edges of any weight.
+_TOLERANCE = 1e-5
 _COLOR_SCALE = 8.0  # distance in CIELAB at which an edge between touching superpixels weighs 0.6
 
 
@@ -99,7 +101,7 @@ def complete_masks(
         method: See `propagate`; one that needs no class sizes.
         seed: Of the sample by which an approximate search of neighbors is measured.
         progress: Called as ``progress(what, done, total)``.
-        **settings: Of the method; also `tolerance` and `max_iterations`.
+        **settings: Of the method; also `tolerance` (default: 1e-5) and `max_iterations`.
 
     Raises:
         DataError: If images, seeds or features have another form, or no pixel is labeled.
@@ -119,7 +121,7 @@ def complete_masks(
         num_classes,
         method=method,
         progress=progress,
-        **settings,
+        **{"tolerance": _TOLERANCE, **settings},
     )
     values = np.where(spread.reached, spread.labels, IGNORED).astype(np.uint8)
     masks = np.where(seeds == IGNORED, values[found.segments], seeds)
