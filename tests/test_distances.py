@@ -156,6 +156,17 @@ def test_kl_and_js_are_nsls():
         np.testing.assert_allclose(np.mean(DISTANCES.get(name).tensor(x, y)), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("entry", [1e-31, 1e-30, 1.1e-30, 1e-29])
+@pytest.mark.parametrize("count", [1, 5])
+def test_cosine_takes_the_same_rows_for_zero_in_both_forms(entry, count):
+    x, zero = np.zeros((2, 1, 5), np.float32)
+    x[0, :count] = entry
+    for other in (zero, np.ones_like(zero)):
+        record = DISTANCES.get("cosine")
+        found = record.tensor(tf.constant(x), tf.constant(other)).numpy()
+        np.testing.assert_allclose(record.array(x, other), found, atol=2e-6)
+
+
 def _entries(distributions):
     """Rows as they come, and the zeros and large values that break a careless formula."""
     low, high = (0, 1) if distributions else (-1e6, 1e6)

@@ -18,7 +18,7 @@ from tfgraphreg.errors import ConfigError
 from tfgraphreg.registry import Registry
 
 # Lengths at or below this count as zero, so that nothing is divided by a vanishing number.
-_TINY = 1e-30
+_TINY = float(np.float32(1e-30))  # The same number in both precisions.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +131,11 @@ def _cosine_tensor(x: Any, y: Any) -> Any:
 
 def _cosine_array(x: Any, y: Any) -> np.ndarray:
     x, y = _arrays(x, y)
-    lengths = [np.sqrt(np.sum(np.square(r), axis=-1, keepdims=True)) for r in (x, y)]
-    u, v = (r / np.where(n > _TINY, n, np.inf) for r, n in zip((x, y), lengths))
-    one_is_zero = ((lengths[0] > _TINY) != (lengths[1] > _TINY))[..., 0]
+    # A row is zero where `_polar` says so: by its largest entry, not by its length.
+    positive = [np.max(np.abs(r), axis=-1, keepdims=True, initial=0) > _TINY for r in (x, y)]
+    lengths = (np.sqrt(np.sum(np.square(r), axis=-1, keepdims=True)) for r in (x, y))
+    u, v = (r / np.where(p, n, np.inf) for r, p, n in zip((x, y), positive, lengths))
+    one_is_zero = (positive[0] != positive[1])[..., 0]
     return 0.5 * (np.sum(np.square(u - v), axis=-1) + one_is_zero)
 
 
