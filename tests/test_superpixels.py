@@ -127,6 +127,11 @@ def test_the_graph_joins_what_touches_and_what_is_near(divided, neighbors):
     assert across.any() == bool(neighbors)
 
 
+def test_the_strongest_contrast_still_joins():
+    found = superpixels(blocks([[[0, 0, 0], [255, 255, 255]]])[None])
+    assert superpixel_graph(found, neighbors=0).weights.tolist() == [np.float32(1e-6)]
+
+
 def test_labels_are_those_of_a_dense_solve(scenes):
     images = scenes.images[:6]
     seeds = kept_pixels(scenes.masks[:6], masks=4, pixels_per_class=2, seed=0)
@@ -230,7 +235,8 @@ def test_no_matrix_of_all_pairs(scenes):
         ({"superpixel_size": 0}, "at least one pixel"),
         ({"features": np.zeros((1, 4, 4, 2))}, "one for each image"),
         ({"features": np.full((2, 4, 4, 2), np.nan)}, "finite"),
-        ({"method": "poisson-mbo"}, "class sizes"),
+        ({"method": "poisson-mbo"}, "which masks do not have"),
+        ({"features": np.zeros((2, 4, 4, 2)), "neighbors": 0}, "only with neighbors"),
         ({"method": "poison"}, "Did you mean poisson"),
         ({"alpha": 0.5}, "no setting 'alpha'"),
     ],
@@ -298,7 +304,7 @@ def test_the_figure_shows_what_was_given_and_what_is_wrong():
     true = np.zeros((2, 6, 6), np.uint8)
     true[:, :3] = 1
     seeds = np.full_like(true, 255)
-    seeds[0, 0, 0], seeds[0, 5, 5] = 1, 0
+    seeds[0, 0, 0], seeds[0, 5, 3] = 1, 0
     found = true.copy()
     found[0, 0, 1] = 0
     sheet = seed_sheet(images, seeds, found, true, ["background", "a"])
@@ -306,10 +312,11 @@ def test_the_figure_shows_what_was_given_and_what_is_wrong():
     assert titles[:4] == ["image", "2 given pixels", "completed, 97.1% right", "true"]
     assert titles[4:7] == ["image", "0 given pixels", "completed, 100.0% right"]
     dots = sheet.axes[1].collections[0]
-    assert dots.get_offsets().tolist() == [[1.5, 1.5], [21.5, 21.5]]
+    assert dots.get_offsets().tolist() == [[1.5, 1.5], [13.5, 21.5]]
     shown = np.asarray(sheet.axes[2].images[0].get_array())
     plain = np.asarray(sheet.axes[3].images[0].get_array())
     changed = (shown != plain).any(axis=-1)
+    assert {0, 255} <= set(shown[:4, 4:8].ravel().tolist())
     assert changed[:4, 4:8].any() and not changed[4:].any() and not changed[:, :4].any()
     many = seed_sheet(images[:1], true[:1], true[:1], true[:1], ["background", "a"])
     assert many.axes[1].collections and many.axes[2].get_title() == "completed"

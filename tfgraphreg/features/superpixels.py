@@ -54,7 +54,7 @@ def superpixels(
 
     Args:
         images: `[N, H, W, 1 or 3]` uint8.
-        smallest: Pixels that a superpixel has at least, from 1 on.
+        smallest: Pixels that a superpixel has at least, if the image has as many; from 1 on.
         progress: Called as ``progress(what, done, total)``.
 
     Raises:
@@ -100,8 +100,8 @@ def averaged(maps: np.ndarray, found: Superpixels) -> np.ndarray:
     """`[S, D]` float32: the mean over each superpixel of maps of vectors.
 
     Args:
-        maps: `[N, h, w, D]` finite numbers of any resolution, such as the map of a network. A
-            pixel has the vector of the cell that it lies in.
+        maps: `[N, h, w, D]` numbers of any resolution, such as the map of a network. A pixel
+            has the vector of the cell that it lies in.
         found: Of the same N images.
 
     Raises:
@@ -119,10 +119,7 @@ def averaged(maps: np.ndarray, found: Superpixels) -> np.ndarray:
     for segments, vectors in zip(found.segments, maps):
         local = segments - segments.min()
         means.append(_means(local, np.asarray(vectors, np.float64)[rows][:, columns]))
-    joined = np.concatenate(means).astype(np.float32)
-    if not np.isfinite(joined).all():
-        raise DataError("Maps of vectors must be finite.", received="NaN or infinity")
-    return joined
+    return np.concatenate(means).astype(np.float32)
 
 
 def _of_image(image: np.ndarray, smallest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -106,7 +106,7 @@ def complete_masks(
     Raises:
         DataError: If images, seeds or features have another form, or no pixel is labeled.
         ConfigError: If another argument is out of range.
-        GraphError: If the tolerance is not reached.
+        GraphError: If features are not finite, or the tolerance is not reached.
     """
     seeds = np.asarray(seeds)
     _check(images, seeds, num_classes, neighbors, method)
@@ -137,6 +137,12 @@ def superpixel_graph(
     progress: Progress | None = None,
 ) -> SimilarityGraph:
     """The graph of `complete_masks`, whose arguments these are."""
+    if features is not None and not neighbors:
+        raise ConfigError(
+            "`features` have an effect only with neighbors.",
+            received="neighbors=0",
+            cure="Leave them out, or give `neighbors`.",
+        )
     first, second = found.borders.T
     distances = np.linalg.norm(found.colors[first] - found.colors[second], axis=1)
     weights = np.exp(-(distances**2) / (2 * _COLOR_SCALE**2))
