@@ -23,12 +23,12 @@ import time
 
 import numpy as np
 from measure_suggest import cell, difference
+from run_lines import ROOT, add_line, environment, read_lines
 
 from tfgraphreg.benchmark.results import commit, fill_measured
 from tfgraphreg.data.catalog import load_dataset
 from tfgraphreg.recipes.versions import versions
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 LINES, PAGE, MARK = ROOT / "docs" / "suggest.jsonl", ROOT / "docs" / "suggest.md", "trained"
 DATASET = "fashion_mnist"
 METHODS = ("typical", "random")
@@ -73,22 +73,11 @@ def measured(method: str, count: int, seed: int, label_of: dict[str, str]) -> di
 
 def run_command(arguments: list[str]) -> None:
     """Runs a Python command of this checkout; its own messages only where it fails."""
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
+        [sys.executable, *arguments], env=environment(), capture_output=True, text=True
     )
     if done.returncode:
         raise SystemExit(done.stderr[-2000:] or done.stdout[-2000:])
-
-
-def read_lines() -> list[dict]:
-    """What was measured before."""
-    if not LINES.exists():
-        return []
-    return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
 
 
 def table(found: list[dict]) -> list[str]:
@@ -131,7 +120,7 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--page", action="store_true", help="only the page, from the lines")
     args = parser.parse_args()
-    done = {(line["method"], line["labels"], line["seed"]) for line in read_lines()}
+    done = {(line["method"], line["labels"], line["seed"]) for line in read_lines(LINES)}
     runs = [(m, n, s) for n in args.labels for s in args.seeds for m in args.methods]
     missing = [] if args.page else [run for run in runs if run not in done]
     if missing:
@@ -140,10 +129,9 @@ def main() -> int:
         label_of = dict(zip(train.train.ids.tolist(), names.tolist()))
     for run in missing:
         line = measured(*run, label_of)
-        with LINES.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        add_line(LINES, line)
         print(*run, f"{line['accuracy']:.4f}, {line['seconds']} s", flush=True)
-    fill_measured(PAGE, table(read_lines()), mark=MARK)
+    fill_measured(PAGE, table(read_lines(LINES)), mark=MARK)
     return 0
 
 

@@ -12,10 +12,8 @@ unlabeled training images got their label right.
 """
 
 import argparse
-import json
 import logging
 import os
-import pathlib
 import platform
 import sys
 import tempfile
@@ -23,6 +21,7 @@ import time
 
 import numpy as np
 from few_labels_page import page
+from run_lines import ROOT, add_line, read_lines
 
 import tfgraphreg
 from tfgraphreg.benchmark.results import commit
@@ -41,7 +40,6 @@ from tfgraphreg.recipes.material import prepare
 from tfgraphreg.recipes.versions import versions
 from tfgraphreg.storage import write_text
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 LINES, PAGE = ROOT / "docs" / "evidence.jsonl", ROOT / "docs" / "evidence.md"
 BUDGETS = (1, 5, 10, 40, 160)
 SEEDS = {1: 10, 5: 10, 10: 5, 40: 5, 160: 5}
@@ -110,12 +108,12 @@ def main() -> int:
     if not args.page:
         done = {
             (line["dataset"], line["row"], line["labels_per_class"], line["seed"])
-            for line in lines()
+            for line in read_lines(LINES)
         }
         for row, budget, seed in wanted(args):
             if (dataset, row, budget, seed) not in done:
                 measure(dataset, row, budget, seed)
-    write_text(PAGE, page(lines(), [*TRAINED]))
+    write_text(PAGE, page(read_lines(LINES), [*TRAINED]))
     print(f"Written: {PAGE}")
     return 0
 
@@ -133,13 +131,6 @@ def wanted(args) -> list[tuple[str, int, int]]:
             seeds = args.seeds or (3 if args.quick else SEEDS[budget])
             found += [(row, budget, seed) for seed in range(seeds)]
     return sorted(found, key=lambda run: (run[0] in TRAINED, run[2], run[1]))
-
-
-def lines() -> list[dict]:
-    """What was measured before."""
-    if not LINES.exists():
-        return []
-    return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
 
 
 def measure(dataset: str, row: str, budget: int, seed: int) -> None:
@@ -160,8 +151,7 @@ def measure(dataset: str, row: str, budget: int, seed: int) -> None:
         "commit": commit(),
         "versions": versions(),
     }
-    with LINES.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(line) + "\n")
+    add_line(LINES, line)
     print(f"{found['accuracy']:.4f}, {line['seconds']:.0f} s", flush=True)
 
 

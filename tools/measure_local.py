@@ -19,6 +19,7 @@ import tempfile
 import time
 
 import numpy as np
+from run_lines import ROOT, add_line, environment, read_lines
 
 from tfgraphreg.benchmark.results import commit, fill_measured
 from tfgraphreg.data.catalog import load_dataset
@@ -26,7 +27,6 @@ from tfgraphreg.evaluation.average_precision import average_best_overlap, recall
 from tfgraphreg.features.proposals import anchor_grid, selective_search
 from tfgraphreg.recipes.versions import versions
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 LINES, PAGE = ROOT / "docs" / "local.jsonl", ROOT / "docs" / "local.md"
 # The numbers of each task that the table shows.
 SHOWN = {
@@ -119,13 +119,7 @@ def proposals_table(line):
 
 def limited(threads):
     """The environment of a run that may use so many threads."""
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "TF_NUM_INTRAOP_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-    }
+    return environment(OMP_NUM_THREADS=str(threads), TF_NUM_INTRAOP_THREADS=str(threads))
 
 
 def table(lines):
@@ -168,7 +162,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--page", action="store_true", help="only fill the page from the lines")
     args = parser.parse_args()
-    lines = [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+    lines = read_lines(LINES)
     wanted = [(t, a, s) for t in args.tasks for s in args.seeds for a in args.alphas]
     for task, alpha, seed in [] if args.page else wanted:
         key = (task, alpha, seed, args.dataset)
@@ -181,8 +175,7 @@ def main():
             if task == PROPOSALS
             else measured(task, alpha, seed, args.dataset, args.threads)
         )
-        with LINES.open("a") as file:
-            file.write(json.dumps(lines[-1]) + "\n")
+        add_line(LINES, lines[-1])
         print(lines[-1], flush=True)
     fill_measured(PAGE, table(lines))
 

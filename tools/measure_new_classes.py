@@ -15,9 +15,7 @@ The other k stand in the tables to compare with.
 
 import argparse
 import functools
-import json
 import os
-import pathlib
 import sys
 import tempfile
 import time
@@ -25,6 +23,7 @@ import time
 import numpy as np
 from measure_few_labels import processor
 from new_classes_page import tables
+from run_lines import ROOT, add_line, read_lines
 
 import tfgraphreg
 from tfgraphreg.benchmark.results import commit, fill_measured
@@ -36,7 +35,6 @@ from tfgraphreg.search.threshold import accepting_limit
 from tfgraphreg.search.vote import vote
 from tfgraphreg.visualize.search import Searcher
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 LINES, PAGE = ROOT / "docs" / "open_set.jsonl", ROOT / "docs" / "open_set.md"
 PAIRS = (("Trouser", "Bag"), ("Sandal", "Ankle boot"), ("Coat", "Shirt"))
 SEEDS = 3
@@ -202,12 +200,6 @@ def seen(seed: int) -> dict:
     return made
 
 
-def lines() -> list[dict]:
-    if not LINES.exists():
-        return []
-    return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
-
-
 def wanted(seeds: int) -> list[tuple]:
     """What is measured: `(what, pair, seed, images added)`."""
     found = []
@@ -240,8 +232,7 @@ def measure(what: str, pair: str, seed: int, m: int) -> None:
         "commit": commit(),
         "versions": versions(),
     }
-    with LINES.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(line) + "\n")
+    add_line(LINES, line)
     print(f"{line['seconds']:.0f} s", flush=True)
 
 
@@ -253,11 +244,11 @@ def main() -> int:
     parser.add_argument("--page", action="store_true", help="only the tables, from what is there")
     args = parser.parse_args()
     if not args.page:
-        done = {(x["what"], x["left_out"], x["seed"], x["added"]) for x in lines()}
+        done = {(x["what"], x["left_out"], x["seed"], x["added"]) for x in read_lines(LINES)}
         for run in wanted(args.seeds):
             if run not in done:
                 measure(*run)
-    fill_measured(PAGE, tables(lines()))
+    fill_measured(PAGE, tables(read_lines(LINES)))
     return 0
 
 

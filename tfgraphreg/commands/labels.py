@@ -18,11 +18,11 @@ from tfgraphreg.progress import Progress
 CLASSIFY, SEGMENT = "classify", "segment"
 LOCAL_WEIGHTS = "local_gaussian"
 """Edge weights that commands take which carry labels along edges."""
+_GRAPH_DEFAULTS = {"graph_features": "auto", "graph_weights": LOCAL_WEIGHTS}
 
 # Defaults where the parser's is None, so that a flag without effect for the task is noticed.
 _OUT = {CLASSIFY: "labels.tsv", SEGMENT: "masks"}
 _METHOD = {CLASSIFY: "spreading", SEGMENT: "laplace"}
-_SIZE = 10
 # Of the flags of data and graph, those that act on masks; the others concern whole images.
 _ON_MASKS = (
     "dataset",
@@ -65,6 +65,7 @@ knowledge leave it out.
 
 def propagate_parser(parser: ArgumentParser) -> None:
     """Adds the flags of `propagate`."""
+    from tfgraphreg.features.superpixels import SUPERPIXEL_SIZE
     from tfgraphreg.propagation import METHODS
 
     add_graph_flags(parser)
@@ -120,7 +121,7 @@ def propagate_parser(parser: ArgumentParser) -> None:
         "--superpixel-size",
         type=int,
         default=None,
-        help=f"pixels that a superpixel has at least. Default: {_SIZE}",
+        help=f"pixels that a superpixel has at least. Default: {SUPERPIXEL_SIZE}",
     )
 
 
@@ -139,13 +140,16 @@ def propagate(args: Any, progress: Progress) -> int:
     check_names(config)
     start_tensorflow()
     if args.task == SEGMENT:
+        from tfgraphreg.features.superpixels import SUPERPIXEL_SIZE
         from tfgraphreg.recipes.complete import propagate_masks
 
         completed = propagate_masks(
             config,
             masks=args.masks,
             pixels_per_class=args.pixels_per_class,
-            superpixel_size=_SIZE if args.superpixel_size is None else args.superpixel_size,
+            superpixel_size=SUPERPIXEL_SIZE
+            if args.superpixel_size is None
+            else args.superpixel_size,
             method=method,
             out=out,
             progress=progress,
@@ -180,7 +184,7 @@ def _check_task(args: Any) -> None:
     defaults: dict[str, Any] = dict.fromkeys(("masks", "pixels_per_class", "superpixel_size"))
     if args.task == SEGMENT:
         known = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-        known |= {"class_sizes": None, "graph_features": "auto", "graph_weights": LOCAL_WEIGHTS}
+        known |= {"class_sizes": None, **_GRAPH_DEFAULTS}
         names = ("class_sizes", *(name for name in GRAPH_FIELDS if name not in _ON_MASKS))
         defaults = {name: known[name] for name in names}
     other = SEGMENT if args.task == CLASSIFY else CLASSIFY
@@ -197,7 +201,7 @@ def _check_task(args: Any) -> None:
 def add_graph_flags(parser: ArgumentParser) -> None:
     """Adds the flags of data and graph, with the defaults that carry labels farthest."""
     add_config(parser, GRAPH_FIELDS)
-    parser.set_defaults(graph_features="auto", graph_weights=LOCAL_WEIGHTS)
+    parser.set_defaults(**_GRAPH_DEFAULTS)
 
 
 def graph_config(args: Any) -> TrainConfig:

@@ -18,6 +18,9 @@ from tfgraphreg.progress import Progress, silent
 WIDTH = 7
 """Numbers that describe a superpixel by itself: three means and three deviations of Lab, edges."""
 
+SUPERPIXEL_SIZE = 10
+"""Pixels that a superpixel has at least, unless another number is given."""
+
 _SCALE, _SIGMA = 20, 0.8
 
 
@@ -48,7 +51,7 @@ class Superpixels:
 
 
 def superpixels(
-    images: np.ndarray, *, smallest: int = 10, progress: Progress = silent
+    images: np.ndarray, *, smallest: int = SUPERPIXEL_SIZE, progress: Progress = silent
 ) -> Superpixels:
     """Divides every image into superpixels. Nothing is random.
 

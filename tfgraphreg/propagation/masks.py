@@ -12,7 +12,12 @@ import numpy as np
 
 from tfgraphreg.data.local import IGNORED
 from tfgraphreg.errors import ConfigError, DataError
-from tfgraphreg.features.superpixels import Superpixels, averaged, superpixels
+from tfgraphreg.features.superpixels import (
+    SUPERPIXEL_SIZE,
+    Superpixels,
+    averaged,
+    superpixels,
+)
 from tfgraphreg.graph.build import union
 from tfgraphreg.graph.knn import knn_graph
 from tfgraphreg.graph.similarity import SimilarityGraph
@@ -71,7 +76,7 @@ def complete_masks(
     *,
     features: np.ndarray | None = None,
     neighbors: int = 10,
-    superpixel_size: int = 10,
+    superpixel_size: int = SUPERPIXEL_SIZE,
     method: str = "laplace",
     seed: int = 0,
     progress: Progress = silent,

@@ -15,6 +15,7 @@ from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.local import BACKGROUND, IGNORED, LocalSplit, names_of_masks
 from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.evaluation.segmentation import segmentation_report
+from tfgraphreg.features.superpixels import SUPERPIXEL_SIZE
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.propagation import CompletedMasks, complete_masks
 from tfgraphreg.runs.outputs import load_data
@@ -79,7 +80,7 @@ def propagate_masks(
     *,
     masks: int | None = None,
     pixels_per_class: int | None = None,
-    superpixel_size: int = 10,
+    superpixel_size: int = SUPERPIXEL_SIZE,
     method: str = "laplace",
     out: os.PathLike[str] | str | None = None,
     progress: Progress = silent,
