@@ -18,6 +18,7 @@ from tfgraphreg.model.segmenter import COARSEST, build_segmenter, masks_of
 from tfgraphreg.model.segmenter_training import (
     RegularizedSegmenter,
     balanced_weights,
+    dice_loss,
     one_of_four,
 )
 from tfgraphreg.runs.run import read_finished
@@ -75,6 +76,53 @@ def test_layers_that_no_mask_needs_are_left_out():
     assert not [v.name for v in network().trainable_weights if "conv_4" in v.name]
 
 
+def dice_by_loops(masks, probabilities):
+    """1 - the mean soft Dice coefficient, pixel by pixel."""
+    classes = probabilities.shape[-1]
+    both, either = np.ones(classes), np.ones(classes)
+    for place in np.argwhere(masks != 255):
+        for c in range(classes):
+            found, true = probabilities[(*place, c)], masks[tuple(place)] == c
+            both[c] += 2 * found * true
+            either[c] += found + true
+    return 1 - (both / either).mean()
+
+
+def test_the_dice_loss_of_two_replicas_is_that_of_one(two_replicas):
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, 3, (6, 4, 4)).astype(np.uint8)
+    masks[0, :3], masks[4] = 255, 255
+    logits = rng.normal(size=(6, 4, 4, 3)).astype(np.float32)
+
+    def slopes(masks, logits, share):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = dice_loss(masks, logits)
+            weighted = loss * share
+        return loss, tape.gradient(weighted, logits)
+
+    loss, wanted = slopes(tf.constant(masks), tf.constant(logits), 1.0)
+    assert float(loss) == pytest.approx(dice_by_loops(masks, tf.nn.softmax(logits).numpy()))
+    assert np.abs(wanted).max() > 0 and not np.any(wanted[4])
+    # Two images on one replica, four on the other; the loss has the weight of its share.
+    parts = [slice(0, 2), slice(2, 6)]
+
+    def part(of):
+        return two_replicas.experimental_distribute_values_from_function(
+            lambda context: of(parts[context.replica_id_in_sync_group])
+        )
+
+    losses, found = tf.function(lambda *args: two_replicas.run(slopes, args))(
+        part(lambda rows: tf.constant(masks[rows])),
+        part(lambda rows: tf.constant(logits[rows])),
+        part(lambda rows: tf.constant((rows.stop - rows.start) / 6, tf.float32)),
+    )
+    for each in two_replicas.experimental_local_results(losses):
+        assert float(each) == pytest.approx(float(loss), rel=1e-6)
+    together = np.concatenate(two_replicas.experimental_local_results(found))
+    np.testing.assert_allclose(together, wanted, atol=1e-8)
+
+
 def test_the_loss_is_the_weighted_mean_over_counted_pixels():
     base, rng = network(), np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 32, 32, 3), np.uint8)
@@ -90,7 +138,9 @@ def test_the_loss_is_the_weighted_mean_over_counted_pixels():
     counted = masks != 255
     losses = -np.take_along_axis(scores, np.where(counted, masks, 0)[..., None], -1)[..., 0]
     weight = weights[np.where(counted, masks, 0)] * counted
-    assert logs["loss"] == pytest.approx((losses * weight).sum() / weight.sum(), rel=1e-5)
+    entropy = (losses * weight).sum() / weight.sum()
+    dice = dice_by_loops(masks, np.exp(scores))
+    assert logs["loss"] == pytest.approx(entropy + dice / 2, rel=1e-5)
     right = (logits.argmax(-1) == masks)[counted].mean()
     assert logs["pixel_accuracy"] == pytest.approx(right, rel=1e-6)
     # A batch in which nothing counts moves nothing and gives no NaN.
@@ -298,4 +348,6 @@ def test_a_training_step_compares_the_pixels_of_its_turn():
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
         np.where(seen == 255, 0, seen).astype(int), logits
     )
-    assert logs["loss"] == pytest.approx(losses.numpy()[seen != 255].mean(), rel=1e-5)
+    dice = dice_by_loops(seen, tf.nn.softmax(logits).numpy())
+    wanted = losses.numpy()[seen != 255].mean() + dice / 2
+    assert logs["loss"] == pytest.approx(wanted, rel=1e-5)

@@ -106,7 +106,11 @@ class ContrastTerm(GraphTerm):
 
 def global_sum(value: tf.Tensor) -> tf.Tensor:
     """`value` added up over the replicas; no gradient passes."""
-    value = tf.stop_gradient(value)
+    return sum_of_replicas(tf.stop_gradient(value))
+
+
+def sum_of_replicas(value: tf.Tensor) -> tf.Tensor:
+    """`value` added up over the replicas; the gradients of their losses are added up too."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value

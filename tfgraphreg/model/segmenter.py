@@ -1,4 +1,4 @@
-"""From images to the class of every pixel: LR-ASPP on the maps of a backbone.
+"""From images to the class of every pixel: a head like LR-ASPP on the maps of a backbone.
 
 Shapes: B batch, K classes with the background, D width of the embedding.
 """
@@ -13,8 +13,8 @@ from tfgraphreg.compat import keras, tf
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
 
 SCORES = "scores"
-# Width of the head, as in the paper.
-_WIDTH = 128
+# Width of the head.
+_WIDTH = 96
 # The coarsest map has at least so many positions a side, so that a mask can follow an outline.
 COARSEST = 6
 # No map below this stride takes part: it costs more than it says of classes.
@@ -24,11 +24,14 @@ _FINEST_STRIDE = 4
 def build_segmenter(pyramid: keras.Model, *, embedding_dim: int, num_classes: int) -> keras.Model:
     """Puts a segmentation head on the maps of a backbone.
 
-    The head is LR-ASPP (Howard et al. 2019, arXiv:1905.02244, section 6.4): the coarsest map goes
-    through a 1x1 convolution and is gated, channel by channel, by its mean over the image; it is
-    enlarged, and classified together with finer maps. Two things differ. All maps from stride 4 on
-    take part, since the images here are smaller than the paper's. And the mean passes through D
-    values on its way to the gate: these are the embedding of the image, which a graph compares.
+    The head follows LR-ASPP (Howard et al. 2019, arXiv:1905.02244, section 6.4): a map is gated,
+    channel by channel, by the mean of the coarsest map over the image, then enlarged and
+    classified together with finer maps. Three things differ, since the images here are smaller
+    than the paper's, and what fills a hundredth of one must be told apart. The gated map has the
+    resolution of the second coarsest: the three coarsest are brought to it and added, as in a
+    feature pyramid (Lin et al. 2017, arXiv:1612.03144), and a 3x3 convolution follows. All maps
+    from stride 4 on take part. And the mean passes through D values on its way to the gate: these
+    are the embedding of the image, which a graph compares.
 
     Args:
         pyramid: Of `tfgraphreg.backbones.pyramid.build_pyramid`, with `COARSEST` positions.
@@ -43,16 +46,16 @@ def build_segmenter(pyramid: keras.Model, *, embedding_dim: int, num_classes: in
     layers = keras.layers
     image = keras.Input(pyramid.input_shape[1:], name="image")
     height, width = pyramid.input_shape[1:3]
-    *finer, coarse = _used(pyramid(image), height)
-    x = layers.Conv2D(_WIDTH, 1, use_bias=False, name="head_conv")(coarse)
-    x = layers.BatchNormalization(name="head_bn")(x)
-    x = layers.ReLU(name="head_relu")(x)
-    mean = layers.GlobalAveragePooling2D(name="head_mean")(coarse)
+    maps = _used(pyramid(image), height)
+    x = _normalized(_merged(maps), "head_merged")
+    x = layers.Conv2D(_WIDTH, 3, padding="same", use_bias=False, name="head_conv")(x)
+    x = _normalized(x, "head")
+    mean = layers.GlobalAveragePooling2D(name="head_mean")(maps[-1])
     embedding = layers.Dense(embedding_dim, dtype="float32", name=EMBEDDING)(mean)
     gate = layers.Dense(_WIDTH, activation="sigmoid", name="head_gate")(embedding)
     x = layers.Multiply(name="head_gated")([x, layers.Reshape((1, 1, _WIDTH))(gate)])
     scores = _classes(num_classes, "coarse", bias=True)(x)
-    for number, found in enumerate(reversed(finer), start=1):
+    for number, found in enumerate(reversed(maps[:-2]), start=1):
         scores = Resize(found.shape[1:3], name=f"head_resize_{number}")(scores)
         own = _classes(num_classes, f"fine_{number}", bias=False)(found)
         scores = layers.Add(name=f"head_add_{number}")([scores, own])
@@ -106,6 +109,32 @@ def _used(maps: list[Any], height: int) -> list[Any]:
     """The maps from stride 4 on; of images so small that these are fewer than two, the last two."""
     used = [found for found in maps if found.shape[1] * _FINEST_STRIDE < height + _FINEST_STRIDE]
     return used if len(used) > 1 else maps[-2:]
+
+
+def _merged(maps: list[Any]) -> Any:
+    """The three coarsest maps, or both, at the resolution of the second coarsest, added."""
+    size = maps[-2].shape[1:3]
+    own = _projection(1, "head_own")(maps[-2])
+    coarser = Resize(size, name="head_resize_coarser")(_projection(1, "head_coarser")(maps[-1]))
+    parts = [own, coarser]
+    if len(maps) > 2:
+        finer = _projection(2, "head_finer")(maps[-3])
+        if finer.shape[1:3] != size:
+            finer = Resize(size, name="head_resize_finer")(finer)
+        parts.append(finer)
+    return keras.layers.Add(name="head_merge")(parts)
+
+
+def _projection(stride: int, name: str) -> Any:
+    """A linear layer on squares of so many positions a side."""
+    return keras.layers.Conv2D(
+        _WIDTH, stride, stride, padding="same", use_bias=False, name=name
+    )
+
+
+def _normalized(x: Any, name: str) -> Any:
+    x = keras.layers.BatchNormalization(name=f"{name}_bn")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
 def _classes(count: int, name: str, *, bias: bool) -> Any:

@@ -12,11 +12,15 @@ from tfgraphreg.data.local import IGNORED
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import DataError
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
-from tfgraphreg.model.graph_term import global_sum
+from tfgraphreg.model.graph_term import global_sum, sum_of_replicas
 from tfgraphreg.model.objectives import refuse_other_losses
 from tfgraphreg.model.regularization import GraphRegularization
 from tfgraphreg.model.segmenter import SCORES
 from tfgraphreg.neighbors.modes import NeighborMode
+
+
+# Weight of the Dice loss beside the cross-entropy.
+_DICE = 0.5
 
 
 class PixelLoss(keras.losses.Loss):
@@ -50,7 +54,7 @@ class RegularizedSegmenter(GraphRegularization):
     """Trains a network of `build_segmenter` on masks.
 
     The supervised loss is the mean over the counted pixels of the global batch, each weighted by
-    its class. A training step looks at one pixel of four, the next at another: neighboring pixels
+    its class, plus half of `dice_loss` over the same pixels, all alike. A training step looks at one pixel of four, the next at another: neighboring pixels
     say much the same, and scores of all of them would take a third of the time. Batches are
     `(features, masks)` with masks `[B, H, W]` uint8, 255 ignored.
 
@@ -110,10 +114,10 @@ class RegularizedSegmenter(GraphRegularization):
         return super().test_step((features, masks, self._pixel_weights(masks)))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
-        """The weighted cross-entropy, in training with the graph term besides."""
-        return self.compiled_loss(
-            y, _logits_of(y, y_pred), sample_weight, regularization_losses=self.losses
-        )
+        """Cross-entropy and Dice loss, in training with the graph term besides."""
+        logits = _logits_of(y, y_pred)
+        others = [*self.losses, _DICE * dice_loss(y, logits)]
+        return self.compiled_loss(y, logits, sample_weight, regularization_losses=others)
 
     def compute_metrics(self, x, y, y_pred, sample_weight):
         """Pixel accuracy, every counted pixel alike."""
@@ -128,6 +132,26 @@ class RegularizedSegmenter(GraphRegularization):
         pixels = tf.cast(tf.size(masks), tf.float32)
         total = global_sum(tf.reduce_sum(weights))
         return weights * tf.math.divide_no_nan(global_sum(pixels), total)
+
+
+def dice_loss(masks: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """1 - the mean over the classes of the soft Dice coefficient of all counted pixels of a step.
+
+    Of a class it is `(2 sum(p t) + 1) / (sum(p) + sum(t) + 1)` for probabilities p and true
+    memberships t (Milletari et al. 2016, arXiv:1606.04797, without the squares), so that a rare
+    class counts as much as the background. Sums are over the replicas of a strategy.
+
+    Args:
+        masks: `[B, H, W]`, 255 ignored.
+        logits: `[B, H, W, K]`.
+    """
+    counted = tf.cast(tf.not_equal(masks, IGNORED), logits.dtype)[..., None]
+    found = tf.nn.softmax(logits) * counted
+    true = tf.one_hot(tf.cast(masks, tf.int32), logits.shape[-1], dtype=logits.dtype)
+    both, either = (
+        sum_of_replicas(tf.reduce_sum(part, (0, 1, 2))) for part in (found * true, found + true)
+    )
+    return 1 - tf.reduce_mean((2 * both + 1) / (either + 1))
 
 
 def one_of_four(masks: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
