@@ -348,6 +348,26 @@ def test_labels_that_must_not_be_known_change_nothing(whole, workplace):
     assert len(measured) == len(found[0][2])
 
 
+def test_classes_without_a_labeled_image_are_left_out_in_words(workplace, caplog):
+    data = within(tfgraphreg.load_dataset("digits", limit=300))
+    labels = np.where(np.isin(data.train.labels, (0, 4)), -1, data.train.labels)
+    data = dataclasses.replace(data, train=dataclasses.replace(data.train, labels=labels))
+    config = settings(
+        "run", dataset=tfgraphreg.TrainConfig().dataset, limit=None, labels_per_class=None
+    )
+    run = tfgraphreg.train(config, dataset=data)
+    assert caplog.text.count("No training image is labeled 0, 4: none will be taken for one") == 1
+    assert "the other classes for equally large" in caplog.text
+    found = run.predictor(data.test.images)["probabilities"].argmax(axis=1)
+    assert set(found) == {1, 2, 3, 5, 6, 7, 8, 9}
+    assert (found == data.test.labels)[np.isin(data.test.labels, (0, 4), invert=True)].mean() > 0.7
+    labels = np.where(labels == 3, 3, -1)
+    data = dataclasses.replace(data, train=dataclasses.replace(data.train, labels=labels))
+    with pytest.raises(ConfigError, match="labeled images of 3 only"):
+        tfgraphreg.train(dataclasses.replace(config, run_dir="other"), dataset=data)
+    assert not pathlib.Path("other").exists()
+
+
 def within(data):
     """The dataset with three labels a class, the others unknown to everybody."""
     from tfgraphreg.data.splits import keep_labels

@@ -127,9 +127,7 @@ def _merged(maps: list[Any]) -> Any:
 
 def _projection(stride: int, name: str) -> Any:
     """A linear layer on squares of so many positions a side."""
-    return keras.layers.Conv2D(
-        _WIDTH, stride, stride, padding="same", use_bias=False, name=name
-    )
+    return keras.layers.Conv2D(_WIDTH, stride, stride, padding="same", use_bias=False, name=name)
 
 
 def _normalized(x: Any, name: str) -> Any:

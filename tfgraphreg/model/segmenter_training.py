@@ -18,7 +18,6 @@ from tfgraphreg.model.regularization import GraphRegularization
 from tfgraphreg.model.segmenter import SCORES
 from tfgraphreg.neighbors.modes import NeighborMode
 
-
 # Weight of the Dice loss beside the cross-entropy.
 _DICE = 0.5
 

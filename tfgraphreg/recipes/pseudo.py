@@ -12,8 +12,8 @@ import numpy as np
 from tfgraphreg import storage
 from tfgraphreg.compat import keras
 from tfgraphreg.config import TrainConfig
-from tfgraphreg.data.dataset import Split, has_label
-from tfgraphreg.errors import RunError, first_line
+from tfgraphreg.data.dataset import Dataset, Split, has_label
+from tfgraphreg.errors import ConfigError, RunError, first_line
 from tfgraphreg.features.registry import cached_rows
 from tfgraphreg.graph.diagnostics import edge_agreement
 from tfgraphreg.graph.similarity import SimilarityGraph
@@ -67,6 +67,7 @@ class LabelRounds:
         self._features: np.ndarray | None = None
         self._second: np.ndarray | None = None
         self._labels: PseudoLabels | None = None
+        self._classes = _labeled_classes(self.dataset)
         self._rows = _read_rows(folder / ROUNDS)
 
     @property
@@ -85,17 +86,23 @@ class LabelRounds:
         if number:
             said = self._network_said(number, begins=epoch == number * every)
             self.graph = self._rebuilt(said)
-        split = self.dataset.train
-        self._labels = pseudo_labels(
+        if not number:
+            self._say_missing()
+        labels = self._among_labeled_classes()
+        found = pseudo_labels(
             self.graph,
-            split.labels,
-            self.dataset.num_classes,
+            labels,
+            len(self._classes),
             method=self.config.propagate,
             class_sizes=self._class_sizes,
             second=self._second_opinion(),
             weighting=self.config.pseudo_label_weights,
             progress=self.progress,
         )
+        self._labels = found
+        if labels.ndim == 1:
+            named = np.where(found.labels < 0, found.labels, self._classes[found.labels])
+            self._labels = dataclasses.replace(found, labels=named.astype(found.labels.dtype))
         self._rows[number:] = [self._summary(number)]
         storage.write_json(self.folder / ROUNDS, {"rounds": self._rows}, noted=True)
         self._say(self._rows[-1])
@@ -118,6 +125,23 @@ class LabelRounds:
         sizes = self.config.class_sizes
         return None if sizes == "unknown" else sizes
 
+    def _among_labeled_classes(self) -> np.ndarray:
+        """Training labels, of one class an image as positions in `_classes`."""
+        labels = self.dataset.train.labels
+        if labels.ndim == 1:
+            return np.where(labels < 0, labels, np.searchsorted(self._classes, labels))
+        return labels
+
+    def _say_missing(self) -> None:
+        missing = np.setdiff1d(np.arange(self.dataset.num_classes), self._classes)
+        if len(missing):
+            names = ", ".join(self.dataset.class_names[c] for c in missing)
+            equal = self._class_sizes == "equal"
+            logger.warning(
+                f"No training image is labeled {names}: none will be taken for one"
+                + (", and the other classes for equally large" if equal else "")
+            )
+
     def _own_features(self) -> np.ndarray:
         if self._features is None:
             rows = self._vectors
@@ -130,10 +154,8 @@ class LabelRounds:
         if self.config.feature_classifier == "none":
             return None
         if self._second is None:
-            split = self.dataset.train
-            self._second = kernel_ridge(
-                self._own_features(), split.labels, self.dataset.num_classes
-            )
+            labels = self._among_labeled_classes()
+            self._second = kernel_ridge(self._own_features(), labels, len(self._classes))
         return self._second
 
     def _network_said(self, number: int, *, begins: bool) -> np.ndarray:
@@ -160,7 +182,7 @@ class LabelRounds:
         Of two rows of probabilities the inner product of the square roots is their
         Bhattacharyya coefficient, so the cosine compares distributions as it does features.
         """
-        said = np.maximum(said.astype(np.float64), 1e-12)
+        said = np.maximum(said[:, self._classes].astype(np.float64), 1e-12)
         if self._class_sizes == "equal" and not self.dataset.multilabel:
             shares = np.full(said.shape[1], 1 / said.shape[1])
             said *= size_factors(said, shares)[0]
@@ -195,6 +217,27 @@ class LabelRounds:
         if right is not None:
             parts.append(f"{right:.1%} of the unlabeled images labeled right")
         logger.info(f"Pseudo-labels, round {row['round'] + 1}: {', '.join(parts)}")
+
+
+def _labeled_classes(dataset: Dataset) -> np.ndarray:
+    """Sorted numbers of the classes of which a training image is labeled.
+
+    With several classes an image all count: an image without a class is labeled too.
+
+    Raises:
+        ConfigError: If all labeled images are of one class.
+    """
+    labels = dataset.train.labels
+    if labels.ndim > 1:
+        return np.arange(dataset.num_classes)
+    found = np.unique(labels[labels >= 0])
+    if len(found) == 1:
+        raise ConfigError(
+            "Labels are propagated between two classes or more.",
+            received=f"labeled images of {dataset.class_names[found[0]]} only",
+            cure="Label an image of another class.",
+        )
+    return found
 
 
 def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
