@@ -53,9 +53,10 @@ class RegularizedSegmenter(GraphRegularization):
     """Trains a network of `build_segmenter` on masks.
 
     The supervised loss is the mean over the counted pixels of the global batch, each weighted by
-    its class, plus half of `dice_loss` over the same pixels, all alike. A training step looks at one pixel of four, the next at another: neighboring pixels
-    say much the same, and scores of all of them would take a third of the time. Batches are
-    `(features, masks)` with masks `[B, H, W]` uint8, 255 ignored.
+    its class, plus half of `dice_loss` over the same pixels, all alike. A training step looks at
+    one pixel of four, the next at another: neighboring pixels say much the same, and scores of
+    all of them would take a third of the time. Batches are `(features, masks)` with masks
+    `[B, H, W]` uint8, 255 ignored.
 
     Args:
         base_model: Of `build_segmenter`.
