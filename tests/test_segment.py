@@ -320,6 +320,8 @@ def test_stripes_are_on_wrong_pixels_alone():
     assert changed[:4, :4].any() and not changed[4:].any() and not changed[:, 4:].any()
     assert {0, 255} <= set(striped[:4, :4].ravel().tolist())
     assert (plain[12:] == 100).all() and (plain[:12] != 100).any()
+    # The area has a black line along its lower edge, not along that of the image.
+    assert not plain[11].any() and plain[10].all() and plain[0].all()
     sheet = mask_sheet(image[None], mask[None], mask[None] * 0, ["background", "a"])
     assert [axes.get_title() for axes in sheet.axes[:3]] == ["image", "true", "50.0% right"]
 

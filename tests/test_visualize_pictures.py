@@ -266,3 +266,10 @@ def test_flat_points_stand_in_a_cube_with_one_scale():
     assert (limits[:, 0] < points.min(axis=0)).all() and (points.max(axis=0) < limits[:, 1]).all()
     width, depth, height = axes._box_aspect
     assert width == depth == height
+
+
+def test_a_dollar_in_the_name_of_a_class_is_a_dollar(tmp_path):
+    made = figures.bars_by_class({"$x$": 0.5, "b": 1.0}, notes=["", ""], title="a $x^ b$")
+    style.save(made, tmp_path / "bars.png")
+    content = (tmp_path / "bars.svg").read_text()
+    assert ">$x$</text>" in content and ">a $x^ b$</text>" in content

@@ -83,8 +83,6 @@ def write_apart(made: Any, texts: Sequence[Text], *, room: Any = None) -> None:
             ha="left",
             va="bottom",
             color="black",
-            # A class may be called $x$.
-            parse_math=False,
             bbox={
                 "facecolor": "white",
                 "edgecolor": each.color,

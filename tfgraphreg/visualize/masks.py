@@ -132,6 +132,8 @@ def over(
 ) -> np.ndarray:
     """`[E height, E width, 3]` uint8: a mask in the colors of its classes over its image.
 
+    A black line runs along the inside of every area: no color stands out from every image.
+
     Args:
         image: `[height, width, 1 or 3]` uint8.
         mask: `[height, width]` uint8.
@@ -145,6 +147,7 @@ def over(
             inside = mask == value
             picture[inside] = (1 - _OPACITY) * gray[inside] + _OPACITY * 255 * _rgb(int(value))
     large = picture.repeat(enlarged, 0).repeat(enlarged, 1)
+    large[_outlines(mask.repeat(enlarged, 0).repeat(enlarged, 1))] = 0
     if striped is not None:
         marked = striped.repeat(enlarged, 0).repeat(enlarged, 1)
         y, x = np.indices(marked.shape)
@@ -152,6 +155,19 @@ def over(
         large[marked & (phase < _STRIPE // 3)] = 0
         large[marked & (phase >= _STRIPE * 2 // 3)] = 255
     return large.astype(np.uint8)
+
+
+def _outlines(mask: np.ndarray) -> np.ndarray:
+    """Where a pixel of an object lies beside one of another value."""
+    found = np.zeros(mask.shape, bool)
+    for axis in (0, 1):
+        here, there = np.split(mask, [-1], axis)[0], np.split(mask, [1], axis)[1]
+        differs = here != there
+        pad = [(0, 0), (0, 0)]
+        for side in ((0, 1), (1, 0)):
+            pad[axis] = side
+            found |= np.pad(differs, pad)
+    return found & (mask != BACKGROUND)
 
 
 def patch_of(value: int, label: str) -> Any:

@@ -120,14 +120,8 @@ def _canvas(
     image: np.ndarray, *, above: float = 0.0, below: float = 0.0
 ) -> Iterator[tuple[Any, Any]]:
     """A Figure with one pair of axes for an image, and room for text above and below."""
-    import matplotlib
-
     width, height = _size(image)
-    with (
-        figure(width=width, height=height + above + below) as made,
-        # A class may be called $x$.
-        matplotlib.rc_context({"text.parse_math": False}),
-    ):
+    with figure(width=width, height=height + above + below) as made:
         yield made, made.subplots()
 
 

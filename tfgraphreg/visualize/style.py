@@ -45,6 +45,8 @@ _STYLE: Any = {
     # Same input, same SVG.
     "svg.hashsalt": "tfgraphreg",
     "svg.fonttype": "none",
+    # A class may be called $x$.
+    "text.parse_math": False,
 }
 
 
@@ -167,8 +169,6 @@ def draw_box(axes: Any, box: np.ndarray, text: str, color: str) -> None:
         fontsize=7,
         va="bottom",
         color="black",
-        # A class may be called $x$.
-        parse_math=False,
         bbox={"facecolor": "white", "edgecolor": color, "pad": 1.2},
     )
 
