@@ -17,6 +17,7 @@ import numpy as np
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import ModelError
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
+from tfgraphreg.model.maps import head_block, merged_maps
 
 BOXES, CLASSES, SCORES, COUNT = "boxes", "classes", "scores", "count"
 LEAST_SCORE = 0.01
@@ -55,7 +56,7 @@ def build_detector(pyramid: keras.Model, *, embedding_dim: int, num_classes: int
     size = tuple(-(-n // STRIDE) for n in pyramid.input_shape[1:3])
     x = _at_stride(pyramid(image), size, pyramid.name)
     regions = size[0] * size[1]
-    what = _block(x, "head_what")
+    what = head_block(x, _WIDTH, "head_what")
     embedding = layers.Conv2D(embedding_dim, 1, dtype="float32", name="head_embedding")(what)
     embedding = layers.Reshape((regions, embedding_dim), dtype="float32", name=EMBEDDING)(embedding)
     first = np.full(num_classes + 1, np.log(_FIRST_SCORE / num_classes), np.float32)
@@ -74,7 +75,7 @@ def build_detector(pyramid: keras.Model, *, embedding_dim: int, num_classes: int
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
         bias_initializer=keras.initializers.Constant(np.log(_FIRST_REACH)),
         name="head_reach",
-    )(_block(x, "head_where"))
+    )(head_block(x, _WIDTH, "head_where"))
     reach = layers.Reshape((regions, 4), dtype="float32", name="head_reach_rows")(reach)
     boxes = RegionBoxes(size, dtype="float32", name=BOXES)(reach)
     outputs = {EMBEDDING: embedding, LOGITS: logits, BOXES: boxes}
@@ -186,7 +187,6 @@ def _greedy(valid: tf.Tensor, rival: tf.Tensor) -> tf.Tensor:
 
 def _at_stride(maps: Any, size: tuple[int, int], name: str) -> Any:
     """`[B, *size, F]`: the maps from half to twice that resolution, brought together."""
-    layers = keras.layers
     found = {tuple(m.shape[1:3]): m for m in maps}
     fine, coarse = (tuple(2 * n for n in size), tuple(-(-n // 2) for n in size))
     if size not in found:
@@ -195,22 +195,4 @@ def _at_stride(maps: Any, size: tuple[int, int], name: str) -> Any:
             received=", ".join(f"{h} x {w}" for h, w in found),
             cure="Use an `image_size` that is a multiple of 32, or `backbone=cnn_pyramid`.",
         )
-    parts = [layers.Conv2D(_WIDTH, 1, use_bias=False, name="head_lateral")(found[size])]
-    if fine in found:
-        down = layers.Conv2D(_WIDTH, 2, 2, use_bias=False, name="head_down")(found[fine])
-        parts.append(down)
-    if coarse in found:
-        up = layers.Conv2D(_WIDTH, 1, use_bias=False, name="head_up_conv")(found[coarse])
-        up = layers.UpSampling2D(2, name="head_up")(up)
-        cut = [(0, 2 * c - s) for c, s in zip(coarse, size)]
-        parts.append(layers.Cropping2D(cut, name="head_up_cut")(up) if any(cut) else up)
-    x = layers.Add(name="head_add")(parts) if len(parts) > 1 else parts[0]
-    x = layers.BatchNormalization(name="head_add_bn")(x)
-    return layers.ReLU(name="head_add_relu")(x)
-
-
-def _block(x: Any, name: str) -> Any:
-    layers = keras.layers
-    x = layers.Conv2D(_WIDTH, 3, padding="same", use_bias=False, name=name)(x)
-    x = layers.BatchNormalization(name=f"{name}_bn")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
+    return merged_maps(found[size], finer=found.get(fine), coarser=found.get(coarse), width=_WIDTH)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
+from tfgraphreg.model.maps import Resize, head_block, merged_maps
 
 SCORES = "scores"
 # Width of the head.
@@ -28,10 +29,10 @@ def build_segmenter(pyramid: keras.Model, *, embedding_dim: int, num_classes: in
     channel by channel, by the mean of the coarsest map over the image, then enlarged and
     classified together with finer maps. Three things differ, since the images here are smaller
     than the paper's, and what fills a hundredth of one must be told apart. The gated map has the
-    resolution of the second coarsest: the three coarsest are brought to it and added, as in a
-    feature pyramid (Lin et al. 2017, arXiv:1612.03144), and a 3x3 convolution follows. All maps
-    from stride 4 on take part. And the mean passes through D values on its way to the gate: these
-    are the embedding of the image, which a graph compares.
+    resolution of the second coarsest: the three coarsest are brought to it and added
+    (`merged_maps`), and a 3x3 convolution follows. All maps from stride 4 on take part. And the
+    mean passes through D values on its way to the gate: these are the embedding of the image,
+    which a graph compares.
 
     Args:
         pyramid: Of `tfgraphreg.backbones.pyramid.build_pyramid`, with `COARSEST` positions.
@@ -47,9 +48,9 @@ def build_segmenter(pyramid: keras.Model, *, embedding_dim: int, num_classes: in
     image = keras.Input(pyramid.input_shape[1:], name="image")
     height, width = pyramid.input_shape[1:3]
     maps = _used(pyramid(image), height)
-    x = _normalized(_merged(maps), "head_merged")
-    x = layers.Conv2D(_WIDTH, 3, padding="same", use_bias=False, name="head_conv")(x)
-    x = _normalized(x, "head")
+    finer = maps[-3] if len(maps) > 2 else None
+    x = merged_maps(maps[-2], finer=finer, coarser=maps[-1], width=_WIDTH)
+    x = head_block(x, _WIDTH, "head_conv")
     mean = layers.GlobalAveragePooling2D(name="head_mean")(maps[-1])
     embedding = layers.Dense(embedding_dim, dtype="float32", name=EMBEDDING)(mean)
     gate = layers.Dense(_WIDTH, activation="sigmoid", name="head_gate")(embedding)
@@ -63,25 +64,6 @@ def build_segmenter(pyramid: keras.Model, *, embedding_dim: int, num_classes: in
     logits = Resize((height, width), dtype="float32", name=LOGITS)(scores)
     outputs = {EMBEDDING: embedding, SCORES: scores, LOGITS: logits}
     return keras.Model(image, outputs, name="segmenter")
-
-
-@keras.utils.register_keras_serializable("tfgraphreg")
-class Resize(keras.layers.Layer):
-    """Bilinear resizing of `[B, h, w, F]` to `[B, *size, F]`."""
-
-    def __init__(self, size: Any, **kwargs: Any):
-        super().__init__(trainable=False, **kwargs)
-        self.size = tuple(int(n) for n in size)
-
-    def call(self, inputs):
-        """The resized map, in the type of the layer."""
-        return tf.cast(tf.image.resize(inputs, self.size), self.compute_dtype)
-
-    def get_config(self):
-        """What rebuilds the layer."""
-        config = super().get_config()
-        config.pop("trainable", None)
-        return {**config, "size": self.size}
 
 
 def masks_of(
@@ -109,30 +91,6 @@ def _used(maps: list[Any], height: int) -> list[Any]:
     """The maps from stride 4 on; of images so small that these are fewer than two, the last two."""
     used = [found for found in maps if found.shape[1] * _FINEST_STRIDE < height + _FINEST_STRIDE]
     return used if len(used) > 1 else maps[-2:]
-
-
-def _merged(maps: list[Any]) -> Any:
-    """The three coarsest maps, or both, at the resolution of the second coarsest, added."""
-    size = maps[-2].shape[1:3]
-    own = _projection(1, "head_own")(maps[-2])
-    coarser = Resize(size, name="head_resize_coarser")(_projection(1, "head_coarser")(maps[-1]))
-    parts = [own, coarser]
-    if len(maps) > 2:
-        finer = _projection(2, "head_finer")(maps[-3])
-        if finer.shape[1:3] != size:
-            finer = Resize(size, name="head_resize_finer")(finer)
-        parts.append(finer)
-    return keras.layers.Add(name="head_merge")(parts)
-
-
-def _projection(stride: int, name: str) -> Any:
-    """A linear layer on squares of so many positions a side."""
-    return keras.layers.Conv2D(_WIDTH, stride, stride, padding="same", use_bias=False, name=name)
-
-
-def _normalized(x: Any, name: str) -> Any:
-    x = keras.layers.BatchNormalization(name=f"{name}_bn")(x)
-    return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
 def _classes(count: int, name: str, *, bias: bool) -> Any:
