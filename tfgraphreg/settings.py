@@ -94,7 +94,7 @@ def check_choices(settings: Any) -> None:
     for field in dataclasses.fields(settings):
         choices = field.metadata.get("choices")
         value = getattr(settings, field.name)
-        if choices and value not in choices:
+        if choices and value not in choices and not (value is None and field.default is None):
             raise ConfigError(
                 f"`{field.name}` must be one of {', '.join(choices)}.",
                 received=shown(field.name, value),

@@ -103,7 +103,7 @@ def build_cnn_pyramid(*, input_shape: tuple[int, int, int], weights: str | None 
         input_shape=input_shape,
         weights=weights,
         # Where items are told apart: two convolutions at stride 2 bring more than a wide last map.
-        filters=(32, 48, 96, 128),
+        filters=(32, 64, 128, 192),
         convolutions=(2, 2, 2, 1),
         stem_stride=2,
     )
@@ -151,8 +151,8 @@ RECORDS: tuple[Backbone, ...] = (
         name="cnn_pyramid",
         family="cnn",
         builder="tfgraphreg.backbones.small:build_cnn_pyramid",
-        width=128,
-        parameters=281_568,
+        width=192,
+        parameters=510_304,
         learning_rate=3e-3,
         paper="LeCun et al. 1998, doi:10.1109/5.726791",
         **{**_SHARED, "default_size": 96, "min_size": 32},

@@ -16,6 +16,7 @@ from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.model.classifier import LOGITS
 from tfgraphreg.recipes.batches import batch_source
+from tfgraphreg.recipes.defaults import settled_precision
 from tfgraphreg.recipes.network import build_model
 from tfgraphreg.training.optimizer import make_optimizer
 
@@ -58,10 +59,11 @@ def ours(
     """Gives the trainer of this project, as the training recipe builds it."""
     strategy = strategy or tf.distribute.get_strategy()
     keras.utils.set_random_seed(config.seed)
-    keras.mixed_precision.set_global_policy(config.precision)
+    keras.mixed_precision.set_global_policy(settled_precision(config))
     with strategy.scope():
         model = build_model(config, dataset)
-        optimizer = make_optimizer(1e-3, schedule="fixed", steps=1, precision=config.precision)
+        precision = settled_precision(config)
+        optimizer = make_optimizer(1e-3, schedule="fixed", steps=1, precision=precision)
         model.compile(optimizer=optimizer, jit_compile=config.jit_compile)
         model.optimizer.build(model.trainable_variables)
     keras.mixed_precision.set_global_policy("float32")

@@ -15,7 +15,7 @@ from tfgraphreg.model.maps import Resize, head_block, merged_maps
 
 SCORES = "scores"
 # Width of the head.
-_WIDTH = 96
+_WIDTH = 128
 # The coarsest map has at least so many positions a side, so that a mask can follow an outline.
 COARSEST = 6
 # No map below this stride takes part: it costs more than it says of classes.

@@ -44,6 +44,7 @@ from tfgraphreg.recipes.learn import (
     Learned,
     compile_model,
     fit_plan,
+    in_float32,
     learned,
     plan_epoch,
     start_strategy,
@@ -133,7 +134,7 @@ def learn_boxes(
             progress=progress,
         ),
     )
-    return learned(config, base, found, replicas)
+    return learned(config, in_float32(base, lambda: _network(config, dataset)), found, replicas)
 
 
 def finish(
@@ -246,16 +247,20 @@ def _best_overlap(truth: Any, found: list[FoundBoxes], only_class: int | None) -
 
 
 def _build(config: TrainConfig, dataset: Dataset) -> RegularizedDetector:
-    base = build_detector(
-        build_pyramid(named_backbone(config, dataset)),
-        embedding_dim=config.embedding_dim,
-        num_classes=dataset.num_classes,
-    )
     mode = None
     if config.regularized:
         regions = sum(map(len, training_objects(dataset)))
         mode = RegionBank(config.max_neighbors, regions, config.embedding_dim)
+    base = _network(config, dataset)
     return RegularizedDetector(base, config.alpha, config.distance, mode=mode)
+
+
+def _network(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    return build_detector(
+        build_pyramid(named_backbone(config, dataset)),
+        embedding_dim=config.embedding_dim,
+        num_classes=dataset.num_classes,
+    )
 
 
 def _validation(base: keras.Model, split: LocalSplit, dataset: Dataset) -> Callable[[], Row] | None:

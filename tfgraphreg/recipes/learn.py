@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfgraphreg.backbones.catalog import BACKBONES
@@ -18,7 +19,7 @@ from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.after_epoch import measuring, settling, tensorboard_log
 from tfgraphreg.recipes.batches import batch_source, labeled_batch_size
-from tfgraphreg.recipes.defaults import settled_batch_size
+from tfgraphreg.recipes.defaults import settled_batch_size, settled_precision
 from tfgraphreg.recipes.material import Material
 from tfgraphreg.recipes.network import build_model
 from tfgraphreg.recipes.pseudo import LabelRounds
@@ -174,7 +175,7 @@ def compile_model(config: TrainConfig, model: Any, epoch: Epoch) -> None:
             schedule=config.schedule,
             steps=epoch.steps * config.epochs,
             cycle=epoch.steps * config.rebuild_graph_every or None,
-            precision=config.precision,
+            precision=settled_precision(config),
             **_transfer(config, base, epoch.steps),
         ),
         jit_compile=config.jit_compile,
@@ -211,6 +212,26 @@ def learned(
     """What was learned by a config whose backbone and batch size are chosen."""
     size = settled_batch_size(config)
     return Learned(base, rows, replicas, parameters(base), config.backbone, size, rounds)
+
+
+@contextlib.contextmanager
+def same_precision() -> Iterator[None]:
+    """Leaves Keras with the precision policy that it found, whatever a run sets."""
+    before = keras.mixed_precision.global_policy()
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def in_float32(base: keras.Model, build: Callable[[], keras.Model]) -> keras.Model:
+    """A network that computes in float32 alone: itself, or one of `build` with its weights."""
+    if keras.mixed_precision.global_policy().name == "float32":
+        return base
+    keras.mixed_precision.set_global_policy("float32")
+    found = build()
+    found.set_weights(base.get_weights())
+    return found
 
 
 def _rows(images: int, batch_size: int, labeled: int, steps: int) -> int:
@@ -253,4 +274,4 @@ def _make_repeatable(config: TrainConfig) -> None:
     # after --resume where it would have been.
     keras.backend.experimental.enable_tf_random_generator()
     keras.utils.set_random_seed(config.seed)
-    keras.mixed_precision.set_global_policy(config.precision)
+    keras.mixed_precision.set_global_policy(settled_precision(config))

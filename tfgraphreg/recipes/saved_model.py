@@ -77,7 +77,7 @@ def export_and_check(run: RunFolder, model: Any, dataset: Dataset) -> float:
 
 def allowed_gap(run: RunFolder, tolerance: float) -> float:
     """How far answers may lie apart: the tolerance, with mixed precision 0.01."""
-    return tolerance if run.config.precision == "float32" else 1e-2
+    return tolerance if run.config.precision in (None, "float32") else 1e-2
 
 
 def check_gap(run: RunFolder, gap: float, tolerance: float, what: str = "probabilities") -> None:

@@ -33,6 +33,7 @@ from tfgraphreg.recipes.learn import (
     Learned,
     compile_model,
     fit_plan,
+    in_float32,
     learned,
     plan_epoch,
     start_strategy,
@@ -109,7 +110,7 @@ def learn_masks(
             progress=progress,
         ),
     )
-    return learned(config, base, rows, replicas)
+    return learned(config, in_float32(base, lambda: _network(config, dataset)), rows, replicas)
 
 
 def finish(
@@ -156,18 +157,21 @@ def _measured(model: Any, dataset: Dataset, progress: Progress) -> dict[str, Any
 def _build(
     config: TrainConfig, dataset: Dataset, weights: np.ndarray | None
 ) -> RegularizedSegmenter:
-    base = build_segmenter(
-        build_pyramid(named_backbone(config, dataset), coarsest=COARSEST),
-        embedding_dim=config.embedding_dim,
-        num_classes=len(names_of_masks(dataset)),
-    )
     return RegularizedSegmenter(
-        base,
+        _network(config, dataset),
         config.alpha,
         config.distance,
         mode=neighbor_mode(config, size=len(dataset.train)) if config.regularized else None,
         class_weights=weights,
         contrast=config.contrast,
+    )
+
+
+def _network(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    return build_segmenter(
+        build_pyramid(named_backbone(config, dataset), coarsest=COARSEST),
+        embedding_dim=config.embedding_dim,
+        num_classes=len(names_of_masks(dataset)),
     )
 
 

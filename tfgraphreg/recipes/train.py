@@ -18,7 +18,7 @@ from tfgraphreg.errors import ConfigError
 from tfgraphreg.formats.catalog import check_formats, parse_formats
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress, silent
-from tfgraphreg.recipes.defaults import choose_backbone, fill_in
+from tfgraphreg.recipes.defaults import choose_backbone, fill_in, settled_precision
 from tfgraphreg.recipes.given import Given
 from tfgraphreg.recipes.graphs import check_graph, file_mark
 from tfgraphreg.recipes.material import Material, prepare
@@ -103,14 +103,18 @@ def train(
             done = _in_all_formats(run, done, dataset, progress)
             return Run(run.path, run.config, done, read_history(run.path / HISTORY))
         logger.info(f"Run: {run.path}")
+        # TensorFlow is loaded only now, since much can be wrong before.
+        from tfgraphreg.recipes.learn import same_precision
+
         task = task_of(config, cluster)
         material = prepare(config, progress, given, check=task.check_data, nodes=task.nodes)
         # Epochs of an interrupted run count, as they do for train_seconds.
         earlier = sum(row["seconds"] for row in read_history(run.path / HISTORY))
         begun = (continued_after(run.path) or [config.epochs])[0]
         settled = fill_in(config, len(material.dataset.train), epochs=begun)
-        learned = task.learn(settled, run, material, progress)
-        measured = task.finish(config, run, material, learned, progress)
+        with same_precision():
+            learned = task.learn(settled, run, material, progress)
+            measured = task.finish(config, run, material, learned, progress)
         metrics = {**measured, **_about(config, run, material, learned)}
         metrics["graph_file"] = graph_file
         metrics["continued_after"] = continued_after(run.path)
@@ -167,6 +171,7 @@ def _about(
         "replicas": learned.replicas,
         "backbone": learned.backbone,
         "batch_size": learned.batch_size,
+        "precision": settled_precision(config),
         "parameters": learned.parameters,
         "graph": material.graph_summary,
         "rounds": learned.rounds,

@@ -58,7 +58,12 @@ class TrainingSettings(Settings):
         "evaluate and export an exponential moving average of the weights, which each step moves "
         "by 1 - this; 0: the weights themselves",
     )
-    precision: str = setting("float32", "number format of the computation", choices=PRECISIONS)
+    precision: str | None = setting(
+        None,
+        "number format of the computation. Default: float32; for masks and boxes mixed_bfloat16 "
+        "where the processor multiplies such numbers",
+        choices=PRECISIONS,
+    )
     strategy: str = setting(
         "auto",
         "auto: MirroredStrategy where there is a GPU; mirrored: over all GPUs (or logical CPUs); "
