@@ -34,7 +34,7 @@ from tfgraphreg.storage import fingerprint
 NAME = "scenes"
 ITEMS = ("fashion", "digits")
 DEFAULT_SIZE = 96
-_TRAIN, _TEST = 32_000, 1000
+_TRAIN, _TEST = 48_000, 1000
 _LIMITS = {"n": (1, 100_000), "test": (1, 100_000), "size": (32, 512), "seed": (0, 2**31 - 1)}
 _MOST_BYTES = 8 << 30
 _SPLITS = ("train", "test")

@@ -22,11 +22,10 @@ _BACKBONE_OF_PARTS = "cnn_pyramid"
 _SMALL_SET = 2000
 _BATCH_SIZES = (128, 64, 32, 16)
 _STEPS = 100
-# Where parts of images are learned, an image has many examples. Masks of scenes whose items are
-# held out gain 0.7 points of mean IoU by 8 instead of 16, at the same number of images.
-_BATCH_OF_PARTS = {"segment": 8, "detect": 16}
+# Where parts of images are learned, an image has many examples.
+_BATCH_OF_PARTS = 16
 # Images in all steps together: as many as two cores take in less than ten minutes.
-_SEEN_OF_PARTS = {"segment": 240_000, "detect": 128_000}
+_SEEN_OF_PARTS = 240_000
 
 
 def choose_backbone(config: TrainConfig, images: int | None = None) -> str:
@@ -71,7 +70,7 @@ def settled_precision(config: TrainConfig) -> str:
     """
     if config.precision is not None:
         return config.precision
-    if config.task not in _SEEN_OF_PARTS:
+    if config.task == "classify":
         return "float32"
     from tfgraphreg.training.processor import multiplies_bfloat16
 
@@ -90,8 +89,9 @@ def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> T
     """
     backbone = choose_backbone(config, images)
     epochs = epochs or config.epochs
-    batch_size = config.batch_size or _BATCH_OF_PARTS.get(config.task)
-    batch_size = batch_size or choose_batch_size(images, epochs)
+    of_parts = config.task != "classify"
+    suits = _BATCH_OF_PARTS if of_parts else choose_batch_size(images, epochs)
+    batch_size = config.batch_size or suits
     chosen = [f"backbone={backbone}"] * (backbone == _SMALL_BACKBONE != config.backbone)
     chosen += [f"batch_size={batch_size}"] * (config.batch_size is None)
     if config.precision is None and settled_precision(config) != "float32":
@@ -99,8 +99,8 @@ def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> T
     if chosen and (images < _SMALL_SET or batch_size != _BATCH_SIZES[0]):
         logger.info(f"Chosen for {images} training images: {', '.join(chosen)}")
     least = config.min_steps
-    if config.task in _SEEN_OF_PARTS and not least:
-        least = -(-_SEEN_OF_PARTS[config.task] // (epochs * batch_size))
+    if of_parts and not least:
+        least = -(-_SEEN_OF_PARTS // (epochs * batch_size))
     steps = config.epochs * max(steps_per_epoch(images, batch_size), least)
     if steps < _STEPS:
         logger.info(f"  Only {steps} step(s) in all: more `epochs` would teach more")

@@ -36,12 +36,12 @@ class TrainingSettings(Settings):
     min_steps: int = setting(
         0,
         "steps that an epoch has at least: where images are few, it passes over them several "
-        "times. Default: none; for masks and boxes so many that the training takes 240,000 and "
-        "128,000 images in all",
+        "times. Default: none; for masks and boxes so many that the training takes 240,000 "
+        "images in all",
     )
     batch_size: int | None = setting(
         None,
-        "images in a step, over all replicas; neighbors not counted. Default: 8 for masks, 16 for "
+        "images in a step, over all replicas; neighbors not counted. Default: 16 for masks and "
         "boxes, else 128, down to 16 if that would give less than 100 steps in all",
     )
     labeled_batch: int | None = setting(
