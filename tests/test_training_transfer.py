@@ -203,9 +203,44 @@ def test_huge_gradients_of_dead_features_do_no_harm():
     np.testing.assert_allclose(weight, [0.9], atol=1e-5)
 
 
+def adamw_by_loops(weight, gradients, *, rate, decay):
+    """Loshchilov and Hutter 2019, algorithm 2, for one number."""
+    mean = square = 0.0
+    for step, gradient in enumerate(gradients, start=1):
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        move = (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-7)
+        weight -= rate * (move + decay * weight)
+    return weight
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_weight_decay_is_decoupled_and_follows_the_rate_of_a_weight(factor):
+    named, other = tf.Variable([2.0]), tf.Variable([3.0])
+    optimizer = make_optimizer(
+        0.1,
+        schedule="fixed",
+        steps=1,
+        precision="float32",
+        factors=[(named, factor)],
+        weight_decay=0.2,
+    )
+    gradients = [0.5, -3.0, 0.0, 0.0]
+    for gradient in gradients:
+        optimizer.apply_gradients([(tf.constant([gradient]), v) for v in (named, other)])
+    for variable, start, rate in ((named, 2.0, 0.1 * factor), (other, 3.0, 0.1)):
+        wanted = adamw_by_loops(start, gradients, rate=rate, decay=0.2)
+        np.testing.assert_allclose(variable, [wanted], rtol=1e-4)
+        without = adamw_by_loops(start, gradients, rate=rate, decay=0.0)
+        assert abs(wanted - without) > 0.01
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"weight_decay": -0.1}, r"`weight_decay` must be in \[0, 1\)"),
+        ({"weight_decay": 1.0}, r"`weight_decay` must be in \[0, 1\)"),
+        ({"weight_decay": float("nan")}, r"`weight_decay` must be in \[0, 1\)"),
         ({"stage_decay": 0.0}, r"`stage_decay` must be in \(0, 1\]"),
         ({"stage_decay": 1.5}, r"`stage_decay` must be in \(0, 1\]"),
         ({"backbone_learning_rate": 0.0}, "must be a finite number > 0"),

@@ -3,9 +3,11 @@
 python tools/measure_local.py                            3 seeds, with and without a graph term
 python tools/measure_local.py --tasks segment --seeds 0 --alphas 0 --threads 2
 python tools/measure_local.py --tasks proposals --seeds 0 --alphas 0
+taskset -c 0 python tools/measure_local.py --seeds 1 --threads 1    beside another one on core 1
 
 A finished run is a line of docs/local.jsonl and is not run again. Each run is a process of its own,
-the command that docs/local.md names; its seconds are those of the whole command.
+the command that docs/local.md names; its seconds are those of the whole command. Seconds of runs that
+had fewer cores than others are not shown.
 """
 
 import argparse
@@ -64,6 +66,8 @@ def measured(task, alpha, seed, dataset, threads):
         **about,
         **numbers,
         "seconds": round(seconds),
+        "cores": len(os.sched_getaffinity(0)),
+        "precision": metrics["precision"],
         "parameters": metrics["parameters"],
         "versions": metrics["versions"],
         "machine": machine,
@@ -136,12 +140,17 @@ def table(lines):
         for key in sorted({(line["dataset"], line["alpha"]) for line in mine}):
             group = [line for line in mine if (line["dataset"], line["alpha"]) == key]
             cells = [f"{spread([line[name] for line in group], 4)}" for name in names]
-            seconds = spread([line["seconds"] for line in group], 0)
+            most = max(line["cores"] for line in mine)
+            timed = [line["seconds"] for line in group if line["cores"] == most]
+            seconds = spread(timed, 0) if timed else ""
             rows.append(
                 f"| `{key[0]}` | {key[1]:g} | {len(group)} | {' | '.join(cells)} | {seconds} |"
             )
         places = sorted({f"{line['machine']}, commit {line['commit']}" for line in mine})
-        rows += ["", f"Measured by `tools/measure_local.py` on {'; '.join(places)}.", ""]
+        formats = ", ".join(sorted({line["precision"] for line in mine}))
+        rows += ["", f"Trained in {formats}. Measured by `tools/measure_local.py` on "]
+        rows[-1] += f"{'; '.join(places)}. Seconds are those of runs that had all cores."
+        rows.append("")
     return rows
 
 

@@ -19,7 +19,11 @@ from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.after_epoch import measuring, settling, tensorboard_log
 from tfgraphreg.recipes.batches import batch_source, labeled_batch_size
-from tfgraphreg.recipes.defaults import settled_batch_size, settled_precision
+from tfgraphreg.recipes.defaults import (
+    settled_batch_size,
+    settled_precision,
+    settled_weight_decay,
+)
 from tfgraphreg.recipes.material import Material
 from tfgraphreg.recipes.network import build_model
 from tfgraphreg.recipes.pseudo import LabelRounds
@@ -175,6 +179,7 @@ def compile_model(config: TrainConfig, model: Any, epoch: Epoch) -> None:
             schedule=config.schedule,
             steps=epoch.steps * config.epochs,
             cycle=epoch.steps * config.rebuild_graph_every or None,
+            weight_decay=settled_weight_decay(config),
             precision=settled_precision(config),
             **_transfer(config, base, epoch.steps),
         ),

@@ -25,6 +25,7 @@ class FineTuningAdam(keras.optimizers.Adam):
         factors: Pairs of a weight and the multiple of the learning rate that it learns at. A
             weight that is not named learns at the rate itself, from the start.
         first_step: Steps of the whole before a named weight takes part.
+        weight_decay: Share of a weight that a step takes away, times its learning rate.
         **kwargs: Further arguments of Adam.
     """
 
@@ -34,9 +35,12 @@ class FineTuningAdam(keras.optimizers.Adam):
         *,
         factors: Iterable[tuple[Any, float]],
         first_step: int = 0,
+        weight_decay: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
+        # Not Keras' own, which takes no factor into account.
+        self._own_decay = weight_decay
         table = {self._var_key(weight): factor for weight, factor in factors}
         # Functions, because Keras would track a dictionary as part of the checkpoint.
         self._factor = lambda key: table.get(key, 1.0)
@@ -52,6 +56,8 @@ class FineTuningAdam(keras.optimizers.Adam):
         mean.assign_add((gradient - mean) * (1 - self.beta_1))
         square.assign_add((tf.square(gradient) - square) * (1 - self.beta_2))
         rate = tf.cast(self.learning_rate, variable.dtype) * self._factor(key)
+        if self._own_decay:
+            variable.assign_sub(variable * self._own_decay * rate)
         rate *= tf.sqrt(1 - tf.pow(self.beta_2, steps)) / (1 - tf.pow(self.beta_1, steps))
         variable.assign_sub(rate * mean / (tf.sqrt(square) + self.epsilon))
 
@@ -66,6 +72,7 @@ def make_optimizer(
     factors: Iterable[tuple[Any, float]] = (),
     first_step: int = 0,
     bounded: bool = False,
+    weight_decay: float = 0.0,
 ) -> keras.optimizers.Optimizer:
     """Adam with a fixed rate, or one that falls to zero as half a cosine over `steps`.
 
@@ -78,6 +85,8 @@ def make_optimizer(
         factors: Weights with a rate of their own; see `FineTuningAdam`.
         first_step: See `FineTuningAdam`.
         bounded: Whether gradients are cut at `LARGEST_GRADIENT`.
+        weight_decay: Share of a weight that a step takes away, times the learning rate, as in AdamW
+            (Loshchilov and Hutter, arXiv:1711.05101).
     """
     rate = learning_rate
     if schedule == "cosine":
@@ -88,9 +97,15 @@ def make_optimizer(
     factors = list(factors)
     limit = LARGEST_GRADIENT if bounded else None
     if first_step or any(factor != 1 for _, factor in factors):
-        optimizer = FineTuningAdam(rate, factors=factors, first_step=first_step, clipvalue=limit)
+        optimizer = FineTuningAdam(
+            rate,
+            factors=factors,
+            first_step=first_step,
+            weight_decay=weight_decay,
+            clipvalue=limit,
+        )
     else:
-        optimizer = keras.optimizers.Adam(rate, clipvalue=limit)
+        optimizer = keras.optimizers.Adam(rate, clipvalue=limit, weight_decay=weight_decay or None)
     if precision == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     return optimizer

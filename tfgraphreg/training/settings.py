@@ -52,6 +52,11 @@ class TrainingSettings(Settings):
         "it where nothing is learned from unlabeled images; else 0",
     )
     learning_rate: float | None = setting(None, "Adam's learning rate. Default: the backbone's own")
+    weight_decay: float | None = setting(
+        None,
+        "share of a weight that each step takes away, times the learning rate (AdamW). Default: "
+        "0; for masks 0.02",
+    )
     schedule: str = setting("cosine", "learning rate over time", choices=SCHEDULES)
     ema_momentum: float = setting(
         0.0,
@@ -94,6 +99,9 @@ class TrainingSettings(Settings):
             refuse(
                 "learning_rate", "must be a finite number > 0 and below 3.4e38", rate, "Try 0.001."
             )
+        decay = self.weight_decay
+        if decay is not None and not 0 <= decay < 1:
+            refuse("weight_decay", "must be in [0, 1)", decay, "Try 0.02.")
         if self.jit_compile and self.augment not in _COMPILED_AUGMENTATIONS:
             raise ConfigError(
                 f"XLA cannot compile the random changes of `augment={self.augment}`: it lacks "
