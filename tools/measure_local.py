@@ -3,11 +3,11 @@
 python tools/measure_local.py                            3 seeds, with and without a graph term
 python tools/measure_local.py --tasks segment --seeds 0 --alphas 0 --threads 2
 python tools/measure_local.py --tasks proposals --seeds 0 --alphas 0
-taskset -c 0 python tools/measure_local.py --seeds 1 --threads 1    beside another one on core 1
+taskset -c 0 python tools/measure_local.py --seeds 1 --threads 1   beside one on core 1
 
 A finished run is a line of docs/local.jsonl and is not run again. Each run is a process of its own,
-the command that docs/local.md names; its seconds are those of the whole command. Seconds of runs that
-had fewer cores than others are not shown.
+the command that docs/local.md names; its seconds are those of the whole command, and are not shown
+where others had more cores.
 """
 
 import argparse
