@@ -7,7 +7,7 @@ taskset -c 0 python tools/measure_local.py --seeds 1 --threads 1   beside one on
 
 A finished run is a line of docs/local.jsonl and is not run again. Each run is a process of its own,
 the command that docs/local.md names; its seconds are those of the whole command, and are not shown
-where others had more cores.
+where it had not all cores.
 """
 
 import argparse
@@ -140,8 +140,11 @@ def table(lines):
         for key in sorted({(line["dataset"], line["alpha"]) for line in mine}):
             group = [line for line in mine if (line["dataset"], line["alpha"]) == key]
             cells = [f"{spread([line[name] for line in group], 4)}" for name in names]
-            most = max(line["cores"] for line in mine)
-            timed = [line["seconds"] for line in group if line["cores"] == most]
+            timed = [
+                line["seconds"]
+                for line in group
+                if line["machine"].startswith(f"{line['cores']} cores")
+            ]
             seconds = spread(timed, 0) if timed else ""
             rows.append(
                 f"| `{key[0]}` | {key[1]:g} | {len(group)} | {' | '.join(cells)} | {seconds} |"
