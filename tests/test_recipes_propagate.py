@@ -132,6 +132,7 @@ def test_several_classes_an_image_are_listed():
         (("--labels-per-class", "5", "--method", "poison"), "Did you mean poisson"),
         (("--labels-per-class", "5", "--method-settings", "alpha"), "NAME=NUMBER. Received: alpha"),
         (("--labels-per-class", "5", "--method-settings", "beta=1"), "no setting 'beta'"),
+        (("--labels-per-class", "5", "--method-settings", "progress=1"), "no setting 'progress'"),
         (("--labels-per-class", "5", "--class-sizes", "1,x"), "--class-sizes.*numbers with commas"),
         (("--labels-per-class", "5", "--class-sizes", "1,2"), "10 numbers above 0"),
         (("--labels-per-class", "5", "--out", "labels.xls"), "ends in .tsv or .csv"),

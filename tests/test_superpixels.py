@@ -381,6 +381,8 @@ def test_the_command_writes_masks_and_a_figure_and_says_what_is_right(capsys, sc
         (("--masks", "2", "--method", "poisson-mbo"), "needs to know the class sizes"),
         (("--masks", "2", "--method", "spread"), "Did you mean spreading"),
         (("--masks", "2", "--method-settings", "alpha=0.5"), "no setting 'alpha'"),
+        (("--masks", "2", "--method-settings", "masks=3"), "no setting 'masks'"),
+        (("--masks", "2", "--method-settings", "seed=3"), "no setting 'seed'"),
         (("--masks", "2", "--dataset", "digits"), "have no masks"),
         (("--masks", "2", "--out", "file"), "must name a folder"),
         (("--task", "segmant"), "Did you mean segment"),

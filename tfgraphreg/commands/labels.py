@@ -23,6 +23,8 @@ _GRAPH_DEFAULTS = {"graph_features": "auto", "graph_weights": LOCAL_WEIGHTS}
 # Defaults where the parser's is None, so that a flag without effect for the task is noticed.
 _OUT = {CLASSIFY: "labels.tsv", SEGMENT: "masks"}
 _METHOD = {CLASSIFY: "spreading", SEGMENT: "laplace"}
+# Flags that say what is kept of masks, and how images are divided.
+_OF_MASKS = ("masks", "pixels_per_class", "superpixel_size")
 # Of the flags of data and graph, those that act on masks; the others concern whole images.
 _ON_MASKS = (
     "dataset",
@@ -136,24 +138,17 @@ def propagate(args: Any, progress: Progress) -> int:
     from tfgraphreg.recipes.propagate import propagate_labels
     from tfgraphreg.recipes.train import check_names
 
-    METHODS.get(method)
+    # They become arguments, and must not be taken for others.
+    METHODS.get(method).check_names(settings)
     check_names(config)
     start_tensorflow()
     if args.task == SEGMENT:
-        from tfgraphreg.features.superpixels import SUPERPIXEL_SIZE
         from tfgraphreg.recipes.complete import propagate_masks
 
+        own: dict[str, Any] = {name: getattr(args, name) for name in _OF_MASKS}
+        own = {name: value for name, value in own.items() if value is not None}
         completed = propagate_masks(
-            config,
-            masks=args.masks,
-            pixels_per_class=args.pixels_per_class,
-            superpixel_size=SUPERPIXEL_SIZE
-            if args.superpixel_size is None
-            else args.superpixel_size,
-            method=method,
-            out=out,
-            progress=progress,
-            **settings,
+            config, method=method, out=out, progress=progress, **own | settings
         )
         show.completed(completed)
         return 0
@@ -181,7 +176,7 @@ def _check_task(args: Any) -> None:
             received=f"task={args.task}",
             cure=did_you_mean(args.task, tuple(_OUT)),
         )
-    defaults: dict[str, Any] = dict.fromkeys(("masks", "pixels_per_class", "superpixel_size"))
+    defaults: dict[str, Any] = dict.fromkeys(_OF_MASKS)
     if args.task == SEGMENT:
         known = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
         known |= {"class_sizes": None, **_GRAPH_DEFAULTS}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy import sparse
 
+from tfgraphreg.errors import ConfigError
 from tfgraphreg.progress import Progress
 from tfgraphreg.propagation.classsizes import stepped
 from tfgraphreg.propagation.system import System, solve
@@ -84,7 +85,22 @@ class Method:
     needs_sizes: bool = False
     summary: str = ""
 
+    def check_names(self, given: Mapping[str, float]) -> None:
+        """Refuses settings by their names, among which those of every solver may be.
 
+        Raises:
+            ConfigError: If the method has no such setting.
+        """
+        for name in given:
+            if name not in (*self.settings, *SOLVER_SETTINGS):
+                raise ConfigError(
+                    f"The method {self.name} has no setting {name!r}.",
+                    received=f"{name}={given[name]!r}",
+                    cure=f"Its settings: {', '.join(self.settings) or 'none'}.",
+                )
+
+
+SOLVER_SETTINGS = ("tolerance", "max_iterations")
 METHODS: Registry[Method] = Registry("propagation method")
 
 

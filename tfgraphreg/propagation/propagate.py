@@ -155,14 +155,7 @@ def propagate(
 def _settings(
     record: Method, given: dict[str, float], tolerance: float, max_iterations: int
 ) -> dict[str, Any]:
-    for name in given:
-        if name not in record.settings:
-            known = ", ".join(record.settings) or "none"
-            raise ConfigError(
-                f"The method {record.name} has no setting {name!r}.",
-                received=f"{name}={given[name]!r}",
-                cure=f"Its settings: {known}.",
-            )
+    record.check_names(given)
     found = {**record.settings, **given, "tolerance": tolerance, "max_iterations": max_iterations}
     for name, value in found.items():
         whole = isinstance(record.settings.get(name), int) or name == "max_iterations"
