@@ -5,7 +5,7 @@ import pytest
 from tfgraphreg import TrainConfig, train
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.errors import TFGraphRegError
-from tfgraphreg.recipes import defaults, learn
+from tfgraphreg.recipes import defaults, detect, learn, segment
 from tfgraphreg.training import processor
 
 SCENES = "scenes:digits?n=24&test=4&size=32"
@@ -46,13 +46,12 @@ def test_masks_and_boxes_take_what_the_processor_multiplies(monkeypatch, can):
 def test_what_was_trained_in_bfloat16_is_kept_in_float32(tmp_path, monkeypatch, task):
     trained = []
     keep = learn.in_float32
-    module = __import__(f"tfgraphreg.recipes.{task}", fromlist=["in_float32"])
 
     def noted(base, build):
         trained.append(base)
         return keep(base, build)
 
-    monkeypatch.setattr(module, "in_float32", noted)
+    monkeypatch.setattr({"segment": segment, "detect": detect}[task], "in_float32", noted)
     run = train(
         TrainConfig(
             dataset=SCENES,

@@ -13,17 +13,14 @@ A finished run is a line of docs/suggest.jsonl and is not run again.
 import argparse
 import csv
 import json
-import os
 import pathlib
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 
 import numpy as np
 from measure_suggest import cell, difference
-from run_lines import ROOT, add_line, environment, read_lines
+from run_lines import ROOT, add_line, machine, read_lines, run_python
 
 from tfgraphreg.benchmark.results import commit, fill_measured
 from tfgraphreg.data.catalog import load_dataset
@@ -38,7 +35,7 @@ def chosen(method: str, count: int, seed: int, folder: pathlib.Path) -> list[str
     """Ids of the images that the command chose."""
     command = ["-m", "tfgraphreg", "suggest", "--dataset", DATASET, "--unlabeled"]
     command += ["--n", str(count), "--method", method, "--graph-features", "patches"]
-    run_command([*command, "--seed", str(seed), "--out", str(folder / "suggest")])
+    run_python([*command, "--seed", str(seed), "--out", str(folder / "suggest")])
     with (folder / "suggest" / "suggestions.csv").open(encoding="utf-8", newline="") as file:
         return [row["id"] for row in csv.DictReader(file)]
 
@@ -54,7 +51,7 @@ def measured(method: str, count: int, seed: int, label_of: dict[str, str]) -> di
         command = [str(ROOT / "scripts" / "train.py"), "--dataset", DATASET, "--seed", str(seed)]
         command += ["--recipe", "few-labels", "--labels", str(folder / "labels.csv")]
         command += ["--run-dir", str(folder / "run"), "--export-dir", str(folder / "model")]
-        run_command(command)
+        run_python(command)
         metrics = json.loads((folder / "run" / "metrics.json").read_text(encoding="utf-8"))
     return {
         "method": method,
@@ -63,19 +60,10 @@ def measured(method: str, count: int, seed: int, label_of: dict[str, str]) -> di
         "classes": len(set(labels.values())),
         "accuracy": metrics["test_accuracy"],
         "seconds": round(time.perf_counter() - started),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "machine": machine(),
         "commit": commit(),
         "versions": versions(),
     }
-
-
-def run_command(arguments: list[str]) -> None:
-    """Runs a Python command of this checkout; its own messages only where it fails."""
-    done = subprocess.run(
-        [sys.executable, *arguments], env=environment(), capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:] or done.stdout[-2000:])
 
 
 def table(found: list[dict]) -> list[str]:

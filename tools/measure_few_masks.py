@@ -9,11 +9,9 @@ finds them in all images.
 """
 
 import argparse
-import os
-import pathlib
-import platform
 
 import numpy as np
+from run_lines import ROOT, machine
 from scipy import ndimage
 
 from tfgraphreg import complete_masks, load_dataset
@@ -22,7 +20,7 @@ from tfgraphreg.data.local import BACKGROUND, IGNORED, names_of_masks
 from tfgraphreg.evaluation.segmentation import segmentation_report
 from tfgraphreg.recipes.complete import kept_pixels
 
-PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "local.md"
+PAGE = ROOT / "docs" / "local.md"
 DATA = ("scenes:digits?n=1&test={}&size=96", "scenes:fashion?n=1&test={}&size=96")
 GIVEN = {
     "1 pixel of each class in each image": {"masks": None, "pixels_per_class": 1},
@@ -117,10 +115,7 @@ def main():
     lines = []
     for name in DATA:
         lines += table(name.format(args.scenes), args.scenes, args.draws)
-    lines.append(
-        f"Measured by `tools/measure_few_masks.py` on {os.cpu_count()} cores, "
-        f"{platform.machine()}, commit {commit()}."
-    )
+    lines.append(f"Measured by `tools/measure_few_masks.py` on {machine()}, commit {commit()}.")
     if not args.print:
         fill_measured(PAGE, lines, mark="few_masks")
 

@@ -14,14 +14,11 @@ import argparse
 import json
 import os
 import pathlib
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 
 import numpy as np
-from run_lines import ROOT, add_line, environment, read_lines
+from run_lines import ROOT, add_line, machine, read_lines, run_python
 
 from tfgraphreg.benchmark.results import commit, fill_measured
 from tfgraphreg.data.catalog import load_dataset
@@ -48,20 +45,16 @@ MODE = {"segment": ("--neighbors", "paired"), "detect": ()}
 def measured(task, alpha, seed, dataset, threads):
     """The line of one run."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--dataset", dataset]
+        command = [str(ROOT / "scripts" / "train.py"), "--dataset", dataset]
         command += ["--task", task, "--alpha", str(alpha), "--seed", str(seed)]
         command += MODE[task] if alpha else ()
         command += ["--run-dir", f"{folder}/run", "--export-dir", f"{folder}/model"]
         begun = time.perf_counter()
-        # Its own messages only where it fails.
-        done = subprocess.run(command, env=limited(threads), capture_output=True, text=True)
+        run_python(command, OMP_NUM_THREADS=str(threads), TF_NUM_INTRAOP_THREADS=str(threads))
         seconds = time.perf_counter() - begun
-        if done.returncode:
-            raise SystemExit(done.stderr[-2000:] or done.stdout[-2000:])
         metrics = json.loads(pathlib.Path(folder, "run", "metrics.json").read_text())
     numbers = {name: metrics[name] for name in SHOWN[task]}
     about = {"task": task, "alpha": alpha, "seed": seed, "dataset": dataset}
-    machine = f"{os.cpu_count()} cores, {platform.machine()}"
     return {
         **about,
         **numbers,
@@ -70,7 +63,7 @@ def measured(task, alpha, seed, dataset, threads):
         "precision": metrics["precision"],
         "parameters": metrics["parameters"],
         "versions": metrics["versions"],
-        "machine": machine,
+        "machine": machine(),
         "commit": commit(),
     }
 
@@ -97,7 +90,7 @@ def measured_proposals(dataset):
         "anchors": len(grid),
         "anchors_recall": of_grid,
         "versions": versions(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "machine": machine(),
         "commit": commit(),
     }
 
@@ -119,11 +112,6 @@ def proposals_table(line):
         f"Measured by `tools/measure_local.py` on {line['machine']}, commit {line['commit']}.",
         "",
     ]
-
-
-def limited(threads):
-    """The environment of a run that may use so many threads."""
-    return environment(OMP_NUM_THREADS=str(threads), TF_NUM_INTRAOP_THREADS=str(threads))
 
 
 def table(lines):
@@ -151,9 +139,12 @@ def table(lines):
             )
         places = sorted({f"{line['machine']}, commit {line['commit']}" for line in mine})
         formats = ", ".join(sorted({line["precision"] for line in mine}))
-        rows += ["", f"Trained in {formats}. Measured by `tools/measure_local.py` on "]
-        rows[-1] += f"{'; '.join(places)}. Seconds are those of runs that had all cores."
-        rows.append("")
+        rows += [
+            "",
+            f"Trained in {formats}. Measured by `tools/measure_local.py` on {'; '.join(places)}. "
+            "Seconds are those of runs that had all cores.",
+            "",
+        ]
     return rows
 
 

@@ -59,10 +59,10 @@ def ours(
     """Gives the trainer of this project, as the training recipe builds it."""
     strategy = strategy or tf.distribute.get_strategy()
     keras.utils.set_random_seed(config.seed)
-    keras.mixed_precision.set_global_policy(settled_precision(config))
+    precision = settled_precision(config)
+    keras.mixed_precision.set_global_policy(precision)
     with strategy.scope():
         model = build_model(config, dataset)
-        precision = settled_precision(config)
         optimizer = make_optimizer(1e-3, schedule="fixed", steps=1, precision=precision)
         model.compile(optimizer=optimizer, jit_compile=config.jit_compile)
         model.optimizer.build(model.trainable_variables)

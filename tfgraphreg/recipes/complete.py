@@ -124,9 +124,10 @@ def propagate_masks(
     seeds = kept_pixels(
         np.asarray(split.masks), masks=masks, pixels_per_class=pixels_per_class, seed=config.seed
     )
+    given = seeds != IGNORED
     logger.info(
-        f"Data: {dataset.name}, {len(split)} training images; {int((seeds != IGNORED).sum()):,} "
-        f"pixels of {int((seeds != IGNORED).any(axis=(1, 2)).sum())} masks are given"
+        f"Data: {dataset.name}, {len(split)} training images; {given.sum():,} pixels of "
+        f"{given.any(axis=(1, 2)).sum()} masks are given"
     )
     found = complete_masks(
         split.images,
@@ -209,9 +210,8 @@ def _write(labeling: MaskLabeling, folder: pathlib.Path, progress: Progress) -> 
     progress("writing", 1, 2)
     given = (found.seeds != IGNORED).any(axis=(1, 2))
     # Some images with given pixels, then those that have none, where there are any.
-    order = np.argsort(~given, kind="stable")
-    order = np.concatenate([order[:_SHOWN_GIVEN], np.flatnonzero(~given), order[_SHOWN_GIVEN:]])
-    shown = order[np.sort(np.unique(order, return_index=True)[1])][:_SHOWN]
+    some, none = np.flatnonzero(given), np.flatnonzero(~given)
+    shown = np.concatenate([some[:_SHOWN_GIVEN], none, some[_SHOWN_GIVEN:]])[:_SHOWN]
     images = np.asarray(labeling.dataset.train.images[shown])
     sheet = seed_sheet(images, found.seeds[shown], found.masks[shown], labeling.truth[shown], names)
     save(sheet, folder / FIGURE)

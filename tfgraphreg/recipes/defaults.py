@@ -103,8 +103,8 @@ def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> T
     batch_size = config.batch_size or suits
     chosen = [f"backbone={backbone}"] * (backbone == _SMALL_BACKBONE != config.backbone)
     chosen += [f"batch_size={batch_size}"] * (config.batch_size is None)
-    if config.precision is None and settled_precision(config) != "float32":
-        chosen.append(f"precision={settled_precision(config)}")
+    precision = settled_precision(config)
+    chosen += [f"precision={precision}"] * (precision not in (config.precision, "float32"))
     if chosen and (images < _SMALL_SET or batch_size != _BATCH_SIZES[0]):
         logger.info(f"Chosen for {images} training images: {', '.join(chosen)}")
     least = config.min_steps

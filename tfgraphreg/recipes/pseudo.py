@@ -86,7 +86,7 @@ class LabelRounds:
         if number:
             said = self._network_said(number, begins=epoch == number * every)
             self.graph = self._rebuilt(said)
-        if not number:
+        else:
             self._say_missing()
         labels = self._among_labeled_classes()
         found = pseudo_labels(

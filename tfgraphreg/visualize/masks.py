@@ -140,16 +140,19 @@ def over(
         striped: `[height, width]` bool: pixels that get black and white stripes.
         enlarged: E, the side of a pixel in the result.
     """
+    from skimage.segmentation import find_boundaries
+
     gray = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     picture = gray.copy()
     for value in np.unique(mask):
         if value != BACKGROUND:
             inside = mask == value
             picture[inside] = (1 - _OPACITY) * gray[inside] + _OPACITY * 255 * _rgb(int(value))
-    large = picture.repeat(enlarged, 0).repeat(enlarged, 1)
-    large[_outlines(mask.repeat(enlarged, 0).repeat(enlarged, 1))] = 0
+    large = _enlarged(picture, enlarged)
+    outlines = find_boundaries(_enlarged(mask, enlarged), mode="inner", background=BACKGROUND)
+    large[outlines] = 0
     if striped is not None:
-        marked = striped.repeat(enlarged, 0).repeat(enlarged, 1)
+        marked = _enlarged(striped, enlarged)
         y, x = np.indices(marked.shape)
         phase = (x + y) % _STRIPE
         large[marked & (phase < _STRIPE // 3)] = 0
@@ -157,17 +160,8 @@ def over(
     return large.astype(np.uint8)
 
 
-def _outlines(mask: np.ndarray) -> np.ndarray:
-    """Where a pixel of an object lies beside one of another value."""
-    found = np.zeros(mask.shape, bool)
-    for axis in (0, 1):
-        here, there = np.split(mask, [-1], axis)[0], np.split(mask, [1], axis)[1]
-        differs = here != there
-        pad = [(0, 0), (0, 0)]
-        for side in ((0, 1), (1, 0)):
-            pad[axis] = side
-            found |= np.pad(differs, pad)
-    return found & (mask != BACKGROUND)
+def _enlarged(pixels: np.ndarray, times: int) -> np.ndarray:
+    return pixels.repeat(times, 0).repeat(times, 1)
 
 
 def patch_of(value: int, label: str) -> Any:
