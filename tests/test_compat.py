@@ -3,6 +3,7 @@
 import builtins
 import os
 import platform
+import re
 import subprocess
 import sys
 import types
@@ -12,10 +13,10 @@ import pytest
 from tfgraphreg import compat
 
 
-def run(code: str, **env: str) -> subprocess.CompletedProcess:
+def run(code: str, *words: str, **env: str) -> subprocess.CompletedProcess:
     clean = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**clean, **env}
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env={**clean, **env}
     )
 
 
@@ -43,6 +44,50 @@ def test_one_keras_is_loaded_whatever_else_is_imported():
 def test_import_loads_no_tensorflow():
     found = run("import sys, tfgraphreg, tfgraphreg.cli; print('tensorflow' in sys.modules)")
     assert found.stdout.strip() == "False", found.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--backbone", "nope"],
+        ["train", "--dataset", "nope"],
+        ["build-graph", "--dataset", "nope"],
+        ["propagate", "--dataset", "nope"],
+        ["suggest", "--dataset", "nope"],
+        ["audit", "--dataset", "nope"],
+        ["evaluate", "--run", "nope"],
+        ["embed", "--run", "nope"],
+        ["search", "--run", "nope"],
+        ["export", "--run", "nope", "--export-format", "saved_model"],
+        ["embeddings", "--run", "nope", "--out", "a.npz"],
+        ["serve", "--run", "nope"],
+        ["predict", "--run", "nope", "a.png"],
+        ["predict", "--run", "nope", "--model", "nope", "a.png"],
+        ["compare", "nope"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_name_is_refused_before_tensorflow_is_loaded(words):
+    code = (
+        "import sys; from tfgraphreg.cli import main; status = main(sys.argv[1:])\n"
+        "print(status, 'tensorflow' in sys.modules)"
+    )
+    found = run(code, *words)
+    assert found.stdout.split() == ["2", "False"], found.stderr
+    assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
+
+
+def test_a_training_run_keeps_what_tensorflow_logs_to_itself(tmp_path):
+    command = ["-m", "tfgraphreg", "train", "--dataset", "digits", "--limit", "100"]
+    done = subprocess.run(
+        [sys.executable, *command, "--epochs", "1", "--run-dir", "run", "--export-dir", "model"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    # Lines of its C++ code begin with a letter for the level and a number.
+    assert not re.findall(r"^[IWEF]\d{4} .*|^WARNING: .*", done.stderr, re.MULTILINE)
 
 
 @pytest.mark.skipif(

@@ -280,13 +280,15 @@ def predict_parser(parser: ArgumentParser) -> None:
 
 def predict(args: Any, progress: Progress) -> int:
     """Runs `predict` and gives its exit status."""
+    from tfgraphreg.runs.model_folder import model_folder
+
+    model = model_folder(args.run, args.model)
     start_tensorflow()
     from tfgraphreg.recipes import predict as recipe
 
     found = recipe.predict(
         args.images,
-        run_dir=args.run,
-        model_dir=args.model,
+        model,
         top=args.top,
         least_score=args.least_score,
         out=args.out,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfgraphreg import storage
-from tfgraphreg.errors import ConfigError, DataError, ModelError
+from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.evaluation.average_precision import SURE
 from tfgraphreg.export import (
     CLASSIFY,
@@ -27,7 +27,6 @@ from tfgraphreg.export import (
 )
 from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.tasks import check_options
-from tfgraphreg.runs.folder import finished_metrics, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -40,42 +39,10 @@ _ENDINGS = {DETECT: ("boxes",), SEGMENT: ("overlay", "mask")}
 _LONGEST_NAME = 200
 
 
-def model_folder(run_dir: str | None, model_dir: str | None) -> pathlib.Path:
-    """The SavedModel that a user means: of a run, a folder, or the newest there is.
-
-    Raises:
-        ConfigError: If both a run and a folder are named.
-        ModelError: If there is none.
-        RunError: If the run is none, or unfinished.
-    """
-    if run_dir and model_dir:
-        raise ConfigError(
-            "`run` and `model` both name the model to ask.",
-            received=f"run={run_dir}, model={model_dir}",
-            cure="Give one of them.",
-        )
-    if model_dir:
-        return pathlib.Path(model_dir)
-    if run_dir:
-        run = read_run(run_dir)
-        finished_metrics(run)
-        return run.export_path
-    found = sorted(
-        pathlib.Path("saved_models").glob("*/saved_model.pb"), key=lambda p: p.stat().st_mtime
-    )
-    if not found:
-        raise ModelError(
-            "There is no SavedModel under saved_models/.",
-            cure="Train one, or name one with `model` or `run`.",
-        )
-    return found[-1].parent
-
-
 def predict(
     paths: Sequence[str],
+    folder: pathlib.Path,
     *,
-    run_dir: str | None,
-    model_dir: str | None,
     top: int | None = None,
     least_score: float | None = None,
     out: str | None = None,
@@ -85,8 +52,7 @@ def predict(
 
     Args:
         paths: The files.
-        run_dir: A run whose model is asked.
-        model_dir: The model's folder.
+        folder: The model's folder.
         top: Classes of each image, for a classifier; 3 if None.
         least_score: Of the boxes that are given, for a model of boxes; 0.3 if None.
         out: Folder for a picture of each file, for a model of boxes or masks: NAME_boxes.png, or
@@ -104,7 +70,6 @@ def predict(
         DataError: If `out` cannot be written, or a picture would replace one of the files.
     """
     _check_ranges(top, least_score)
-    folder = model_folder(run_dir, model_dir)
     task = exported_task(folder)
     check_options(task, {"top": top, "least_score": least_score, "out": out}, _TAKES)
     pictures = None if out is None else _Pictures(out, paths, _ENDINGS[task])

@@ -12,10 +12,9 @@ import logging
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfgraphreg import storage
-from tfgraphreg.compat import keras
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.errors import ConfigError, DataError, RunError
@@ -30,6 +29,9 @@ from tfgraphreg.runs.run import Run
 from tfgraphreg.settings import GIVEN
 from tfgraphreg.training.cluster import Cluster, ending_together
 from tfgraphreg.training.history import HISTORY
+
+if TYPE_CHECKING:
+    from tfgraphreg.compat import keras
 
 logger = logging.getLogger(__name__)
 
