@@ -102,6 +102,21 @@ def test_onednn_is_on_unless_the_user_says_otherwise(monkeypatch, given, found):
     assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == found
 
 
+@pytest.mark.parametrize(
+    ("given", "cores", "found"), [(None, 5, "2"), (None, 1, "1"), ("3", 5, "3")]
+)
+def test_an_operation_has_its_share_of_the_cores_unless_the_user_says_otherwise(
+    monkeypatch, given, cores, found
+):
+    # Set first, so that it is as before after the test.
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", given or "")
+    if given is None:
+        del os.environ["TF_NUM_INTRAOP_THREADS"]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    compat.share_cores(2)
+    assert os.environ["TF_NUM_INTRAOP_THREADS"] == found
+
+
 def test_process_with_keras_3_gets_the_cure():
     if not compat.tf.__version__.startswith("2.15"):
         code = (

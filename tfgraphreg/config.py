@@ -212,13 +212,15 @@ def _check_together(config: TrainConfig) -> None:
     size = config.batch_size or 0  # 0: chosen by the number of images, and even
     if config.neighbors == "paired" and config.alpha > 0 and size % 2:
         refuse("batch_size", "must be even with `neighbors=paired`", size, f"Use {size + 1}.")
-    if config.warmup_epochs >= config.epochs and config.warmup_epochs:
-        refuse(
-            "warmup_epochs",
-            "must be smaller than `epochs`",
-            config.warmup_epochs,
-            f"Use at most {config.epochs - 1}.",
-        )
+    for name in ("warmup_epochs", "crop_epochs"):
+        at_start = getattr(config, name)
+        if at_start and at_start >= config.epochs:
+            refuse(
+                name,
+                "must be smaller than `epochs`",
+                at_start,
+                f"Use at most {config.epochs - 1}.",
+            )
     if config.augment in LABEL_MIXING and config.alpha > 0:
         raise ConfigError(
             f"`augment={config.augment}` mixes the labels of two images, and an edge between "

@@ -50,7 +50,7 @@ def measured(task, alpha, seed, dataset, threads):
         command += MODE[task] if alpha else ()
         command += ["--run-dir", f"{folder}/run", "--export-dir", f"{folder}/model"]
         begun = time.perf_counter()
-        run_python(command, OMP_NUM_THREADS=str(threads), TF_NUM_INTRAOP_THREADS=str(threads))
+        run_python(command, OMP_NUM_THREADS=str(threads))
         seconds = time.perf_counter() - begun
         metrics = json.loads(pathlib.Path(folder, "run", "metrics.json").read_text())
     numbers = {name: metrics[name] for name in SHOWN[task]}

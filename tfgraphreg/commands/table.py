@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from tfgraphreg.commands import curation, handover, labels, results, show
 from tfgraphreg.commands.flags import GRAPH_FIELDS, add_config, to_config
 from tfgraphreg.commands.results import start_tensorflow
+from tfgraphreg.compat import share_cores
 from tfgraphreg.errors import ConfigError, did_you_mean
 from tfgraphreg.progress import Progress
 
@@ -49,6 +50,8 @@ def _train(args: Any, progress: Progress) -> int:
     from tfgraphreg.recipes.train import check_names, train
 
     check_names(config)
+    if config.task == "segment":
+        share_cores(2)  # A step has two halves.
     # To list devices would start TensorFlow before its workers are known.
     start_tensorflow(devices=config.strategy != "multiworker")
 

@@ -8,22 +8,31 @@ from tfgraphreg.compat import keras, tf
 
 
 @keras.utils.register_keras_serializable("tfgraphreg")
-class Resize(keras.layers.Layer):
-    """Bilinear resizing of `[B, h, w, F]` to `[B, *size, F]`."""
+class ResizeLike(keras.layers.Layer):
+    """Bilinear resizing of the first of two maps, `[B, h, w, F]`, to the size of the second."""
 
-    def __init__(self, size: Any, **kwargs: Any):
-        super().__init__(trainable=False, **kwargs)
-        self.size = tuple(int(n) for n in size)
+    def __init__(self, **kwargs: Any):
+        # Nothing is read of the second but its size, so that it need not be cast.
+        super().__init__(trainable=False, autocast=False, **kwargs)
 
     def call(self, inputs):
         """The resized map, in the type of the layer."""
-        return tf.cast(tf.image.resize(inputs, self.size), self.compute_dtype)
+        found, like = inputs
+        return tf.cast(tf.image.resize(found, like.shape[1:3]), self.compute_dtype)
 
     def get_config(self):
         """What rebuilds the layer."""
         config = super().get_config()
         config.pop("trainable", None)
-        return {**config, "size": self.size}
+        return config
+
+
+def takes_any_size(model: Any) -> None:
+    """Lets a network of images be called on images of other sizes than it was built for."""
+    for part in model.submodules:
+        if isinstance(part, keras.Model):
+            part.input_spec = None
+    model.input_spec = None
 
 
 def merged_maps(own: Any, *, finer: Any = None, coarser: Any = None, width: int) -> Any:
@@ -39,12 +48,12 @@ def merged_maps(own: Any, *, finer: Any = None, coarser: Any = None, width: int)
         coarser: One of about half that resolution, or None.
         width: Channels of the result.
     """
-    size = own.shape[1:3]
-    parts = [_brought(own, size, width, 1, "head_own")]
-    if finer is not None:
-        parts.append(_brought(finer, size, width, 2, "head_finer"))
-    if coarser is not None:
-        parts.append(_brought(coarser, size, width, 1, "head_coarser"))
+    parts = [_linear(own, width, 1, "head_own")]
+    for other, stride, name in ((finer, 2, "head_finer"), (coarser, 1, "head_coarser")):
+        if other is not None:
+            x = _linear(other, width, stride, name)
+            same = x.shape[1:3] == own.shape[1:3]
+            parts.append(x if same else ResizeLike(name=f"{name}_resized")([x, own]))
     x = keras.layers.Add(name="head_merged")(parts) if len(parts) > 1 else parts[0]
     return _normalized(x, "head_merged")
 
@@ -55,9 +64,8 @@ def head_block(x: Any, width: int, name: str) -> Any:
     return _normalized(x, name)
 
 
-def _brought(x: Any, size: Any, width: int, stride: int, name: str) -> Any:
-    x = keras.layers.Conv2D(width, stride, stride, padding="same", use_bias=False, name=name)(x)
-    return x if x.shape[1:3] == size else Resize(size, name=f"{name}_resized")(x)
+def _linear(x: Any, width: int, stride: int, name: str) -> Any:
+    return keras.layers.Conv2D(width, stride, stride, padding="same", use_bias=False, name=name)(x)
 
 
 def _normalized(x: Any, name: str) -> Any:

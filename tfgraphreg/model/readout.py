@@ -21,6 +21,9 @@ class Readout:
             function of the outputs; or None: the output itself, of a dictionary `embedding`.
         keras: The Keras that the model belongs to.
 
+    Attributes:
+        halves: Whether `outputs` in training are those of two halves of the rows, side by side.
+
     Raises:
         ConfigError: If there is no such output or layer.
     """
@@ -34,6 +37,7 @@ class Readout:
         self.base_model = base_model
         self.embedding = embedding
         self._keras = keras
+        self.halves = False
         self._joined: Any = None
         self._spec: Any = None
         if self._connected():
@@ -78,6 +82,8 @@ class Readout:
 
     def outputs(self, argument: Any, *, training: bool) -> Any:
         """The base model's outputs for an argument of `select`."""
+        if training and self.halves:
+            return _in_halves(self.base_model, argument)
         return self.base_model(argument, training=training)
 
     def run(self, argument: Any, *, training: bool) -> tuple[Any, tf.Tensor]:
@@ -170,6 +176,21 @@ def _structure(model: Any, side: str) -> Any:
 def _input_names(model: Any) -> list[str]:
     # Keras 2 numbers the tensors' names and keeps those that the user gave in `input_names`.
     return list(getattr(model, "input_names", None) or [t.name for t in model.inputs])
+
+
+def _in_halves(model: Any, argument: Any) -> Any:
+    """The outputs of a training pass in two halves, which TensorFlow computes at the same time.
+
+    Batch normalization sees each half by itself ("ghost batches", Hoffer et al. 2017,
+    arXiv:1705.08741). Of an odd number of rows the one in the middle is in both.
+    """
+    some = tf.nest.flatten(argument)[0]
+    rows = some.shape[0] or tf.shape(some)[0]
+    size = (rows + 1) // 2
+    halves = (lambda values: values[:size], lambda values: values[rows - size :])
+    first, second = (model(tf.nest.map_structure(half, argument), training=True) for half in halves)
+    odd = 2 * size - rows
+    return tf.nest.map_structure(lambda a, b: tf.concat([a, b[odd:]], 0), first, second)
 
 
 def _rows(compared: Any) -> tf.Tensor:

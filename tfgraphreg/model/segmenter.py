@@ -11,7 +11,7 @@ import numpy as np
 
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.model.classifier import EMBEDDING, LOGITS
-from tfgraphreg.model.maps import Resize, head_block, merged_maps
+from tfgraphreg.model.maps import ResizeLike, head_block, merged_maps, takes_any_size
 
 SCORES = "scores"
 # Width of the head.
@@ -42,12 +42,12 @@ def build_segmenter(pyramid: keras.Model, *, embedding_dim: int, num_classes: in
     Returns:
         A model of raw images that gives a dictionary, float32 under any precision policy:
         `embedding` `[B, D]`; `logits` `[B, H, W, K]` at the size of the images; and `scores`
-        `[B, h, w, K]`, the same before they are enlarged.
+        `[B, h, w, K]`, the same before they are enlarged. It takes images of other sizes too,
+        where the backbone does.
     """
     layers = keras.layers
     image = keras.Input(pyramid.input_shape[1:], name="image")
-    height, width = pyramid.input_shape[1:3]
-    maps = _used(pyramid(image), height)
+    maps = _used(pyramid(image), image.shape[1])
     finer = maps[-3] if len(maps) > 2 else None
     x = merged_maps(maps[-2], finer=finer, coarser=maps[-1], width=_WIDTH)
     x = head_block(x, _WIDTH, "head_conv")
@@ -57,13 +57,15 @@ def build_segmenter(pyramid: keras.Model, *, embedding_dim: int, num_classes: in
     x = layers.Multiply(name="head_gated")([x, layers.Reshape((1, 1, _WIDTH))(gate)])
     scores = _classes(num_classes, "coarse", bias=True)(x)
     for number, found in enumerate(reversed(maps[:-2]), start=1):
-        scores = Resize(found.shape[1:3], name=f"head_resize_{number}")(scores)
+        scores = ResizeLike(name=f"head_resize_{number}")([scores, found])
         own = _classes(num_classes, f"fine_{number}", bias=False)(found)
         scores = layers.Add(name=f"head_add_{number}")([scores, own])
     scores = layers.Activation("linear", dtype="float32", name=SCORES)(scores)
-    logits = Resize((height, width), dtype="float32", name=LOGITS)(scores)
+    logits = ResizeLike(dtype="float32", name=LOGITS)([scores, image])
     outputs = {EMBEDDING: embedding, SCORES: scores, LOGITS: logits}
-    return keras.Model(image, outputs, name="segmenter")
+    model = keras.Model(image, outputs, name="segmenter")
+    takes_any_size(model)
+    return model
 
 
 def masks_of(

@@ -20,6 +20,8 @@ from tfgraphreg.neighbors.modes import NeighborMode
 
 # Weight of the Dice loss beside the cross-entropy.
 _DICE = 0.5
+# A crop's sides are multiples of the largest stride of a map, and no smaller than two of them.
+_CROP_UNIT, _LEAST_CROP = 16, 32
 
 
 class PixelLoss(keras.losses.Loss):
@@ -58,6 +60,9 @@ class RegularizedSegmenter(GraphRegularization):
     all of them would take a third of the time. Batches are `(features, masks)` with masks
     `[B, H, W]` uint8, 255 ignored.
 
+    Where `cropped` is set before `compile`, a step looks at a part of `crop_size` of each image,
+    for all images of the step and their neighbors at the same random place.
+
     Args:
         base_model: Of `build_segmenter`.
         alpha: See `GraphRegularization`; the embedding of images is compared.
@@ -65,6 +70,9 @@ class RegularizedSegmenter(GraphRegularization):
         mode: See `GraphRegularization`.
         class_weights: `[K]` positive weights of the classes, the background first; None: all 1.
         contrast: See `GraphRegularization`.
+        seed: Of the places of crops.
+        halves: Whether a training step computes two halves of its rows side by side, which a
+            processor of few cores does faster. Batch normalization sees each half by itself.
 
     Raises:
         ConfigError: If alpha cannot be.
@@ -80,8 +88,13 @@ class RegularizedSegmenter(GraphRegularization):
         mode: NeighborMode | None = None,
         class_weights: Sequence[float] | np.ndarray | None = None,
         contrast: float | None = None,
+        seed: int = 0,
+        halves: bool = False,
     ):
         super().__init__(base_model, alpha, distance, EMBEDDING, mode, contrast=contrast)
+        self.cropped = False
+        self._seed = seed
+        self._regularizer.readout.halves = halves
         classes = base_model.output_shape[LOGITS][-1]
         weights = np.ones(classes) if class_weights is None else np.asarray(class_weights)
         if weights.shape != (classes,) or not (np.isfinite(weights) & (weights > 0)).all():
@@ -105,7 +118,11 @@ class RegularizedSegmenter(GraphRegularization):
 
     def train_step(self, data):
         """One step of gradient descent, see `GraphRegularization`."""
-        features, masks = data[0], one_of_four(data[1], self.optimizer.iterations)
+        features, masks = data[:2]
+        if self.cropped:
+            place = tf.stack([tf.cast(self._seed, tf.int64), self.optimizer.iterations])
+            features, masks = random_crop(features, masks, place)
+        masks = one_of_four(masks, self.optimizer.iterations)
         return super().train_step((features, masks, self._pixel_weights(masks)))
 
     def test_step(self, data):
@@ -167,6 +184,43 @@ def one_of_four(masks: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     turn = tf.cast(step, tf.int32) % 4
     squares = tf.reshape(masks, [-1, height // 2, 2, width // 2, 2])
     return tf.gather(tf.gather(squares, turn // 2, axis=2), turn % 2, axis=3)
+
+
+def crop_size(height: int, width: int) -> tuple[int, int] | None:
+    """Height and width of the crops of an image: two thirds of its own, in multiples of 16.
+
+    None if a side has less than 48 pixels: crops would then hold less than 32.
+    """
+    sides = [side * 2 // 3 // _CROP_UNIT * _CROP_UNIT for side in (height, width)]
+    return (sides[0], sides[1]) if min(sides) >= _LEAST_CROP else None
+
+
+def random_crop(features: Any, masks: tf.Tensor, seed: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    """The same part of all images, and of their masks, at a random place.
+
+    Args:
+        features: Images `[B, H, W, C]`, or a dictionary with such; other features are left alone.
+        masks: `[B, H, W]`.
+        seed: `[2]` integers, which decide the place.
+
+    Raises:
+        DataError: If the images are too small.
+    """
+    sides = masks.shape[1:]
+    size = crop_size(*sides)
+    if size is None:
+        raise DataError(
+            "Crops need images of 48 pixels a side.", received=f"{sides[0]} x {sides[1]} pixels"
+        )
+    places = tf.constant([side - part + 1.0 for side, part in zip(sides, size)])
+    shift = tf.cast(tf.random.stateless_uniform([2], seed) * places, tf.int32)
+
+    def part(values: tf.Tensor) -> tf.Tensor:
+        start = tf.concat([[0], shift, [0] * (values.shape.rank - 3)], 0)
+        return tf.slice(values, start, [-1, *size, *([-1] * (values.shape.rank - 3))])
+
+    images = tf.nest.map_structure(lambda v: part(v) if v.shape.rank == 4 else v, features)
+    return images, part(masks)
 
 
 def _logits_of(masks: tf.Tensor, outputs: Any) -> tf.Tensor:

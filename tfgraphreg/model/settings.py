@@ -48,6 +48,12 @@ class TaskSettings(Settings):
         choices=CLASS_WEIGHTS,
     )
 
+    crop_epochs: int | None = setting(
+        None,
+        "with `task=segment`, epochs at the start that train on parts of the images, of two thirds "
+        "of their side, at random places; the last epoch is one of whole images. Default: three "
+        "epochs of five; none where an image or its network does not allow it",
+    )
     only_class: str | None = setting(
         None, "with `task=detect`, the one class that is measured, such as person. Default: all"
     )
@@ -60,7 +66,11 @@ class TaskSettings(Settings):
             lambda all: all.task != "detect",
             "`task=classify` or `task=segment`",
         ),
-        Effect(("class_weights",), lambda all: all.task == "segment", "`task=segment`"),
+        Effect(
+            ("class_weights", "crop_epochs"),
+            lambda all: all.task == "segment",
+            "`task=segment`",
+        ),
         # Settings of other rooms too: what concerns one class, or several, of a whole image.
         Effect(
             (
@@ -79,6 +89,14 @@ class TaskSettings(Settings):
             "`task=classify`",
         ),
     )
+
+    def check(self) -> None:
+        """Checks the number of epochs.
+
+        Raises:
+            ConfigError: If it is below 0.
+        """
+        at_least(self, 0, "crop_epochs")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ _BATCH_OF_PARTS = 16
 _SEEN_OF_PARTS = 240_000
 # Chosen on scenes of training items that were held out, see docs/local.md.
 _DECAY_OF_MASKS = 0.02
+_CROPPED = 3 / 5
 
 
 def choose_backbone(config: TrainConfig, images: int | None = None) -> str:
@@ -113,4 +114,9 @@ def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> T
     steps = config.epochs * max(steps_per_epoch(images, batch_size), least)
     if steps < _STEPS:
         logger.info(f"  Only {steps} step(s) in all: more `epochs` would teach more")
-    return dataclasses.replace(config, backbone=backbone, batch_size=batch_size, min_steps=least)
+    cropped = config.crop_epochs
+    if cropped is None and config.task == "segment":
+        cropped = int(epochs * _CROPPED)
+    return dataclasses.replace(
+        config, backbone=backbone, batch_size=batch_size, min_steps=least, crop_epochs=cropped
+    )

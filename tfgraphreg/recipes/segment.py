@@ -8,6 +8,7 @@ See docs/local.md for the time that it takes and the mean IoU that it reaches.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,12 +19,16 @@ from tfgraphreg.compat import keras, tf
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.data.local import LocalSplit, local_splits, names_of_masks
-from tfgraphreg.errors import DataError
+from tfgraphreg.errors import ConfigError, DataError
 from tfgraphreg.evaluation.segmentation import mean_iou, pixel_counts, report_of_counts
 from tfgraphreg.export import MaskPredictor, export_segmenter
 from tfgraphreg.model.classifier import LOGITS
 from tfgraphreg.model.segmenter import COARSEST, build_segmenter, masks_of
-from tfgraphreg.model.segmenter_training import RegularizedSegmenter, balanced_weights
+from tfgraphreg.model.segmenter_training import (
+    RegularizedSegmenter,
+    balanced_weights,
+    crop_size,
+)
 from tfgraphreg.neighbors.examples import Examples
 from tfgraphreg.progress import Progress
 from tfgraphreg.recipes.after_epoch import settling, tensorboard_log
@@ -46,6 +51,8 @@ from tfgraphreg.training.fit import fit
 from tfgraphreg.training.history import Row
 from tfgraphreg.visualize import figures
 from tfgraphreg.visualize.masks import mask_sheet
+
+logger = logging.getLogger(__name__)
 
 _PICTURED = 12
 _CHECKED = 5
@@ -77,9 +84,12 @@ def learn_masks(
     replicas = strategy.num_replicas_in_sync
     epoch = plan_epoch(config, len(train))
     with strategy.scope():
-        model = _build(config, dataset, weights)
+        # A GPU works on one large batch at a time, and replicas share the cores already.
+        halves = replicas == 1 and not tf.config.list_physical_devices("GPU")
+        model = _build(config, dataset, weights, halves=halves)
         compile_model(config, model, epoch)
     base = model.base_model
+    crop_epochs = _crop_epochs(config, run, base, epoch.steps)
     nothing_missing = np.zeros(len(train), bool)
     examples = Examples({"image": train.images}, train.masks, nothing_missing, ids=train.ids)
     source = batch_source(
@@ -105,6 +115,7 @@ def learn_masks(
                 epoch.steps * config.epochs,
                 ask=lambda images: [_logits(base, images)],
             ),
+            crop_epochs=crop_epochs,
             validate=_validation(base, validation, classes),
             listener=tensorboard_log(config, run, dataset, material.graph),
             progress=progress,
@@ -155,7 +166,7 @@ def _measured(model: Any, dataset: Dataset, progress: Progress) -> dict[str, Any
 
 
 def _build(
-    config: TrainConfig, dataset: Dataset, weights: np.ndarray | None
+    config: TrainConfig, dataset: Dataset, weights: np.ndarray | None, *, halves: bool
 ) -> RegularizedSegmenter:
     return RegularizedSegmenter(
         _network(config, dataset),
@@ -164,7 +175,47 @@ def _build(
         mode=neighbor_mode(config, size=len(dataset.train)) if config.regularized else None,
         class_weights=weights,
         contrast=config.contrast,
+        seed=config.seed,
+        halves=halves,
     )
+
+
+def _crop_epochs(config: TrainConfig, run: RunFolder, base: keras.Model, steps: int) -> int:
+    """The epochs of crops; none where they are not asked for and cannot be.
+
+    Raises:
+        ConfigError: If they are asked for and cannot be.
+    """
+    if not config.crop_epochs:
+        return 0
+    shape = base.input_shape[1:]
+    size = crop_size(*shape[:2])
+    if size is None:
+        obstacle = "The images are too small for crops, which need sides of 48 pixels."
+    elif not _takes(base, (*size, shape[2])):
+        obstacle = f"The backbone {config.backbone} takes images of one size only, so no crops."
+    else:
+        logger.info(
+            f"Crops of {size[0]} x {size[1]} pixels in the first {config.crop_epochs} epoch(s), "
+            f"{config.crop_epochs * steps} steps"
+        )
+        return config.crop_epochs
+    if run.config.crop_epochs is None:
+        return 0
+    raise ConfigError(
+        obstacle,
+        received=f"crop_epochs={config.crop_epochs}, images of {shape[0]} x {shape[1]} pixels",
+        cure="Leave `crop_epochs` out.",
+    )
+
+
+def _takes(model: keras.Model, shape: tuple[int, int, int]) -> bool:
+    """Whether a network gives logits for images of this shape."""
+    try:
+        logits = model(tf.zeros([1, *shape]), training=False)[LOGITS]
+    except (ValueError, TypeError, tf.errors.OpError):
+        return False
+    return logits.shape[1:3] == shape[:2]
 
 
 def _network(config: TrainConfig, dataset: Dataset) -> keras.Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 from tfgraphreg.backbones.transfer import freeze
 from tfgraphreg.compat import tf
@@ -33,6 +34,7 @@ class FitPlan:
         listener: Called with each epoch's row.
         frozen: What stays untrained to the end: `none`, `backbone` or a number of stages.
         warmup_epochs: At the start, in which all of the backbone is frozen.
+        crop_epochs: At the start, in which a `RegularizedSegmenter` looks at crops.
         rounds: Epochs after which `begin_round` is called and batches are made anew; 0: never.
         begin_round: Called with the epoch before each round, the first one too, and after an
             interruption with that of the round that goes on. The model is as it is evaluated.
@@ -51,6 +53,7 @@ class FitPlan:
     listener: Callable[[Row], None] | None = None
     frozen: str | int = "none"
     warmup_epochs: int = 0
+    crop_epochs: int = 0
     rounds: int = 0
     begin_round: Callable[[int], None] | None = None
     ema_momentum: float = 0.0
@@ -102,6 +105,8 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
             if plan.begin_round and (start == done or turned):
                 with evaluated_weights(average):
                     plan.begin_round(start)
+            if plan.crop_epochs:
+                _set_cropped(model, start < plan.crop_epochs)
             warming = start < plan.warmup_epochs
             if warming:
                 _set_frozen(model, "backbone")
@@ -125,7 +130,8 @@ def _average(model: RegularizedClassifier, plan: FitPlan) -> WeightAverage | Non
 
 def _segments(plan: FitPlan, done: int) -> list[tuple[int, int]]:
     """First and last + 1 epoch of each stretch that is trained without a change, from `done` on."""
-    turns = {plan.warmup_epochs, *(range(0, plan.epochs, plan.rounds) if plan.rounds else ())}
+    rounds = range(0, plan.epochs, plan.rounds) if plan.rounds else ()
+    turns = {plan.warmup_epochs, plan.crop_epochs, *rounds}
     starts = sorted({done, *(turn for turn in turns if done < turn < plan.epochs)})
     return [pair for pair in zip(starts, [*starts[1:], plan.epochs]) if pair[0] < pair[1]]
 
@@ -146,6 +152,16 @@ def _rows_done(history: pathlib.Path, done: int) -> list[Row]:
 def _set_frozen(model: RegularizedClassifier, what: str | int) -> None:
     freeze(model.base_model, what)
     # `fit` undoes what was frozen since the last compile.
+    _compile_anew(model)
+
+
+def _set_cropped(model: Any, cropped: bool) -> None:
+    model.cropped = cropped
+    # Or the step would be that of images of another size.
+    _compile_anew(model)
+
+
+def _compile_anew(model: Any) -> None:
     model.compile(optimizer=model.optimizer, jit_compile=model.jit_compile)
 
 
