@@ -9,7 +9,7 @@ from tfgraphreg.backbones.transfer import freeze, learning_rate_factors, stages
 from tfgraphreg.compat import keras, tf
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.distances import DISTANCES
-from tfgraphreg.errors import ConfigError
+from tfgraphreg.errors import ConfigError, TrainingError
 from tfgraphreg.model.classifier import build_classifier
 from tfgraphreg.model.classifier_training import RegularizedClassifier
 from tfgraphreg.training.fit import FitPlan, fit
@@ -251,3 +251,14 @@ def test_weight_decay_is_decoupled_and_follows_the_rate_of_a_weight(factor):
 def test_settings_that_cannot_work_are_refused(changes, text):
     with pytest.raises(ConfigError, match=text):
         TrainConfig(**changes)
+
+
+def test_what_xla_cannot_do_is_an_error_in_words(tmp_path, monkeypatch):
+    def fails(*args, **kwargs):
+        raise tf.errors.InternalError(None, None, "Seen floating point types")
+
+    for jit_compile, kind in ((True, TrainingError), (False, tf.errors.InternalError)):
+        model = compiled(jit_compile=jit_compile)
+        monkeypatch.setattr(model, "fit", fails)
+        with pytest.raises(kind):
+            fit(model, plan(tmp_path / str(jit_compile), 1))

@@ -70,10 +70,11 @@ def settled_precision(config: TrainConfig) -> str:
     """The precision policy of a config: its own, or one that suits task and machine.
 
     Masks and boxes take 1.4 times as long in float32; what is exported computes in float32 anyway.
+    With `jit_compile` it is float32: XLA fails on their networks in bfloat16 on a processor.
     """
     if config.precision is not None:
         return config.precision
-    if config.task == "classify":
+    if config.task == "classify" or config.jit_compile:
         return "float32"
     from tfgraphreg.training.processor import multiplies_bfloat16
 

@@ -71,7 +71,8 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
         One row an epoch, as in history.csv.
 
     Raises:
-        TrainingError: If the loss stops being a number, or a batch does not fit in memory.
+        TrainingError: If the loss stops being a number, a batch does not fit in memory, or XLA
+            fails.
         RunError: If the checkpoints or history.csv are damaged, or do not fit together.
     """
     if plan.frozen != "none":
@@ -117,6 +118,13 @@ def fit(model: RegularizedClassifier, plan: FitPlan) -> list[Row]:
         raise TrainingError(
             "A batch does not fit in the memory of the device.",
             cure="Use a smaller `batch_size`, `image_size` or `max_neighbors`.",
+        ) from error
+    except tf.errors.InternalError as error:
+        if not model.jit_compile:
+            raise
+        raise TrainingError(
+            "XLA could not compile or run the training step.",
+            cure="Leave `jit_compile` out, or use `precision=float32`.",
         ) from error
     checkpoints.restore_best(best_epoch(recorder.rows) + 1)
     return recorder.rows
