@@ -23,6 +23,8 @@ from tfgraphreg.model.segmenter_training import (
     one_of_four,
     random_crop,
 )
+from tfgraphreg.neighbors.batches import plain_batches
+from tfgraphreg.recipes.learn import plan_epoch
 from tfgraphreg.runs.run import read_finished
 from tfgraphreg.visualize.masks import mask_sheet, over
 
@@ -260,7 +262,8 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("last", ["epoch 2", "epoch 3"])
 def test_a_run_stopped_among_crops_or_after_goes_on_to_the_same_numbers(tmp_path, last):
-    settings = {"dataset": LARGER, "epochs": 4, "crop_epochs": 2, "batch_size": 8}
+    # An epoch is one and a half passes over the images.
+    settings = {"dataset": LARGER, "epochs": 4, "crop_epochs": 2, "batch_size": 8, "min_steps": 6}
     whole = train(config(tmp_path, "whole", **settings))
 
     def stop(what, done, total):
@@ -480,3 +483,23 @@ def test_a_step_in_halves_normalizes_each_half_by_itself(rows):
     whole = RegularizedSegmenter(base, 0.0, "cosine")
     whole.compile(keras.optimizers.SGD(0.0))
     assert logs == whole.test_on_batch({"image": images}, masks, return_dict=True)
+
+
+@pytest.mark.parametrize(("task", "steps"), [("segment", 6), ("classify", 8)])
+def test_epochs_go_on_where_the_last_one_stopped(tmp_path, task, steps):
+    settings = config(tmp_path, "x", task=task, epochs=3, min_steps=6, batch_size=8)
+    epoch = plan_epoch(settings, 30)
+    assert (epoch.steps, epoch.pass_steps) == (steps, 4)
+    split = load_dataset("digits").train.take(np.arange(30))
+
+    def source(first):
+        passes = epoch.passes(settings.epochs)
+        return plain_batches(split, batch_size=8, seed=0, epochs=passes, first_epoch=first)
+
+    def seen(first):
+        return [labels.numpy().tolist() for _, labels in epoch.batches(source, first)]
+
+    whole = seen(0)
+    assert len(whole) >= 3 * steps
+    for first in (1, 2):
+        assert seen(first) == whole[first * steps :]

@@ -84,20 +84,20 @@ def batch_source(
     examples: Examples | None = None,
     labeled_batch: int = 0,
     replicas: int = 1,
-    passes: int = 1,
+    passes: int | None = None,
     progress: Progress = silent,
 ) -> Callable[[int], Any]:
     """Returns `make(first_pass) -> tf.data.Dataset`, the batches from that pass to the last.
 
-    An epoch has `passes` passes over the images. `examples` replace the labels of the training
-    images, for example by pseudo-labels.
+    There are `passes` over the images in all, by default one an epoch. `examples` replace the
+    labels of the training images, for example by pseudo-labels.
     """
     passed = examples is not None
     examples = examples or as_examples(dataset.train)
     window: dict[str, Any] = {
         "batch_size": settled_batch_size(config),
         "seed": config.seed,
-        "epochs": config.epochs * passes,
+        "epochs": passes or config.epochs,
         "labeled_batch": labeled_batch,
     }
     if not config.regularized:

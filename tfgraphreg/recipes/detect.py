@@ -112,13 +112,13 @@ def learn_boxes(
     targets = padded_targets(train.objects)
     examples = Examples(inputs, targets, np.zeros(len(train), bool), ids=train.ids)
 
-    def batches(first: int) -> Any:
+    def source(first: int) -> Any:
         return plain_batches(
             examples,
             batch_size=settled_batch_size(config),
             seed=config.seed,
-            epochs=config.epochs * epoch.passes,
-            first_epoch=first * epoch.passes,
+            epochs=epoch.passes(config.epochs),
+            first_epoch=first,
         )
 
     found = fit(
@@ -127,7 +127,7 @@ def learn_boxes(
             config,
             run,
             epoch,
-            batches=batches,
+            batches=lambda first: epoch.batches(source, first),
             settle=settling(config, base, dataset, epoch.steps * config.epochs),
             validate=_validation(base, validation, dataset),
             listener=tensorboard_log(config, run, dataset, None),

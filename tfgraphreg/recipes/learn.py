@@ -104,7 +104,7 @@ def learn(
             examples=rounds.examples() if rounds else None,
             labeled_batch=labeled,
             replicas=replicas,
-            passes=epoch.passes,
+            passes=epoch.passes(config.epochs),
             progress=progress,
         )
 
@@ -112,7 +112,7 @@ def learn(
     fixed = None if rounds else source()
 
     def batches(first: int) -> Any:
-        made = (fixed or source())(first * epoch.passes)
+        made = epoch.batches(fixed or source(), first)
         return made if cluster is None else share_by_rows(made)
 
     rows = fit(
@@ -138,11 +138,21 @@ def learn(
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """What an epoch is made of: its steps, passes over the images, and rows of batches."""
+    """What an epoch is made of: its steps, those of one pass over the images, rows of batches."""
 
     steps: int
-    passes: int
+    pass_steps: int
     rows: int
+
+    def passes(self, epochs: int) -> int:
+        """Passes over the images in so many epochs, the last one perhaps in part."""
+        return math.ceil(epochs * self.steps / self.pass_steps)
+
+    def batches(self, source: Callable[[int], Any], first: int) -> Any:
+        """The batches from an epoch on, of a source that gives those from a pass on."""
+        begun, skipped = divmod(first * self.steps, self.pass_steps)
+        made = source(begun)
+        return made.skip(skipped) if skipped else made
 
 
 def start_strategy(config: TrainConfig) -> Any:
@@ -159,14 +169,20 @@ def start_strategy(config: TrainConfig) -> Any:
 
 
 def plan_epoch(config: TrainConfig, images: int, *, labeled: int = 0) -> Epoch:
-    """The epoch of so many training images, with `labeled` rows of each batch drawn besides."""
+    """The epoch of so many training images, with `labeled` rows of each batch drawn besides.
+
+    It has `min_steps` at least: that many where parts of images are learned, else those of whole
+    passes over the images.
+    """
     batch_size = settled_batch_size(config)
-    steps = steps_per_epoch(images, batch_size, labeled)
-    passes = max(1, math.ceil(config.min_steps / steps))
+    once = steps_per_epoch(images, batch_size, labeled)
+    passes = max(1.0, config.min_steps / once)
+    if config.task == "classify":
+        passes = math.ceil(passes)
+    steps = round(passes * once)
     if passes > 1:
-        logger.info(f"An epoch is {passes} passes over the images, {passes * steps} steps")
-    rows = passes * _rows(images, batch_size, labeled, steps)
-    return Epoch(steps * passes, passes, rows)
+        logger.info(f"An epoch is {passes:.4g} passes over the images, {steps} steps")
+    return Epoch(steps, once, round(passes * _rows(images, batch_size, labeled, once)))
 
 
 def compile_model(config: TrainConfig, model: Any, epoch: Epoch) -> None:

@@ -98,7 +98,7 @@ def learn_masks(
         material.graph,
         examples=examples,
         replicas=replicas,
-        passes=epoch.passes,
+        passes=epoch.passes(config.epochs),
         progress=progress,
     )
     rows = fit(
@@ -107,7 +107,7 @@ def learn_masks(
             config,
             run,
             epoch,
-            batches=lambda first: source(first * epoch.passes),
+            batches=lambda first: epoch.batches(source, first),
             settle=settling(
                 config,
                 base,
