@@ -54,6 +54,7 @@ from tfgraphreg.visualize.masks import mask_sheet
 
 logger = logging.getLogger(__name__)
 
+_STEPS_AT_ONCE = 5
 _PICTURED = 12
 _CHECKED = 5
 _TOLERANCE = 1e-5
@@ -177,6 +178,8 @@ def _build(
         contrast=config.contrast,
         seed=config.seed,
         halves=halves,
+        # An average of the weights moves after every step.
+        steps_at_once=1 if config.ema_momentum else _STEPS_AT_ONCE,
     )
 
 

@@ -24,6 +24,9 @@ _CHECK_EVERY = 25
 class StopOnNaN(keras.callbacks.Callback):
     """Ends training with a sentence once the loss is no finite number."""
 
+    # Keras then passes the logs of a step as they are: to read them would wait for every step.
+    _supports_tf_logs = True
+
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the loss now and then: reading it waits for the step."""
         if batch % _CHECK_EVERY == 0:

@@ -36,7 +36,7 @@ class TrainingSettings(Settings):
     min_steps: int = setting(
         0,
         "steps that an epoch has at least: where images are few, it passes over them several "
-        "times. Default: none; for masks and boxes so many that the training takes 360,000 or "
+        "times. Default: none; for masks and boxes so many that the training takes 380,000 or "
         "240,000 images in all",
     )
     batch_size: int | None = setting(
