@@ -14,6 +14,7 @@ from tfgraphreg.model.classifier import build_classifier, infer
 from tfgraphreg.recipes import defaults
 from tfgraphreg.recipes.train import train
 from tfgraphreg.training.batch_norm import BatchNormAverages
+from tfgraphreg.training.callbacks import StopOnNaN
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (50, 8, 8, 1), np.uint8)
 
@@ -106,3 +107,32 @@ def test_diverged_weights_are_never_saved(tmp_path, monkeypatch):
     assert isinstance(caught.value, TrainingError)
     # Nothing was saved, so the mended command may use the same folder.
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_a_loss_that_is_no_number_ends_training_soon(at_once):
+    stop = StopOnNaN()
+    for epoch in range(2):
+        stop.on_epoch_begin(epoch)
+        for batch in range(at_once - 1, 100, at_once):
+            stop.on_train_batch_end(batch, {"loss": tf.constant(1.0)})
+    stop.on_epoch_begin(2)
+    with pytest.raises(TrainingError, match=f"at step {at_once}"):
+        stop.on_train_batch_end(at_once - 1, {"loss": tf.constant(np.nan)})
+    told = []
+    with pytest.raises(TrainingError, match="loss became inf"):
+        for batch in range(2 * at_once - 1, 100, at_once):
+            told.append(batch)
+            stop.on_train_batch_end(batch, {"loss": tf.constant(np.inf)})
+    assert told[-1] <= 30
+
+
+def test_the_loss_of_a_step_is_not_read_unless_it_is_looked_at(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        StopOnNaN, "on_train_batch_end", lambda self, batch, logs: told.append(logs["loss"])
+    )
+    model = keras.Sequential([keras.layers.Dense(1, input_shape=(2,))])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 2)), np.ones(4), batch_size=2, verbose=0, callbacks=[StopOnNaN()])
+    assert len(told) == 2 and all(isinstance(loss, tf.Tensor) for loss in told)

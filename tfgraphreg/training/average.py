@@ -8,6 +8,14 @@ from collections.abc import Iterator
 from tfgraphreg.compat import keras, tf
 
 
+def leave_losses_unread(callback: keras.callbacks.Callback) -> None:
+    """Lets Keras pass the losses of a step as tensors: to read them would wait for every step.
+
+    All callbacks that are told of steps must ask for it, each after its `super().__init__()`.
+    """
+    callback._supports_tf_logs = True
+
+
 class WeightAverage(keras.callbacks.Callback):
     """Keeps a moving average of a network's trainable weights, beside the weights themselves.
 
@@ -20,13 +28,11 @@ class WeightAverage(keras.callbacks.Callback):
         momentum: In (0, 1).
     """
 
-    # Keras then passes the logs of a step as they are: to read them would wait for the step.
-    _supports_tf_logs = True
-
     def __init__(
         self, network: keras.Model, optimizer: keras.optimizers.Optimizer, momentum: float
     ):
         super().__init__()
+        leave_losses_unread(self)
         self._weights = list(network.trainable_weights)
         self._optimizer, self._momentum = optimizer, momentum
         self.averages = [

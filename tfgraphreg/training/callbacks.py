@@ -12,7 +12,7 @@ from typing import Any
 from tfgraphreg.compat import keras
 from tfgraphreg.errors import TrainingError
 from tfgraphreg.progress import Progress
-from tfgraphreg.training.average import WeightAverage, evaluated_weights
+from tfgraphreg.training.average import WeightAverage, evaluated_weights, leave_losses_unread
 from tfgraphreg.training.checkpoints import Checkpoints
 from tfgraphreg.training.history import SHOWN, Row, best_epoch, write_history
 
@@ -24,12 +24,20 @@ _CHECK_EVERY = 25
 class StopOnNaN(keras.callbacks.Callback):
     """Ends training with a sentence once the loss is no finite number."""
 
-    # Keras then passes the logs of a step as they are: to read them would wait for every step.
-    _supports_tf_logs = True
+    def __init__(self):
+        super().__init__()
+        leave_losses_unread(self)
+        self._next = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Begins to count."""
+        self._next = 0
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the loss now and then: reading it waits for the step."""
-        if batch % _CHECK_EVERY == 0:
+        # Of several steps at once only the last one is told.
+        if batch >= self._next:
+            self._next = batch + _CHECK_EVERY
             self._check(logs, f"step {batch + 1}")
 
     def on_epoch_end(self, epoch, logs=None):
@@ -52,11 +60,9 @@ class StepReporter(keras.callbacks.Callback):
         progress: Called with the epoch, the steps done and all steps.
     """
 
-    # Keras then passes the logs of a step as they are: to read them would wait for the step.
-    _supports_tf_logs = True
-
     def __init__(self, progress: Progress):
         super().__init__()
+        leave_losses_unread(self)
         self._progress, self._epoch = progress, 0
 
     def on_epoch_begin(self, epoch, logs=None):
