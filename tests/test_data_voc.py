@@ -9,6 +9,8 @@ from tfgraphreg.data.local import local_splits
 from tfgraphreg.data.voc_folder import CLASSES, parse_name
 from tfgraphreg.data.voc_xml import read_annotation
 from tfgraphreg.errors import DataError
+from tfgraphreg.evaluation.average_precision import FoundBoxes, detection_report
+from tfgraphreg.evaluation.detection import best_overlaps
 
 PERSON, CAR = CLASSES.index("person"), CLASSES.index("car")
 
@@ -217,3 +219,28 @@ def test_names_are_checked(tmp_path):
     ):
         with pytest.raises(DataError, match=words):
             load_dataset(name)
+
+
+def test_persons_of_the_kit_alone_by_hand(year):
+    data = load(year, image_size=(80, 120))
+    truth = local_splits(data)[2].objects
+    # Of the four test images the first two have a person at (16 + i, 10, 56 + i, 70) and a car, the
+    # third a difficult person, the last nothing.
+    found = [
+        FoundBoxes([[16, 10, 56, 70], [60, 20, 110, 60]], [PERSON, CAR], [0.9, 0.95]),
+        FoundBoxes([[37, 10, 77, 70]], [PERSON], [0.8]),  # 20 of 60 columns in common
+        FoundBoxes([[0, 0, 120, 80]], [PERSON], [0.85]),
+        FoundBoxes([[0, 0, 20, 20]], [PERSON], [0.7]),
+    ]
+    report = detection_report(truth, found, data.class_names, only_class=PERSON)
+    assert list(report["by_class"]) == ["person"]
+    assert report["by_class"]["person"]["objects"] == 2
+    # One hit, then two misses; the difficult one does not count: precision 1 up to recall 1/2.
+    assert report["voc_ap50"] == pytest.approx(1 / 2)
+    assert report["voc07_ap50"] == pytest.approx(6 / 11)
+    assert report["ap50"] == pytest.approx(51 / 101)
+    overlaps = [
+        best_overlaps(each.boxes, each.classes, boxes.boxes, boxes.classes, only_class=PERSON)
+        for each, boxes in zip(truth[:2], found[:2])
+    ]
+    np.testing.assert_allclose(np.concatenate(overlaps), [1, 1 / 3])
