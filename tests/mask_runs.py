@@ -5,6 +5,7 @@ import numpy as np
 from tfgraphreg import TrainConfig
 from tfgraphreg.backbones.build import build_backbone
 from tfgraphreg.backbones.pyramid import build_pyramid
+from tfgraphreg.compat import tf
 from tfgraphreg.model.segmenter import COARSEST, build_segmenter
 
 SCENES = "scenes:digits?n=48&test=12&size=32"
@@ -33,6 +34,17 @@ def dice_by_loops(masks, probabilities):
             both[c] += 2 * found * true
             either[c] += found + true
     return 1 - (both / either).mean()
+
+
+def loss_of_scores(scores, seen):
+    """Cross-entropy plus half the Dice loss of masks `seen`, of which 255 does not count."""
+    logits = tf.image.resize(scores, seen.shape[1:])
+    counted = seen != 255
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        np.where(counted, seen, 0).astype(int), logits
+    )
+    dice = dice_by_loops(seen, tf.nn.softmax(logits).numpy())
+    return losses.numpy()[counted].mean() + dice / 2
 
 
 def config(tmp_path, name, **settings):

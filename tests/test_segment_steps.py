@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from mask_runs import LARGER, Stopped, config, dice_by_loops, network
+from mask_runs import LARGER, Stopped, config, loss_of_scores, network
 
 from tfgraphreg import load_dataset, train
 from tfgraphreg.compat import keras, tf
@@ -38,13 +38,7 @@ def test_a_training_step_compares_the_pixels_of_its_turn():
     model.compile(keras.optimizers.SGD(0.0))
     scores = base(tf.constant(images), training=True)["scores"]
     logs = model.train_on_batch({"image": images}, masks, return_dict=True)
-    seen = masks[:, ::2, ::2]
-    logits = tf.image.resize(scores, seen.shape[1:])
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        np.where(seen == 255, 0, seen).astype(int), logits
-    )
-    dice = dice_by_loops(seen, tf.nn.softmax(logits).numpy())
-    wanted = losses.numpy()[seen != 255].mean() + dice / 2
+    wanted = loss_of_scores(scores, masks[:, ::2, ::2])
     assert logs["loss"] == pytest.approx(wanted, rel=1e-5)
 
 
@@ -91,10 +85,7 @@ def test_a_step_on_crops_compares_these_alone():
     cut, part = random_crop(tf.constant(images), tf.constant(masks), tf.constant([5, 0], tf.int64))
     scores = base(cut, training=True)["scores"]
     logs = model.train_on_batch({"image": images}, masks, return_dict=True)
-    seen = part.numpy()[:, ::2, ::2]
-    logits = tf.image.resize(scores, seen.shape[1:])
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(seen.astype(int), logits)
-    wanted = losses.numpy().mean() + dice_by_loops(seen, tf.nn.softmax(logits).numpy()) / 2
+    wanted = loss_of_scores(scores, part.numpy()[:, ::2, ::2])
     assert logs["loss"] == pytest.approx(wanted, rel=1e-5)
 
 
@@ -135,11 +126,9 @@ def test_a_step_in_halves_normalizes_each_half_by_itself(rows):
     model = RegularizedSegmenter(base, 0.0, "cosine", halves=True)
     model.compile(keras.optimizers.SGD(0.0))
     logs = model.train_on_batch({"image": images}, masks, return_dict=True)
-    seen = masks[:, ::2, ::2]
-    logits = tf.image.resize(tf.concat([first, second], 0), seen.shape[1:])
-    assert len(logits) == rows
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(seen.astype(int), logits)
-    wanted = losses.numpy().mean() + dice_by_loops(seen, tf.nn.softmax(logits).numpy()) / 2
+    scores = tf.concat([first, second], 0)
+    assert len(scores) == rows
+    wanted = loss_of_scores(scores, masks[:, ::2, ::2])
     assert logs["loss"] == pytest.approx(wanted, rel=1e-5)
     for found, wanted in zip(base.get_weights(), averages, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)

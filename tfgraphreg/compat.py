@@ -59,14 +59,20 @@ def prepare_environment() -> None:
         os.environ[_FLAG] = "1"
 
 
+def usable_cores() -> int:
+    """The cores that this process may use, where the system says so; else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def share_cores(parts: int) -> None:
     """Leaves a share of the cores to each TensorFlow operation, so that several run at once.
 
     Only before TensorFlow computes anything, and only in a process that is this program's own. A
     number of threads that the user has set is left alone.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (cores or 1) // parts)))
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, usable_cores() // parts)))
 
 
 def _keras_package_is_keras_2() -> bool:

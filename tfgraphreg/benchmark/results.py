@@ -76,13 +76,12 @@ def _spread(figure: Figure, text: Any) -> str:
 
 def machine() -> dict[str, Any]:
     """The machine in general words, and how many processes are waiting for its cores."""
-    from tfgraphreg.compat import tf
+    from tfgraphreg.compat import tf, usable_cores
 
     gpus = len(tf.config.list_physical_devices("GPU"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "cores": cores,
+        "cores": usable_cores(),
         "processor": platform.machine(),
         "memory_gib": round(memory),
         "gpus": gpus,

@@ -20,7 +20,8 @@ from tfgraphreg.neighbors.modes import NeighborMode
 
 # Weight of the Dice loss beside the cross-entropy.
 _DICE = 0.5
-# A crop's sides are multiples of the largest stride of a map, and no smaller than two of them.
+# A crop's sides are multiples of 16, the largest stride of a map of the default network, and hold
+# two of its positions or more.
 _CROP_UNIT, _LEAST_CROP = 16, 32
 
 

@@ -176,13 +176,13 @@ def plan_epoch(config: TrainConfig, images: int, *, labeled: int = 0) -> Epoch:
     """
     batch_size = settled_batch_size(config)
     once = steps_per_epoch(images, batch_size, labeled)
-    passes = max(1.0, config.min_steps / once)
+    steps = max(once, config.min_steps)
     if config.task == "classify":
-        passes = math.ceil(passes)
-    steps = round(passes * once)
-    if passes > 1:
-        logger.info(f"An epoch is {passes:.4g} passes over the images, {steps} steps")
-    return Epoch(steps, once, round(passes * _rows(images, batch_size, labeled, once)))
+        steps = math.ceil(steps / once) * once
+    if steps > once:
+        logger.info(f"An epoch is {steps / once:.4g} passes over the images, {steps} steps")
+    rows = _rows(images, batch_size, labeled, once)
+    return Epoch(steps, once, round(rows * steps / once))
 
 
 def compile_model(config: TrainConfig, model: Any, epoch: Epoch) -> None:
