@@ -19,7 +19,7 @@ def loops(image, fitted):
     values = image / 255.0
     side = min(6, *image.shape[:2])
     rows, columns = image.shape[0] - side + 1, image.shape[1] - side + 1
-    down, across = min(3, rows), min(3, columns)
+    down, across = min(4, rows), min(4, columns)
     cells = [[[] for _ in range(across)] for _ in range(down)]
     for i in range(rows):
         for j in range(columns):

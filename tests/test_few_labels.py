@@ -18,6 +18,7 @@ from tfgraphreg.neighbors.modes import Bank, Gathered, Packed, Paired
 from tfgraphreg.neighbors.order import LabeledRows, epoch_order, steps_per_epoch
 from tfgraphreg.propagation import METHODS, kernel_ridge, propagate, pseudo_labels
 from tfgraphreg.propagation.settings import METHOD_NAMES
+from tfgraphreg.recipes.copies import features_of_copies
 from tfgraphreg.training.average import WeightAverage
 
 N, B, ROWS = 101, 16, 4
@@ -138,10 +139,60 @@ def test_kernel_ridge_is_that_of_scikit_learn():
     theirs.fit(rows[:20], np.eye(4)[labels[:20]] - 0.25)
     expected = softmax(8 * theirs.predict(rows), axis=1)
     np.testing.assert_allclose(kernel_ridge(features, labels, 4), expected, atol=1e-5)
+    # Copies are learned from like labeled images.
+    copies = (rng.normal(size=(30, 6)).astype(np.float32), np.arange(30) % 4)
+    more = copies[0] / np.linalg.norm(copies[0], axis=1, keepdims=True)
+    known = np.concatenate([labels[:20], copies[1]])
+    theirs.fit(np.concatenate([rows[:20], more]), np.eye(4)[known] - 0.25)
+    expected = softmax(8 * theirs.predict(rows), axis=1)
+    found = kernel_ridge(features, labels, 4, copies=copies)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     with pytest.raises(GraphError, match="No image is labeled"):
         kernel_ridge(features, np.full(80, UNLABELED), 4)
     with pytest.raises(ConfigError, match="one class an image"):
         kernel_ridge(features, np.zeros((80, 4), int), 4)
+
+
+def test_copies_are_the_labeled_images_mirrored_and_moved(monkeypatch):
+    data = tfgraphreg.load_dataset("digits", limit=120)
+    labels = np.where(np.arange(len(data.train)) % 30 == 7, data.train.labels, UNLABELED)
+    known = np.flatnonzero(labels >= 0)
+    config = tfgraphreg.TrainConfig(augment="flip_shift", graph_features="pixels")
+
+    def copies(**changes):
+        changed = dataclasses.replace(config, **changes)
+        return features_of_copies(changed, data, labels, lambda *_: None)
+
+    rows, classes = copies()
+    assert np.array_equal(classes, np.tile(labels[known], 9))
+    shown = []
+    for mirrored in (False, True):
+        for down, right in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)):
+            if not mirrored and down == right == 0:
+                continue
+            for image in data.train.images[known]:
+                image = np.fliplr(image) if mirrored else image
+                # A pixel of 8 is nearest to 7 %. The edge is repeated.
+                padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+                shown.append(padded[1 - down : 9 - down, 1 - right : 9 - right])
+    expected = tfgraphreg.extract_features("pixels", np.stack(shown))
+    np.testing.assert_array_equal(rows, expected)
+    rows, classes = copies(augment="flip")
+    assert np.array_equal(classes, labels[known])
+    np.testing.assert_array_equal(rows, expected[4 * len(known) : 5 * len(known)])
+    # Features that learn from images do so from the training images, not from the copies.
+    rows, _ = copies(augment="flip", graph_features="pca")
+    expected = tfgraphreg.extract_features(
+        "pca", np.ascontiguousarray(data.train.images[known][:, :, ::-1]), fit=data.train.images
+    )
+    np.testing.assert_array_equal(rows, expected)
+    assert copies(augment="none") is None
+    assert copies(graph_features="file:vectors.npy") is None
+    most = "tfgraphreg.recipes.copies._MOST"
+    monkeypatch.setattr(most, 10 * len(known) - 1)
+    assert np.array_equal(copies()[1], labels[known]), "mirror images alone"
+    monkeypatch.setattr(most, 2 * len(known) - 1)
+    assert copies() is None
 
 
 def test_pseudo_labels_alone_are_those_of_the_method_and_given_ones_stay():

@@ -6,6 +6,7 @@ from scipy.spatial import distance as scipy_distance
 from tfgraphreg.distances import Distance
 from tfgraphreg.errors import ConfigError, GraphError, UnknownNameError
 from tfgraphreg.graph.knn import knn_graph
+from tfgraphreg.graph.weights import WEIGHTINGS, edge_weights
 from tfgraphreg.search import others
 from tfgraphreg.search.measured import Measured
 from tfgraphreg.search.others import nearest_others
@@ -47,7 +48,7 @@ def test_knn_graph_has_exactly_k_edges_a_node_and_cosine_weights():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "manhattan"])
-@pytest.mark.parametrize("weighting", ["cosine", "gaussian", "local_gaussian", "binary"])
+@pytest.mark.parametrize("weighting", [w for w in WEIGHTINGS if w != "shared_neighbors"])
 def test_more_copies_than_k(metric, weighting):
     x = np.concatenate([np.tile(features(1, 4, 1), (40, 1)), features(20, 4, 2), np.zeros((9, 4))])
     graph = knn_graph(x, k=3, distance=metric, weighting=weighting)
@@ -78,6 +79,27 @@ def test_local_gaussian_weights_equal_those_of_graphlearning():
     np.put_along_axis(expected, nodes, np.exp(-4 * ratios**2), 1)
     graph = knn_graph(x, k=6, weighting="local_gaussian")
     np.testing.assert_allclose(graph.to_scipy().toarray(), expected, atol=1e-4)
+
+
+def test_weights_by_shared_neighbors_are_squares_of_jaccard_indices():
+    from sklearn.metrics import jaccard_score
+
+    x = features(60)
+    graph = knn_graph(x, k=6, weighting="shared_neighbors")
+    beside = graph.to_scipy().toarray() > 0
+    np.fill_diagonal(beside, True)
+    for i, j, weight in zip(graph.sources(), graph.indices, graph.weights):
+        assert weight == pytest.approx(jaccard_score(beside[i], beside[j]) ** 2, rel=1e-6)
+    assert 0 < graph.weights.min() < graph.weights.max() <= 1
+    # In any order of the edges, with nodes that no edge leaves and neighborhoods of any size.
+    sources, targets = np.array([4, 0, 4, 0, 2, 0]), np.array([2, 4, 0, 2, 4, 3])
+    weights = edge_weights("shared_neighbors", Measured.of(x[:5], "cosine"), sources, targets)
+    sets = {0: {0, 2, 3, 4}, 2: {2, 4}, 3: {3}, 4: {0, 2, 4}}
+    expected = [len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for a, b in zip(sources, targets)]
+    np.testing.assert_allclose(weights, np.square(expected), rtol=1e-6)
+    # Groups of copies as large as a neighborhood are each other's whole neighborhood.
+    copies = np.repeat(features(5), 4, axis=0)
+    assert (knn_graph(copies, k=3, weighting="shared_neighbors").weights == 1).all()
 
 
 def test_gaussian_weights_equal_loops():

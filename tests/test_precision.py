@@ -39,7 +39,9 @@ def test_masks_and_boxes_take_what_the_processor_multiplies(monkeypatch, can):
         assert defaults.settled_precision(config) == "float32"
         config = TrainConfig(dataset="scenes", task=task, jit_compile=True)
         assert defaults.settled_precision(config) == "float32"
-    assert defaults.settled_precision(TrainConfig()) == "float32"
+    for propagate, expected in (("none", "float32"), ("laplace", "mixed_bfloat16")):
+        config = TrainConfig(propagate=propagate)
+        assert defaults.settled_precision(config) == (expected if can else "float32")
     given = TrainConfig(precision="mixed_float16")
     assert defaults.settled_precision(given) == "mixed_float16"
 

@@ -12,6 +12,7 @@ unlabeled training images got their label right.
 """
 
 import argparse
+import dataclasses
 import logging
 import os
 import platform
@@ -35,6 +36,7 @@ from tfgraphreg.propagation.kernel import unit_length
 from tfgraphreg.propagation.settings import PropagationSettings
 from tfgraphreg.reading import read_yaml
 from tfgraphreg.recipes.batches import labeled_batch_size
+from tfgraphreg.recipes.copies import features_of_copies
 from tfgraphreg.recipes.features import FEATURE_SEED, graph_features
 from tfgraphreg.recipes.material import prepare
 from tfgraphreg.recipes.versions import versions
@@ -46,7 +48,7 @@ SEEDS = {1: 10, 5: 10, 10: 5, 40: 5, 160: 5}
 FEWER = (1, 10, 160)  # budgets of the rows that explain the others
 
 _FILE = flat(read_yaml(recipe_file("few-labels")))
-GRAPH = {name: _FILE[name] for name in ("graph_features", "graph_weights")}
+GRAPH = {name: _FILE[name] for name in ("graph_features", "graph_weights", "graph_neighbors")}
 NETWORK = {name: _FILE[name] for name in ("backbone", "augment", "ema_momentum", "epochs")}
 NETWORK["batch_size"] = 128
 RECIPE = {name: _FILE[name] for name in names_of(PropagationSettings) if name in _FILE}
@@ -79,6 +81,7 @@ TRAINED = {
     "recipe_without_average": {"alpha": 0.0, **RECIPE, **GRAPH, "ema_momentum": 0.0},
     "recipe_without_augmentation": {"alpha": 0.0, **RECIPE, **GRAPH, "augment": "none"},
 }
+BEFORE = "_before"  # ends the names of rows of the features and the graph until November 2026
 EVERY_BUDGET = ("labels_only", "recipe")
 METHODS = ("laplace", "spreading", "poisson", "poisson-reweighted")
 # Rows without a network: name -> which images are asked.
@@ -113,7 +116,7 @@ def main() -> int:
         for row, budget, seed in wanted(args):
             if (dataset, row, budget, seed) not in done:
                 measure(dataset, row, budget, seed)
-    write_text(PAGE, page(read_lines(LINES), [*TRAINED]))
+    write_text(PAGE, page(shown(read_lines(LINES)), [*TRAINED, *(f"{r}{BEFORE}" for r in TRAINED)]))
     print(f"Written: {PAGE}")
     return 0
 
@@ -131,6 +134,15 @@ def wanted(args) -> list[tuple[str, int, int]]:
             seeds = args.seeds or (3 if args.quick else SEEDS[budget])
             found += [(row, budget, seed) for seed in range(seeds)]
     return sorted(found, key=lambda run: (run[0] in TRAINED, run[2], run[1]))
+
+
+def shown(lines: list[dict]) -> list[dict]:
+    """The lines of the page: those of a row as it was before only until it is measured again."""
+    done = {(line["row"], line["labels_per_class"], line["seed"]) for line in lines}
+    everything = argparse.Namespace(rows=None, budgets=None, seeds=None, quick=False)
+    incomplete = {run[0] for run in wanted(everything) if run not in done}
+    before = {f"{row}{BEFORE}" for row in (*TRAINED, *GRAPH_ROWS) if row not in incomplete}
+    return [line for line in lines if line["row"] not in before]
 
 
 def measure(dataset: str, row: str, budget: int, seed: int) -> None:
@@ -227,7 +239,10 @@ def asked(dataset: str, row: str, budget: int, seed: int) -> dict:
     data, labels = material.dataset, material.dataset.train.labels
     if GRAPH_ROWS[row] == "test":
         features = graph_features(config, data, lambda *_: None)
-        predicted = by_features(row, features, labels, test_features(data), data.num_classes)
+        copies = copies_of(config, data)
+        predicted = by_features(
+            row, features, labels, test_features(data), data.num_classes, copies
+        )
         right = predicted == data.test.labels
     else:
         right = over_graph(row, material, config)[~data.train.labeled]
@@ -239,7 +254,7 @@ def over_graph(row: str, material, config) -> np.ndarray:
     data, labels = material.dataset, material.dataset.train.labels
     if row == "spreading_and_kernel_ridge":
         features = graph_features(config, data, lambda *_: None)
-        second = kernel_ridge(features, labels, data.num_classes)
+        second = kernel_ridge(features, labels, data.num_classes, copies=copies_of(config, data))
         found = pseudo_labels(
             material.graph, labels, data.num_classes, class_sizes="equal", second=second
         ).labels
@@ -267,7 +282,13 @@ def test_features(data) -> np.ndarray:
     return _CACHE[data.checksum]
 
 
-def by_features(row: str, train, labels, test, num_classes: int) -> np.ndarray:
+def copies_of(config, data):
+    """Features of the labeled images as the recipe shows them, and their labels."""
+    config = dataclasses.replace(config, augment=_FILE["augment"])
+    return features_of_copies(config, data, data.train.labels, lambda *_: None)
+
+
+def by_features(row: str, train, labels, test, num_classes: int, copies) -> np.ndarray:
     """Class numbers of the test images, from the labeled images' features alone."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
@@ -277,7 +298,8 @@ def by_features(row: str, train, labels, test, num_classes: int) -> np.ndarray:
     if row == "kernel_ridge":
         both = np.concatenate([train, test])
         given = np.concatenate([labels, np.full(len(test), -1)])
-        return kernel_ridge(both, given, num_classes)[len(train) :].argmax(axis=1)
+        found = kernel_ridge(both, given, num_classes, copies=copies)
+        return found[len(train) :].argmax(axis=1)
     model = (
         KNeighborsClassifier(1)
         if row == "nearest_neighbor"

@@ -1,7 +1,7 @@
 """Features of small patches, learned by k-means without any label.
 
 Coates, Lee and Ng, An Analysis of Single-Layer Networks in Unsupervised Feature Learning, AISTATS
-2011, with their best settings of patch size, whitening and activation; pooled 3 x 3 and reduced to
+2011, with their best settings of patch size, whitening and activation; pooled 4 x 4 and reduced to
 200 numbers, since a graph compares them all with all.
 
 Shapes: N images, B images of one block, S patches of one image, P numbers of a patch, K centers,
@@ -28,7 +28,7 @@ from tfgraphreg.storage import atomic_path, read_arrays
 
 SIDE = 6  # of a patch in pixels; less where an image is smaller
 CENTERS = 256
-CELLS = 3  # pooling cells a side
+CELLS = 4  # pooling cells a side
 COMPONENTS = 200
 _CONTRAST = 0.003  # added to the variance of a patch of pixels in [0, 1]
 _WHITENING = 0.05  # added to the eigenvalues of the covariance of patches of unit variance
@@ -382,6 +382,7 @@ FEATURES.register(
         "patches",
         lambda images, fitted: fitted(images),
         lambda images, seed: fit_patches(images, seed=seed),
+        version=2,
         summary="200 numbers learned from 6x6 patches by k-means, without labels",
     ),
 )

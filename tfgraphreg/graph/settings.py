@@ -10,7 +10,7 @@ from tfgraphreg.settings import GIVEN, Effect, Settings, at_least, refuse, setti
 
 GRAPH_KINDS = ("knn", "mutual", "threshold", "radius", "class", "random")
 SEARCHES = ("auto", "exact", "ivf", "hnsw")
-WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "binary")
+WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "shared_neighbors", "binary")
 FILES = (".tsv", ".txt", ".npz", ".parquet")
 
 

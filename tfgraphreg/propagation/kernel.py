@@ -18,7 +18,13 @@ _MOST = 5000
 _BLOCK = 4096
 
 
-def kernel_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+def kernel_ridge(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    copies: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """Class probabilities of all images by kernel ridge regression on the labeled ones.
 
     The kernel is exp(-|a - b|^2 / 2) of features scaled to length 1. One ridge regression a class
@@ -30,6 +36,8 @@ def kernel_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> 
         features: `[N, D]`.
         labels: `[N]` class numbers, -1 where unlabeled.
         num_classes: C.
+        copies: `[V, D]` features and `[V]` class numbers of more images to learn from, such as
+            mirror images of the labeled ones.
 
     Returns:
         `[N, C]` float64; each row sums to 1.
@@ -53,13 +61,17 @@ def kernel_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> 
     known = np.flatnonzero(labels >= 0)
     if not len(known):
         raise GraphError("No image is labeled: there is nothing to learn from.")
-    if len(known) > _MOST:
-        known = known[np.linspace(0, len(known) - 1, _MOST).astype(int)]
     rows = unit_length(np.asarray(features, np.float32))
-    anchors = rows[known]
+    anchors, classes = rows[known], labels[known]
+    if copies is not None:
+        anchors = np.concatenate([anchors, unit_length(np.asarray(copies[0], np.float32))])
+        classes = np.concatenate([classes, copies[1]])
+    if len(anchors) > _MOST:
+        kept = np.linspace(0, len(anchors) - 1, _MOST).astype(int)
+        anchors, classes = anchors[kept], classes[kept]
     gram = gaussian_kernel(anchors, anchors)
     gram[np.diag_indices_from(gram)] += _RIDGE
-    targets = np.eye(num_classes)[labels[known]] - 1 / num_classes
+    targets = np.eye(num_classes)[classes] - 1 / num_classes
     dual = linalg.solve(gram, targets, assume_a="pos")
     found = np.empty((len(rows), num_classes))
     for start in range(0, len(rows), _BLOCK):

@@ -9,6 +9,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.settings import AUTO_BACKBONE
 from tfgraphreg.neighbors.order import steps_per_epoch
+from tfgraphreg.propagation.settings import OFF
 from tfgraphreg.recipes.start import RUN, backbone_of_start
 
 logger = logging.getLogger(__name__)
@@ -69,12 +70,14 @@ def settled_batch_size(config: TrainConfig) -> int:
 def settled_precision(config: TrainConfig) -> str:
     """The precision policy of a config: its own, or one that suits task and machine.
 
-    Masks and boxes take 1.4 times as long in float32; what is exported computes in float32 anyway.
-    With `jit_compile` it is float32: XLA fails on their networks in bfloat16 on a processor.
+    Masks and boxes take 1.4 times as long in float32, the recipe for few labels twice; what is
+    exported computes in float32 anyway. With `jit_compile` it is float32: XLA fails on some of
+    these networks in bfloat16 on a processor.
     """
     if config.precision is not None:
         return config.precision
-    if config.task == "classify" or config.jit_compile:
+    plain = config.task == "classify" and config.propagate == OFF
+    if plain or config.jit_compile:
         return "float32"
     from tfgraphreg.training.processor import multiplies_bfloat16
 

@@ -25,6 +25,7 @@ from tfgraphreg.propagation.classsizes import size_factors
 from tfgraphreg.propagation.kernel import kernel_ridge, unit_length
 from tfgraphreg.propagation.pseudo import PseudoLabels, pseudo_labels
 from tfgraphreg.reading import read_json
+from tfgraphreg.recipes.copies import features_of_copies
 from tfgraphreg.recipes.features import graph_features
 from tfgraphreg.recipes.graphs import graph_of
 from tfgraphreg.recipes.propagate import labeled_right
@@ -155,8 +156,18 @@ class LabelRounds:
             return None
         if self._second is None:
             labels = self._among_labeled_classes()
-            self._second = kernel_ridge(self._own_features(), labels, len(self._classes))
+            self._second = kernel_ridge(
+                self._own_features(),
+                labels,
+                len(self._classes),
+                copies=self._copies(labels),
+            )
         return self._second
+
+    def _copies(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        if self._vectors is not None or labels.ndim > 1:
+            return None
+        return features_of_copies(self.config, self.dataset, labels, self.progress)
 
     def _network_said(self, number: int, *, begins: bool) -> np.ndarray:
         """`[N, C]` float32 probabilities that the network gave before round `number`."""

@@ -65,8 +65,8 @@ class TrainingSettings(Settings):
     )
     precision: str | None = setting(
         None,
-        "number format of the computation. Default: float32; for masks and boxes mixed_bfloat16 "
-        "where the processor multiplies such numbers, without `jit_compile`",
+        "number format of the computation. Default: float32; for masks, boxes and `propagate` "
+        "mixed_bfloat16 where the processor multiplies such numbers, without `jit_compile`",
         choices=PRECISIONS,
     )
     strategy: str = setting(
