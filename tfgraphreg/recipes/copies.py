@@ -8,6 +8,7 @@ Shapes: M labeled images, V variants, D features.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +32,6 @@ def features_of_copies(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Features of copies of the labeled images, by the descriptor of the config's graph.
 
-    With `augment=flip` the copies are mirror images. With `flip_shift` images and mirror images are
-    also moved up, down, left and right by 7 % of the side, if these are at most 5,000 in all.
-
     Args:
         config: Names the features and the augmentation.
         dataset: Its training images are copied.
@@ -41,21 +39,52 @@ def features_of_copies(
         progress: Called as ``progress(what, done, total)``.
 
     Returns:
-        `[V * M, D]` float32 features and `[V * M]` labels; None where `augment` does not mirror,
-        where images and mirror images are more than 5,000, and for vectors of the user's own.
+        `[V * M, D]` float32 features and `[V * M]` labels; None where `copies` gives none, and for
+        vectors of the user's own.
     """
-    if config.augment not in ("flip", "flip_shift") or not _computed(config.graph_features):
+    kind, _ = network_of(config.graph_features)
+    made = None if kind == "file" else copies(dataset.train.images, labels, config.augment)
+    if made is None:
         return None
+    images, classes = made
+    if kind is None:
+        rows = extract_features(
+            config.graph_features,
+            images,
+            fit=dataset.train.images,
+            seed=FEATURE_SEED,
+            progress=progress,
+        )
+    else:
+        embed = embedder(config, images.shape[1:])
+        rows = embed(images, lambda done, *_: progress("embedding", done, len(images)))
+    return rows, classes
+
+
+def copies(images: Any, labels: np.ndarray, augment: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Copies of the labeled images, as an augmentation would show them.
+
+    With ``"flip"`` they are mirror images. With ``"flip_shift"`` images and mirror images are also
+    moved up, down, left and right by 7 % of the side, if there are at most 5,000 then in all.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        labels: `[N]` class numbers, -1 where unlabeled.
+        augment: Name of the augmentation.
+
+    Returns:
+        `[V * M, H, W, C]` images and `[V * M]` labels; None for other augmentations, and where
+        images and mirror images are more than 5,000.
+    """
     known = np.flatnonzero(labels >= 0)
-    variants = _MOVED if config.augment == "flip_shift" else _MIRRORED
+    if augment not in ("flip", "flip_shift") or len(known) * 2 > _MOST:
+        return None
+    variants = _MOVED if augment == "flip_shift" else _MIRRORED
     if len(known) * (1 + len(variants)) > _MOST:
         variants = _MIRRORED
-    if len(known) * 2 > _MOST:
-        return None
-    images = np.asarray(dataset.train.images[known])
-    copies = np.concatenate([moved(images, *variant) for variant in variants])
-    features = _features(config, dataset, copies, progress)
-    return features, np.tile(labels[known], len(variants))
+    shown = np.asarray(images[known])
+    made = np.concatenate([moved(shown, *variant) for variant in variants])
+    return made, np.tile(labels[known], len(variants))
 
 
 def moved(images: np.ndarray, mirrored: bool, down: int, right: int) -> np.ndarray:
@@ -73,22 +102,3 @@ def moved(images: np.ndarray, mirrored: bool, down: int, right: int) -> np.ndarr
         places = np.arange(size) - way * max(1, round(_SHIFT * size))
         images = images.take(np.clip(places, 0, size - 1), axis=axis)
     return images
-
-
-def _computed(name: str) -> bool:
-    return ":" not in name or network_of(name)[0] in ("model", "backbone")
-
-
-def _features(
-    config: TrainConfig, dataset: Dataset, images: np.ndarray, progress: Progress
-) -> np.ndarray:
-    if network_of(config.graph_features)[0] is not None:
-        embed = embedder(config, images.shape[1:])
-        return embed(images, lambda done, *_: progress("embedding", done, len(images)))
-    return extract_features(
-        config.graph_features,
-        images,
-        fit=dataset.train.images,
-        seed=FEATURE_SEED,
-        progress=progress,
-    )
