@@ -167,8 +167,11 @@ seed. In all rows the seeds begin at 0; an incomplete row lacks some, and differ
 seeds that both rows have. `labels_only` is trained on the labeled images alone, with the network,
 the augmentation, the averaged weights and at least the steps of the recipe.
 
-Hyperparameters were chosen on training images only: labels drawn with seeds of 100 and more, the
-graph over 50,000 training images, accuracy on the other 10,000
+Rows that end in `_before` have what the recipe had before: patches pooled 3 x 3, edges to the 10
+nearest neighbors with local Gaussian weights, no copies of labeled images, float32. Each is shown
+until the row without this ending is complete. `labels_only` was trained in float32.
+
+Hyperparameters were chosen on training images only, with labels drawn with seeds of 100 and more
 ([how they were chosen](propagation.md#how-the-numbers-were-chosen)).
 
 Runs on the H100 shared it, 14 at a time, so their seconds say nothing. 8 more runs there ended
