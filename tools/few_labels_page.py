@@ -7,7 +7,7 @@ import numpy as np
 
 from tfgraphreg.recipes.compare import paired_interval
 
-BASE = "labels_only"
+BASE, LONGER = "labels_only", "_longer"
 
 
 def page(found: list[dict], trained: list[str]) -> str:
@@ -82,12 +82,14 @@ def cell(found: list[dict], row: str, budget: int) -> str:
 
 def compared(found: list[dict], trained: list[str]) -> list[str]:
     """The rows there are to compare with labels alone."""
-    return [r for r in trained if r != BASE and any(line["row"] == r for line in found)]
+    bases = (BASE, BASE + LONGER)
+    return [r for r in trained if r not in bases and any(line["row"] == r for line in found)]
 
 
 def differences(found: list[dict], row: str, budget: int) -> np.ndarray:
-    """`[S]` points above labels alone, of the seeds that both have."""
-    ours, base = accuracies(found, row, budget), accuracies(found, BASE, budget)
+    """`[S]` points above labels alone, of as many steps and the seeds that both have."""
+    base = accuracies(found, BASE + LONGER * row.endswith(LONGER), budget)
+    ours = accuracies(found, row, budget)
     return np.array([ours[s] - base[s] for s in sorted(ours.keys() & base.keys())])
 
 
@@ -169,7 +171,9 @@ the augmentation, the averaged weights and at least the steps of the recipe.
 
 Rows that end in `_before` have what the recipe had before: patches pooled 3 x 3, edges to the 10
 nearest neighbors with local Gaussian weights, no copies of labeled images, float32. Each is shown
-until the row without this ending is complete. `labels_only` was trained in float32.
+until the row without this ending is complete. `labels_only` was trained in float32. Rows that end
+in `_longer` are trained for half as many steps more, in rounds of 3 epochs, and compared with each
+other.
 
 Hyperparameters were chosen on training images only, with labels drawn with seeds of 100 and more
 ([how they were chosen](propagation.md#how-the-numbers-were-chosen)).

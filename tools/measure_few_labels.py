@@ -81,6 +81,11 @@ TRAINED = {
     "recipe_without_average": {"alpha": 0.0, **RECIPE, **GRAPH, "ema_momentum": 0.0},
     "recipe_without_augmentation": {"alpha": 0.0, **RECIPE, **GRAPH, "augment": "none"},
 }
+# With many labels a class longer rounds help; see docs/propagation.md.
+LONGER = {"epochs": 9, "rebuild_graph_every": 3}
+TRAINED["recipe_longer"] = {**TRAINED["recipe"], **LONGER}
+TRAINED["labels_only_longer"] = TRAINED["labels_only"]
+MANY = (40, 160)  # budgets of these two
 BEFORE = "_before"  # ends the names of rows of the features and the graph until November 2026
 EVERY_BUDGET = ("labels_only", "recipe")
 METHODS = ("laplace", "spreading", "poisson", "poisson-reweighted")
@@ -128,7 +133,8 @@ def wanted(args) -> list[tuple[str, int, int]]:
         if args.rows and row not in args.rows:
             continue
         full = row in GRAPH_ROWS or row in EVERY_BUDGET
-        for budget in args.budgets or (BUDGETS if full else FEWER):
+        own = BUDGETS if full else MANY if row.endswith("_longer") else FEWER
+        for budget in args.budgets or own:
             if args.quick and budget > 40:  # the smallest class has fewer images
                 continue
             seeds = args.seeds or (3 if args.quick else SEEDS[budget])
@@ -179,7 +185,9 @@ def processor() -> str:
 def trained(dataset: str, row: str, budget: int, seed: int) -> dict:
     """Trains a network; inductive test accuracy."""
     settings = {**NETWORK, **TRAINED[row]}
-    settings |= same_steps(dataset, settings, budget, seed)
+    longer = "_longer" if row.endswith("_longer") else ""
+    recipe = {**NETWORK, **TRAINED[f"recipe{longer}"]}
+    settings |= same_steps(dataset, settings, recipe, budget, seed)
     run_of = {"dataset": dataset, "labels_per_class": budget, "seed": seed}
     graph = None
     if row == "pull_oracle_graph":
@@ -201,12 +209,10 @@ def trained(dataset: str, row: str, budget: int, seed: int) -> dict:
     }
 
 
-def same_steps(dataset: str, settings: dict, budget: int, seed: int) -> dict:
+def same_steps(dataset: str, settings: dict, recipe: dict, budget: int, seed: int) -> dict:
     """As many epochs as give at least the recipe's steps: an epoch of two streams is longer."""
-    probe = tfgraphreg.TrainConfig(dataset=dataset, labels_per_class=budget, seed=seed, **settings)
-    full = tfgraphreg.TrainConfig(
-        dataset=dataset, labels_per_class=budget, seed=seed, **{**NETWORK, **TRAINED["recipe"]}
-    )
+    of = {"dataset": dataset, "labels_per_class": budget, "seed": seed}
+    probe, full = tfgraphreg.TrainConfig(**of, **settings), tfgraphreg.TrainConfig(**of, **recipe)
     split = tfgraphreg.load_dataset(dataset).train
     split = keep_labels(split, budget, seed=seed)
 
@@ -215,7 +221,7 @@ def same_steps(dataset: str, settings: dict, budget: int, seed: int) -> dict:
         return steps_per_epoch(len(split), config.batch_size, rows)
 
     every = settings.get("rebuild_graph_every") or 1
-    epochs = -(-steps(full) * settings["epochs"] // steps(probe))
+    epochs = -(-steps(full) * recipe["epochs"] // steps(probe))
     return {"epochs": -(-epochs // every) * every}
 
 
