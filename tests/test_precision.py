@@ -46,7 +46,7 @@ def test_masks_and_boxes_take_what_the_processor_multiplies(monkeypatch, can):
     assert defaults.settled_precision(given) == "mixed_float16"
 
 
-@pytest.mark.parametrize("task", ["segment", "detect"])
+@pytest.mark.parametrize("task", ["segment", "detect", "classify"])
 def test_what_was_trained_in_bfloat16_is_kept_in_float32(tmp_path, monkeypatch, task):
     trained = []
     keep = learn.in_float32
@@ -55,10 +55,11 @@ def test_what_was_trained_in_bfloat16_is_kept_in_float32(tmp_path, monkeypatch, 
         trained.append(base)
         return keep(base, build)
 
-    monkeypatch.setattr({"segment": segment, "detect": detect}[task], "in_float32", noted)
+    room = {"segment": segment, "detect": detect, "classify": learn}[task]
+    monkeypatch.setattr(room, "in_float32", noted)
     run = train(
         TrainConfig(
-            dataset=SCENES,
+            dataset="digits" if task == "classify" else SCENES,
             task=task,
             precision="mixed_bfloat16",
             epochs=1,

@@ -25,7 +25,7 @@ from tfgraphreg.recipes.defaults import (
     settled_weight_decay,
 )
 from tfgraphreg.recipes.material import Material
-from tfgraphreg.recipes.network import build_model
+from tfgraphreg.recipes.network import build_model, untrained
 from tfgraphreg.recipes.pseudo import LabelRounds
 from tfgraphreg.recipes.workers import check_same_material, without_workers
 from tfgraphreg.runs.folder import RunFolder
@@ -133,6 +133,7 @@ def learn(
     )
     if cluster is not None:
         base = without_workers(base, config, dataset)
+    base = in_float32(base, lambda: untrained(config, dataset, material.backbone))
     return learned(config, base, rows, replicas, rounds=rounds.summaries if rounds else None)
 
 

@@ -50,6 +50,22 @@ def build_model(
     )
 
 
+def untrained(
+    config: TrainConfig, dataset: Dataset, backbone: keras.Model | None = None
+) -> keras.Model:
+    """The config's classifier for the weights of a trained one, or one on a backbone passed."""
+    if backbone is None:
+        backbone = build_backbone(
+            config.backbone,
+            input_shape=dataset.image_shape,
+            weights="none",
+            image_size=config.image_size,
+        )
+    return build_classifier(
+        backbone, embedding_dim=config.embedding_dim, num_classes=dataset.num_classes
+    )
+
+
 def named_backbone(config: TrainConfig, dataset: Dataset) -> keras.Model:
     """The config's backbone; says what it does to the images."""
     record = BACKBONES.get(config.backbone)

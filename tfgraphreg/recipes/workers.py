@@ -141,10 +141,10 @@ def without_workers(base: keras.Model, config: TrainConfig, dataset: Dataset) ->
     Averages of batch normalization are read from all workers at once, which the chief alone cannot
     do after the others have ended.
     """
-    from tfgraphreg.recipes.network import build_model
+    from tfgraphreg.recipes.network import untrained
 
     weights = base.get_weights()
-    own = build_model(config, dataset).base_model
+    own = untrained(config, dataset)
     own.set_weights(weights)
     return own
 
