@@ -173,8 +173,8 @@ Rows that end in `_before` have what the recipe had before: patches pooled 3 x 3
 nearest neighbors with local Gaussian weights, no copies of labeled images, float32. Each is shown
 until the row without this ending is complete. `labels_only` was trained in float32. Rows that end
 in `_longer` are trained for half as many steps more, in rounds of 3 epochs, and compared with each
-other. Runs of `recipe` and `recipe_longer` before commit 6c5c61dd48 were evaluated in bfloat16, later
-ones in float32.
+other. Runs of `recipe` and `recipe_longer` before commit 6c5c61dd48 were evaluated in bfloat16,
+later ones in float32.
 
 Hyperparameters were chosen on training images only, with labels drawn with seeds of 100 and more
 ([how they were chosen](propagation.md#how-the-numbers-were-chosen)).
