@@ -188,7 +188,7 @@ def test_copies_are_the_labeled_images_mirrored_and_moved(monkeypatch):
     np.testing.assert_array_equal(rows, expected)
     assert copies(augment="none") is None
     assert copies(graph_features="file:vectors.npy") is None
-    most = "tfgraphreg.recipes.copies._MOST"
+    most = "tfgraphreg.recipes.copies.MOST"
     monkeypatch.setattr(most, 10 * len(known) - 1)
     assert np.array_equal(copies()[1], labels[known]), "mirror images alone"
     monkeypatch.setattr(most, 2 * len(known) - 1)

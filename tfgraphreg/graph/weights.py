@@ -10,10 +10,9 @@ import numpy as np
 
 from tfgraphreg.distances import DISTANCES
 from tfgraphreg.errors import ConfigError, GraphError
+from tfgraphreg.graph.settings import WEIGHTINGS
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.search.measured import Measured
-
-WEIGHTINGS = ("cosine", "gaussian", "local_gaussian", "shared_neighbors", "binary")
 
 SMALLEST = 1e-6
 """Smaller weights are raised to this, so that every edge counts."""
@@ -76,8 +75,8 @@ def edge_weights(
     if weighting == "binary":
         return np.ones(len(sources), np.float32)
     if weighting == "shared_neighbors":
-        return _shared_neighbors(sources, targets, len(measured.features))
-    if weighting == "cosine":
+        weights = _shared_neighbors(sources, targets, len(measured.features))
+    elif weighting == "cosine":
         if cosines is None:
             cosine = Measured(DISTANCES.get("cosine"), measured.features)
             cosines = cosine.between(sources, targets)
@@ -102,7 +101,7 @@ def _shared_neighbors(sources: np.ndarray, targets: np.ndarray, n: int) -> np.nd
     starts = np.searchsorted(sources[order], np.arange(n + 1))
     shares = np.empty(len(sources), np.float32)
     shares[order] = _jaccard(starts, targets[order].astype(np.int64))
-    return np.clip(np.square(shares), SMALLEST, 1.0)
+    return np.square(shares)
 
 
 @numba.njit(nogil=True, cache=True)

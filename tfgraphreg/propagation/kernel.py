@@ -14,7 +14,8 @@ from tfgraphreg.errors import ConfigError, GraphError
 _GAMMA = 0.5
 _RIDGE = 0.05
 _SHARPNESS = 8.0
-_MOST = 5000
+MOST = 5000
+"""Labeled images that kernel ridge regression takes, their copies included."""
 _BLOCK = 4096
 
 
@@ -66,8 +67,8 @@ def kernel_ridge(
     if copies is not None:
         anchors = np.concatenate([anchors, unit_length(np.asarray(copies[0], np.float32))])
         classes = np.concatenate([classes, copies[1]])
-    if len(anchors) > _MOST:
-        kept = np.linspace(0, len(anchors) - 1, _MOST).astype(int)
+    if len(anchors) > MOST:
+        kept = np.linspace(0, len(anchors) - 1, MOST).astype(int)
         anchors, classes = anchors[kept], classes[kept]
     gram = gaussian_kernel(anchors, anchors)
     gram[np.diag_indices_from(gram)] += _RIDGE

@@ -16,11 +16,11 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
 from tfgraphreg.features.registry import extract_features
 from tfgraphreg.progress import Progress
+from tfgraphreg.propagation.kernel import MOST
 from tfgraphreg.recipes.features import FEATURE_SEED, embedder, network_of
 
 # Chosen on labels of Fashion-MNIST drawn with other seeds; see docs/propagation.md.
 _SHIFT = 0.07  # of the side, at least a pixel
-_MOST = 5000  # labeled images with their copies; kernel ridge regression takes no more
 # Mirrored, down, right of each variant but the image as it is.
 _MIRRORED = [(True, 0, 0)]
 _WAYS = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]
@@ -77,10 +77,10 @@ def copies(images: Any, labels: np.ndarray, augment: str) -> tuple[np.ndarray, n
         images and mirror images are more than 5,000.
     """
     known = np.flatnonzero(labels >= 0)
-    if augment not in ("flip", "flip_shift") or len(known) * 2 > _MOST:
+    if augment not in ("flip", "flip_shift") or len(known) * 2 > MOST:
         return None
     variants = _MOVED if augment == "flip_shift" else _MIRRORED
-    if len(known) * (1 + len(variants)) > _MOST:
+    if len(known) * (1 + len(variants)) > MOST:
         variants = _MIRRORED
     shown = np.asarray(images[known])
     made = np.concatenate([moved(shown, *variant) for variant in variants])

@@ -31,9 +31,7 @@ def build_model(
             "`model` takes other images than the dataset has.",
             received=f"input {backbone.input_shape[1:]}, images {dataset.image_shape}",
         )
-    base = build_classifier(
-        backbone, embedding_dim=config.embedding_dim, num_classes=dataset.num_classes
-    )
+    base = _classifier(config, dataset, backbone)
     if config.weights.startswith(RUN):
         start_from(base, config, dataset.class_names)
     return RegularizedClassifier(
@@ -55,15 +53,8 @@ def untrained(
 ) -> keras.Model:
     """The config's classifier for the weights of a trained one, or one on a backbone passed."""
     if backbone is None:
-        backbone = build_backbone(
-            config.backbone,
-            input_shape=dataset.image_shape,
-            weights="none",
-            image_size=config.image_size,
-        )
-    return build_classifier(
-        backbone, embedding_dim=config.embedding_dim, num_classes=dataset.num_classes
-    )
+        backbone = _backbone(config, dataset, "none")
+    return _classifier(config, dataset, backbone)
 
 
 def named_backbone(config: TrainConfig, dataset: Dataset) -> keras.Model:
@@ -72,9 +63,19 @@ def named_backbone(config: TrainConfig, dataset: Dataset) -> keras.Model:
     plan = plan_input(record, dataset.image_shape, image_size=config.image_size)
     for note in plan.notes:
         logger.info(f"  {note}")
+    return _backbone(config, dataset, "none" if config.weights.startswith(RUN) else config.weights)
+
+
+def _backbone(config: TrainConfig, dataset: Dataset, weights: str) -> keras.Model:
     return build_backbone(
         config.backbone,
         input_shape=dataset.image_shape,
-        weights="none" if config.weights.startswith(RUN) else config.weights,
+        weights=weights,
         image_size=config.image_size,
+    )
+
+
+def _classifier(config: TrainConfig, dataset: Dataset, backbone: keras.Model) -> keras.Model:
+    return build_classifier(
+        backbone, embedding_dim=config.embedding_dim, num_classes=dataset.num_classes
     )
