@@ -343,6 +343,33 @@ def test_a_run_that_was_cut_off_in_any_round_ends_as_if_it_never_was(whole, epoc
 
 
 @pytest.mark.one_stack
+def test_many_labels_are_learned_longer_and_as_in_whole_passes(workplace, caplog):
+    many = {"labels_per_class": 20, "batch_size": 50}
+    expected = tfgraphreg.train(
+        settings("whole", **many, epochs=6, rebuild_graph_every=3, passes_per_epoch=1)
+    )
+
+    def stop(what, done, total):
+        if what == "epoch 2" and done:
+            raise TrainingError("stopped by the test")
+
+    # The second epoch begins in the middle of a pass.
+    with pytest.raises(TrainingError, match="stopped"):
+        tfgraphreg.train(settings("run", **many), progress=stop)
+    caplog.clear()
+    with caplog.at_level("INFO", logger="tfgraphreg"):
+        run = tfgraphreg.train(settings("run", **many, resume=True))
+    assert "An epoch is 1.5 passes over the images, 9 steps" in caplog.text
+    weights = zip(run.model.get_weights(), expected.model.get_weights())
+    assert all(np.array_equal(one, other) for one, other in weights)
+    assert [row["first_epoch"] for row in run.metrics["rounds"]] == [0, 2]
+    caplog.clear()
+    with caplog.at_level("INFO", logger="tfgraphreg"):
+        tfgraphreg.train(settings("few", labels_per_class=19, epochs=2))
+    assert "An epoch is" not in caplog.text
+
+
+@pytest.mark.one_stack
 @pytest.mark.parametrize("name", ["rounds/network_1.npy", "rounds.json"])
 def test_a_damaged_file_of_a_round_is_refused(name, workplace):
     def stop(what, done, total):
@@ -435,6 +462,8 @@ def test_what_cannot_be_together_is_refused(workplace):
         ({"propagate": "none"}, "has an effect only with"),
         ({"propagate": "poisson-mbo", "class_sizes": "unknown"}, "must be known"),
         ({"ema_momentum": 1.0}, "in \\[0, 1\\)"),
+        ({"passes_per_epoch": 0.5}, "from 1 to 1000"),
+        ({"passes_per_epoch": float("nan")}, "from 1 to 1000"),
     ):
         with pytest.raises(ConfigError, match=words):
             settings("run", **wrong)

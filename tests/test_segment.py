@@ -234,6 +234,7 @@ def test_the_other_neighbor_modes_train(tmp_path, mode):
         ({"task": "detect", "crop_epochs": 1}, "only with `task=segment`"),
         ({"crop_epochs": 2}, "`crop_epochs` must be smaller than `epochs`"),
         ({"crop_epochs": -1}, "`crop_epochs` must be at least 0"),
+        ({"passes_per_epoch": 2}, "only with `task=classify`"),
         ({"task": "segmentation"}, "Did you mean segment"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 
 from tfgraphreg.recipes.compare import paired_interval
 
-BASE, LONGER = "labels_only", "_longer"
+BASE, SHORTER, BEFORE = "labels_only", "_shorter", "_before"
 
 
 def page(found: list[dict], trained: list[str]) -> str:
@@ -82,13 +82,14 @@ def cell(found: list[dict], row: str, budget: int) -> str:
 
 def compared(found: list[dict], trained: list[str]) -> list[str]:
     """The rows there are to compare with labels alone."""
-    bases = (BASE, BASE + LONGER)
+    bases = (BASE, BASE + SHORTER)
     return [r for r in trained if r not in bases and any(line["row"] == r for line in found)]
 
 
 def differences(found: list[dict], row: str, budget: int) -> np.ndarray:
     """`[S]` points above labels alone, of as many steps and the seeds that both have."""
-    base = accuracies(found, BASE + LONGER * row.endswith(LONGER), budget)
+    shorter = row.endswith((SHORTER, BEFORE)) and accuracies(found, BASE + SHORTER, budget)
+    base = shorter or accuracies(found, BASE, budget)
     ours = accuracies(found, row, budget)
     return np.array([ours[s] - base[s] for s in sorted(ours.keys() & base.keys())])
 
@@ -171,10 +172,12 @@ the augmentation, the averaged weights and at least the steps of the recipe.
 
 Rows that end in `_before` have what the recipe had before: patches pooled 3 x 3, edges to the 10
 nearest neighbors with local Gaussian weights, no copies of labeled images, float32. Each is shown
-until the row without this ending is complete. `labels_only` was trained in float32. Rows that end
-in `_longer` are trained for half as many steps more, in rounds of 3 epochs, and compared with each
-other. Runs of `recipe` and `recipe_longer` before commit 6c5c61dd48 were evaluated in bfloat16,
-later ones in float32.
+until the row without this ending is complete. At 40 and 160 labels a class an epoch passes over
+the images one and a half times, but in rows that end in `_shorter` or `_before` once, as with fewer
+labels: those are compared with `labels_only_shorter`. Runs of labels alone with `"precision"` among
+their settings in [evidence.jsonl](evidence.jsonl) were trained in bfloat16 as the recipe is, the
+others in float32. Runs of the recipe before commit 6c5c61dd48 were evaluated in bfloat16, all
+others in float32.
 
 Hyperparameters were chosen on training images only, with labels drawn with seeds of 100 and more
 ([how they were chosen](propagation.md#how-the-numbers-were-chosen)).

@@ -21,7 +21,7 @@ import tempfile
 import time
 
 import numpy as np
-from few_labels_page import page
+from few_labels_page import BEFORE, SHORTER, page
 from run_lines import ROOT, add_line, read_lines
 
 import tfgraphreg
@@ -30,14 +30,15 @@ from tfgraphreg.config import flat, names_of, recipe_file
 from tfgraphreg.data.splits import keep_labels
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.graph.similarity import SimilarityGraph
-from tfgraphreg.neighbors.order import steps_per_epoch
 from tfgraphreg.propagation import kernel_ridge, propagate, pseudo_labels
 from tfgraphreg.propagation.kernel import unit_length
 from tfgraphreg.propagation.settings import PropagationSettings
 from tfgraphreg.reading import read_yaml
 from tfgraphreg.recipes.batches import labeled_batch_size
 from tfgraphreg.recipes.copies import features_of_copies
+from tfgraphreg.recipes.defaults import settled_passes, settled_precision
 from tfgraphreg.recipes.features import FEATURE_SEED, graph_features
+from tfgraphreg.recipes.learn import plan_epoch
 from tfgraphreg.recipes.material import prepare
 from tfgraphreg.recipes.versions import versions
 from tfgraphreg.storage import write_text
@@ -54,7 +55,8 @@ NETWORK["batch_size"] = 128
 RECIPE = {name: _FILE[name] for name in names_of(PropagationSettings) if name in _FILE}
 PAIRED = {"alpha": 0.1, "neighbors": "paired", **GRAPH}
 
-# Training rows: what is set beside NETWORK. All take the same number of steps of 128 images.
+# Training rows: what is set beside NETWORK. All take the same number of steps of 128 images, in
+# the recipe's number format.
 TRAINED = {
     "labels_only": {"alpha": 0.0},
     "recipe": {"alpha": 0.0, **RECIPE, **GRAPH},
@@ -81,12 +83,10 @@ TRAINED = {
     "recipe_without_average": {"alpha": 0.0, **RECIPE, **GRAPH, "ema_momentum": 0.0},
     "recipe_without_augmentation": {"alpha": 0.0, **RECIPE, **GRAPH, "augment": "none"},
 }
-# With many labels a class longer rounds help; see docs/propagation.md.
-LONGER = {"epochs": 9, "rebuild_graph_every": 3}
-TRAINED["recipe_longer"] = {**TRAINED["recipe"], **LONGER}
-TRAINED["labels_only_longer"] = TRAINED["labels_only"]
+# With many labels an epoch of the recipe is longer; these are as with few, see docs/propagation.md.
+TRAINED["recipe_shorter"] = {**TRAINED["recipe"], "passes_per_epoch": 1}
+TRAINED["labels_only_shorter"] = TRAINED["labels_only"]
 MANY = (40, 160)  # budgets of these two
-BEFORE = "_before"  # ends the names of rows of the features and the graph until November 2026
 EVERY_BUDGET = ("labels_only", "recipe")
 METHODS = ("laplace", "spreading", "poisson", "poisson-reweighted")
 # Rows without a network: name -> which images are asked.
@@ -133,7 +133,7 @@ def wanted(args) -> list[tuple[str, int, int]]:
         if args.rows and row not in args.rows:
             continue
         full = row in GRAPH_ROWS or row in EVERY_BUDGET
-        own = BUDGETS if full else MANY if row.endswith("_longer") else FEWER
+        own = BUDGETS if full else MANY if row.endswith(SHORTER) else FEWER
         for budget in args.budgets or own:
             if args.quick and budget > 40:  # the smallest class has fewer images
                 continue
@@ -185,9 +185,10 @@ def processor() -> str:
 def trained(dataset: str, row: str, budget: int, seed: int) -> dict:
     """Trains a network; inductive test accuracy."""
     settings = {**NETWORK, **TRAINED[row]}
-    longer = "_longer" if row.endswith("_longer") else ""
-    recipe = {**NETWORK, **TRAINED[f"recipe{longer}"]}
+    shorter = SHORTER if row.endswith(SHORTER) else ""
+    recipe = {**NETWORK, **TRAINED[f"recipe{shorter}"]}
     settings |= same_steps(dataset, settings, recipe, budget, seed)
+    settings["precision"] = settled_precision(tfgraphreg.TrainConfig(**recipe))
     run_of = {"dataset": dataset, "labels_per_class": budget, "seed": seed}
     graph = None
     if row == "pull_oracle_graph":
@@ -213,12 +214,13 @@ def same_steps(dataset: str, settings: dict, recipe: dict, budget: int, seed: in
     """As many epochs as give at least the recipe's steps: an epoch of two streams is longer."""
     of = {"dataset": dataset, "labels_per_class": budget, "seed": seed}
     probe, full = tfgraphreg.TrainConfig(**of, **settings), tfgraphreg.TrainConfig(**of, **recipe)
-    split = tfgraphreg.load_dataset(dataset).train
-    split = keep_labels(split, budget, seed=seed)
+    data = tfgraphreg.load_dataset(dataset)
+    split = keep_labels(data.train, budget, seed=seed)
 
     def steps(config):
         rows = labeled_batch_size(config, split)
-        return steps_per_epoch(len(split), config.batch_size, rows)
+        passes = settled_passes(config, split, data.num_classes)
+        return plan_epoch(config, len(split), labeled=rows, passes=passes).steps
 
     every = settings.get("rebuild_graph_every") or 1
     epochs = -(-steps(full) * recipe["epochs"] // steps(probe))

@@ -78,6 +78,7 @@ class TaskSettings(Settings):
                 "labels_per_class",
                 "objective",
                 "labeled_batch",
+                "passes_per_epoch",
                 "augment",
                 "propagate",
                 "packer",

@@ -17,7 +17,8 @@ from tfgraphreg.propagation.propagate import Propagation, entropy, propagate
 
 # Propagated probabilities are flat, so they are sharpened by a power; with fewer labels more, since
 # the classifier is then less reliable. See docs/propagation.md for how these were chosen.
-_SHARPER, _SHARP, _FEW = 8, 4, 20
+_SHARPER, _SHARP = 8, 4
+_MANY = 20  # labels a class
 _SMALLEST = 1e-9
 
 
@@ -35,6 +36,11 @@ class PseudoLabels:
     labels: np.ndarray
     certainty: np.ndarray
     weights: np.ndarray
+
+
+def many_labels(given: np.ndarray, num_classes: int) -> bool:
+    """Whether 20 labels a class or more are given, on average; `given` is `[N]` bool."""
+    return bool(given.sum() >= _MANY * num_classes)
 
 
 def pseudo_labels(
@@ -75,7 +81,7 @@ def pseudo_labels(
     given = has_label(labels)
     chosen, certainty = found.labels, found.certainty
     if second is not None:
-        power = _SHARP if given.sum() >= _FEW * num_classes else _SHARPER
+        power = _SHARP if many_labels(given, num_classes) else _SHARPER
         chosen, certainty = _together(found, second, given, power)
     # Given labels stay, whatever rounding or the second opinion says.
     chosen = np.where(given.reshape(-1, *[1] * (labels.ndim - 1)), labels, chosen)

@@ -6,9 +6,11 @@ import dataclasses
 import logging
 
 from tfgraphreg.config import TrainConfig
+from tfgraphreg.data.dataset import Split
 from tfgraphreg.errors import ConfigError
 from tfgraphreg.model.settings import AUTO_BACKBONE
 from tfgraphreg.neighbors.order import steps_per_epoch
+from tfgraphreg.propagation.pseudo import many_labels
 from tfgraphreg.propagation.settings import OFF
 from tfgraphreg.recipes.start import RUN, backbone_of_start
 
@@ -27,6 +29,8 @@ _STEPS = 100
 _BATCH_OF_PARTS = 16
 # Images in all steps together: as many as two cores take in less than ten minutes.
 _SEEN_OF_PARTS = {"segment": 380_000, "detect": 240_000}
+# Chosen on held-out training images of Fashion-MNIST, see docs/propagation.md.
+_PASSES_OF_MANY_LABELS = 1.5
 # Chosen on scenes of training items that were held out, see docs/local.md.
 _DECAY_OF_MASKS = 0.02
 _CROPPED = 3 / 5
@@ -89,6 +93,17 @@ def settled_weight_decay(config: TrainConfig) -> float:
     if config.weight_decay is not None:
         return config.weight_decay
     return _DECAY_OF_MASKS if config.task == "segment" else 0.0
+
+
+def settled_passes(config: TrainConfig, split: Split, num_classes: int) -> float:
+    """Passes over the images in an epoch: the config's own, or as many as its labels are worth.
+
+    Labels from the graph are right more often if more are given, and then worth learning longer.
+    """
+    if config.passes_per_epoch is not None:
+        return config.passes_per_epoch
+    many = many_labels(split.labeled, num_classes)
+    return _PASSES_OF_MANY_LABELS if many and config.propagate != OFF else 1.0
 
 
 def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> TrainConfig:

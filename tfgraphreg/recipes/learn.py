@@ -21,6 +21,7 @@ from tfgraphreg.recipes.after_epoch import measuring, settling, tensorboard_log
 from tfgraphreg.recipes.batches import batch_source, labeled_batch_size
 from tfgraphreg.recipes.defaults import (
     settled_batch_size,
+    settled_passes,
     settled_precision,
     settled_weight_decay,
 )
@@ -86,7 +87,8 @@ def learn(
         check_same_material(together, material)
     replicas = strategy.num_replicas_in_sync
     labeled = labeled_batch_size(config, dataset.train, replicas=replicas)
-    epoch = plan_epoch(config, len(dataset.train), labeled=labeled)
+    passes = settled_passes(config, dataset.train, dataset.num_classes)
+    epoch = plan_epoch(config, len(dataset.train), labeled=labeled, passes=passes)
     with strategy.scope():
         model = build_model(config, dataset, material.backbone)
         compile_model(config, model, epoch)
@@ -169,17 +171,14 @@ def start_strategy(config: TrainConfig) -> Any:
     return strategy
 
 
-def plan_epoch(config: TrainConfig, images: int, *, labeled: int = 0) -> Epoch:
+def plan_epoch(config: TrainConfig, images: int, *, labeled: int = 0, passes: float = 1.0) -> Epoch:
     """The epoch of so many training images, with `labeled` rows of each batch drawn besides.
 
-    It has `min_steps` at least: that many where parts of images are learned, else those of whole
-    passes over the images.
+    It has `min_steps` at least, and else the steps of so many `passes` over the images.
     """
     batch_size = settled_batch_size(config)
     once = steps_per_epoch(images, batch_size, labeled)
-    steps = max(once, config.min_steps)
-    if config.task == "classify":
-        steps = math.ceil(steps / once) * once
+    steps = max(round(once * passes), config.min_steps)
     if steps > once:
         logger.info(f"An epoch is {steps / once:.4g} passes over the images, {steps} steps")
     rows = _rows(images, batch_size, labeled, once)

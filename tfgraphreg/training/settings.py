@@ -19,6 +19,7 @@ _COMPILED_AUGMENTATIONS = ("none", "flip")
 
 
 _LARGEST_RATE = 3.4e38  # of float32
+_MOST_PASSES = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,12 @@ class TrainingSettings(Settings):
         choices=OBJECTIVES,
     )
     augment: str = setting("none", "random changes of training images", choices=AUGMENTATIONS)
-    epochs: int = setting(5, "passes over the training images")
+    epochs: int = setting(5, "passes over the training images, if not set otherwise below")
+    passes_per_epoch: float | None = setting(
+        None,
+        "passes over the training images in an epoch; 1.5 ends in the middle of one, where the "
+        "next epoch goes on. Default: 1; with `propagate` and 20 or more labels a class 1.5",
+    )
     min_steps: int = setting(
         0,
         "steps that an epoch has at least: where images are few, it passes over them several "
@@ -89,6 +95,9 @@ class TrainingSettings(Settings):
         """
         at_least(self, 1, "epochs", "batch_size")
         at_least(self, 0, "labeled_batch", "min_steps")
+        passes = self.passes_per_epoch
+        if passes is not None and not 1 <= passes <= _MOST_PASSES:
+            refuse("passes_per_epoch", f"must be from 1 to {_MOST_PASSES}", passes, "Try 1.5.")
         if not 0 <= self.ema_momentum < 1:
             refuse("ema_momentum", "must be in [0, 1)", self.ema_momentum, "Try 0.999.")
         at_least(self, 0, "seed", most=2**63)
