@@ -433,9 +433,13 @@ def test_classes_without_a_labeled_image_are_left_out_in_words(workplace, caplog
     config = settings(
         "run", dataset=tfgraphreg.TrainConfig().dataset, limit=None, labels_per_class=None
     )
-    run = tfgraphreg.train(config, dataset=data)
+    with caplog.at_level("INFO", logger="tfgraphreg"):
+        run = tfgraphreg.train(config, dataset=data)
     assert caplog.text.count("No training image is labeled 0, 4: none will be taken for one") == 1
     assert "the other classes for equally large" in caplog.text
+    (row, *_) = run.metrics["rounds"]
+    assert 0 < row["labeled_edges"] < row["edges"]
+    assert f"of the {row['labeled_edges']} edges between labeled images join" in caplog.text
     found = run.predictor(data.test.images)["probabilities"].argmax(axis=1)
     assert set(found) == {1, 2, 3, 5, 6, 7, 8, 9}
     assert (found == data.test.labels)[np.isin(data.test.labels, (0, 4), invert=True)].mean() > 0.7

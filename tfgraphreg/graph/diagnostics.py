@@ -75,6 +75,12 @@ def _skewness(values: np.ndarray) -> float:
     return float(np.mean(centered**3) / spread**3) if spread > 0 else 0.0
 
 
+def agreement_in_words(share: float, labeled_edges: int, edges: int) -> str:
+    """Such as "81.3% of the edges join images of one class", and of how many if not of all."""
+    known = "edges" if labeled_edges == edges else f"{labeled_edges} edges between labeled images"
+    return f"{share:.1%} of the {known} join images of one class"
+
+
 def edge_agreement(graph: SimilarityGraph, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`[E]` bool, whether an edge joins two labeled images; `[E]` bool, whether they share a class.
 

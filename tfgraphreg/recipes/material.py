@@ -11,6 +11,7 @@ import numpy as np
 
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
+from tfgraphreg.graph.diagnostics import agreement_in_words, diagnose
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress
 from tfgraphreg.recipes.given import Given
@@ -114,11 +115,11 @@ def prepare_graph(
     given = given or Given()
     graph = training_graph(config, dataset, progress, graph=given.graph, vectors=given.vectors)
     summary = describe_graph(graph, true_labels)
-    agreement = summary["edge_label_agreement"]
-    logger.info(
-        f"Graph: {summary['nodes']} nodes, {summary['edges']} edges"
-        + ("" if agreement is None else f", {agreement:.1%} of them join images of one class")
-    )
+    share, edges = summary["edge_label_agreement"], summary["edges"]
+    said = [f"Graph: {summary['nodes']} nodes, {edges} edges"]
+    if share is not None:
+        said.append(agreement_in_words(share, summary["labeled_edges"], edges))
+    logger.info(", ".join(said))
     for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
         logger.info(f"  {sentence}")
     return graph, summary
@@ -126,9 +127,8 @@ def prepare_graph(
 
 def describe_graph(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]:
     """Nodes, edges and label agreement, with `warnings` where the graph term would be zero."""
-    from tfgraphreg.graph.diagnostics import diagnose
-
     found = diagnose(graph, labels)
-    kept = ("nodes", "edges", "edge_label_agreement", "isolated", "components", "hubness_skew")
+    agreement = ("edge_label_agreement", "labeled_edges")
+    kept = ("nodes", "edges", *agreement, "isolated", "components", "hubness_skew")
     warnings = [found["why_zero"]] if found["why_zero"] else []
     return {**{name: found[name] for name in kept}, "warnings": warnings}
