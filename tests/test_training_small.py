@@ -12,6 +12,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.errors import TFGraphRegError, TrainingError
 from tfgraphreg.model.classifier import build_classifier, infer
 from tfgraphreg.recipes import defaults
+from tfgraphreg.recipes.learn import plan_epoch
 from tfgraphreg.recipes.train import train
 from tfgraphreg.training.batch_norm import BatchNormAverages
 from tfgraphreg.training.callbacks import StopOnNaN
@@ -81,7 +82,8 @@ def test_small_sets_get_a_small_network_and_enough_steps(caplog):
     assert caplog.text == ""
     filled = defaults.fill_in(TrainConfig(backbone="fcnn", batch_size=64, epochs=1), 500)
     assert (filled.backbone, filled.batch_size) == ("fcnn", 64)
-    assert "Only 8 step(s) in all" in caplog.text
+    plan_epoch(filled, 500, passes=1.5)
+    assert "Only 12 step(s) in all" in caplog.text
     pretrained = TrainConfig(weights="imagenet")
     assert defaults.choose_backbone(pretrained, 252) == "mobilenet_v3_small_minimalistic"
 

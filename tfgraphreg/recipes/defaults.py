@@ -24,7 +24,7 @@ _SMALL_BACKBONE = "cnn"
 _BACKBONE_OF_PARTS = "cnn_pyramid"
 _SMALL_SET = 2000
 _BATCH_SIZES = (128, 64, 32, 16)
-_STEPS = 100
+ENOUGH_STEPS = 100  # of a training
 # Where parts of images are learned, an image has many examples.
 _BATCH_OF_PARTS = 16
 # Images in all steps together: as many as two cores take in less than ten minutes.
@@ -56,7 +56,7 @@ def choose_backbone(config: TrainConfig, images: int | None = None) -> str:
 
 def choose_batch_size(images: int, epochs: int) -> int:
     """128, or the largest of 64, 32 and 16 that gives 100 steps in all; 16 if none does."""
-    fitting = (b for b in _BATCH_SIZES if epochs * steps_per_epoch(images, b) >= _STEPS)
+    fitting = (b for b in _BATCH_SIZES if epochs * steps_per_epoch(images, b) >= ENOUGH_STEPS)
     return next(fitting, _BATCH_SIZES[-1])
 
 
@@ -130,9 +130,6 @@ def fill_in(config: TrainConfig, images: int, *, epochs: int | None = None) -> T
     least = config.min_steps
     if of_parts and not least:
         least = -(-_SEEN_OF_PARTS[config.task] // (epochs * batch_size))
-    steps = config.epochs * max(steps_per_epoch(images, batch_size), least)
-    if steps < _STEPS:
-        logger.info(f"  Only {steps} step(s) in all: more `epochs` would teach more")
     cropped = config.crop_epochs
     if cropped is None and config.task == "segment":
         cropped = int(epochs * _CROPPED)

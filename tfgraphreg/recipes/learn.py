@@ -20,6 +20,7 @@ from tfgraphreg.progress import Progress, silent
 from tfgraphreg.recipes.after_epoch import measuring, settling, tensorboard_log
 from tfgraphreg.recipes.batches import batch_source, labeled_batch_size
 from tfgraphreg.recipes.defaults import (
+    ENOUGH_STEPS,
     settled_batch_size,
     settled_passes,
     settled_precision,
@@ -181,6 +182,8 @@ def plan_epoch(config: TrainConfig, images: int, *, labeled: int = 0, passes: fl
     steps = max(round(once * passes), config.min_steps)
     if steps > once:
         logger.info(f"An epoch is {steps / once:.4g} passes over the images, {steps} steps")
+    if steps * config.epochs < ENOUGH_STEPS:
+        logger.info(f"Only {steps * config.epochs} step(s) in all: more `epochs` would teach more")
     rows = _rows(images, batch_size, labeled, once)
     return Epoch(steps, once, round(rows * steps / once))
 
