@@ -172,12 +172,12 @@ the augmentation, the averaged weights and at least the steps of the recipe.
 
 Rows that end in `_before` have what the recipe had before: patches pooled 3 x 3, edges to the 10
 nearest neighbors with local Gaussian weights, no copies of labeled images, float32. Each is shown
-until the row without this ending is complete. At 40 and 160 labels a class an epoch passes over
-the images one and a half times, but in rows that end in `_shorter` or `_before` once, as with fewer
-labels: those are compared with `labels_only_shorter`. Runs of labels alone with `"precision"` among
-their settings in [evidence.jsonl](evidence.jsonl) were trained in bfloat16 as the recipe is, the
-others in float32. Runs of the recipe before commit 6c5c61dd48 were evaluated in bfloat16, all
-others in float32.
+until the row without this ending is complete. At 40 and 160 labels a class an epoch of
+the recipe passes over the images one and a half times, but in rows that end in `_shorter` or
+`_before` once, as with fewer labels: those are compared with `labels_only_shorter`. Runs of labels
+alone with `"precision"` among their settings in [evidence.jsonl](evidence.jsonl) were trained in
+bfloat16 as the recipe is, the others in float32. Runs of the recipe before commit 6c5c61dd48 were
+evaluated in bfloat16, all others in float32.
 
 Hyperparameters were chosen on training images only, with labels drawn with seeds of 100 and more
 ([how they were chosen](propagation.md#how-the-numbers-were-chosen)).

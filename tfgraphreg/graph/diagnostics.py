@@ -5,6 +5,7 @@ Shapes: N nodes, E edges, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,17 @@ def _skewness(values: np.ndarray) -> float:
     return float(np.mean(centered**3) / spread**3) if spread > 0 else 0.0
 
 
-def agreement_in_words(share: float, labeled_edges: int, edges: int) -> str:
-    """Such as "81.3% of the edges join images of one class", and of how many if not of all."""
-    known = "edges" if labeled_edges == edges else f"{labeled_edges} edges between labeled images"
-    return f"{share:.1%} of the {known} join images of one class"
+def edges_in_words(facts: Mapping[str, Any]) -> str:
+    """Such as "600 edges, 81.3% of the edges join images of one class".
+
+    Args:
+        facts: `edges`, `labeled_edges` and `edge_label_agreement`, as `diagnose` gives them.
+    """
+    edges, known, share = (facts[n] for n in ("edges", "labeled_edges", "edge_label_agreement"))
+    if share is None:
+        return f"{edges} edges"
+    of = "edges" if known == edges else f"{known} edges between labeled images"
+    return f"{edges} edges, {share:.1%} of the {of} join images of one class"
 
 
 def edge_agreement(graph: SimilarityGraph, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,6 +114,14 @@ def edge_agreement(graph: SimilarityGraph, labels: np.ndarray) -> tuple[np.ndarr
     return both, same & both
 
 
+def agreement_facts(both: np.ndarray, same: np.ndarray) -> dict[str, Any]:
+    """`edge_label_agreement` and `labeled_edges`, of what `edge_agreement` gives."""
+    return {
+        "edge_label_agreement": float(same[both].mean()) if both.any() else None,
+        "labeled_edges": int(both.sum()),
+    }
+
+
 def _agreement(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]:
     both, same = edge_agreement(graph, labels)
     sources = graph.sources()
@@ -115,11 +131,7 @@ def _agreement(graph: SimilarityGraph, labels: np.ndarray) -> dict[str, Any]:
         members = labels[:, c] > 0 if labels.ndim == 2 else labels == c
         mine = both & members[sources]
         per_class.append(float(same[mine].mean()) if mine.any() else None)
-    return {
-        "edge_label_agreement": float(same[both].mean()) if both.any() else None,
-        "edge_label_agreement_per_class": per_class,
-        "labeled_edges": int(both.sum()),
-    }
+    return {**agreement_facts(both, same), "edge_label_agreement_per_class": per_class}
 
 
 def why_zero(graph: SimilarityGraph) -> str | None:

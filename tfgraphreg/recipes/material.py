@@ -11,7 +11,7 @@ import numpy as np
 
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset
-from tfgraphreg.graph.diagnostics import agreement_in_words, diagnose
+from tfgraphreg.graph.diagnostics import diagnose, edges_in_words
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.progress import Progress
 from tfgraphreg.recipes.given import Given
@@ -115,11 +115,7 @@ def prepare_graph(
     given = given or Given()
     graph = training_graph(config, dataset, progress, graph=given.graph, vectors=given.vectors)
     summary = describe_graph(graph, true_labels)
-    share, edges = summary["edge_label_agreement"], summary["edges"]
-    said = [f"Graph: {summary['nodes']} nodes, {edges} edges"]
-    if share is not None:
-        said.append(agreement_in_words(share, summary["labeled_edges"], edges))
-    logger.info(", ".join(said))
+    logger.info(f"Graph: {summary['nodes']} nodes, {edges_in_words(summary)}")
     for sentence in filter(None, [search_note(graph), *summary.pop("warnings")]):
         logger.info(f"  {sentence}")
     return graph, summary

@@ -15,7 +15,7 @@ from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.dataset import Dataset, Split, has_label
 from tfgraphreg.errors import ConfigError, RunError, first_line
 from tfgraphreg.features.registry import cached_rows
-from tfgraphreg.graph.diagnostics import agreement_in_words, edge_agreement
+from tfgraphreg.graph.diagnostics import agreement_facts, edge_agreement, edges_in_words
 from tfgraphreg.graph.similarity import SimilarityGraph
 from tfgraphreg.model.classifier import infer
 from tfgraphreg.neighbors.batches import as_examples
@@ -212,8 +212,7 @@ class LabelRounds:
             "round": number,
             "first_epoch": number * self.config.rebuild_graph_every,
             "edges": int(self.graph.num_edges),
-            "edge_label_agreement": float(same[both].mean()) if both.any() else None,
-            "labeled_edges": int(both.sum()),
+            **agreement_facts(both, same),
             "pseudo_labels": int(pseudo.sum()),
             "pseudo_label_accuracy": float(right[known].mean()) if known.any() else None,
             "pseudo_label_certainty": (
@@ -222,10 +221,8 @@ class LabelRounds:
         }
 
     def _say(self, row: dict[str, Any]) -> None:
-        agreement, right = row["edge_label_agreement"], row["pseudo_label_accuracy"]
-        parts = [f"{row['pseudo_labels']} images labeled over {row['edges']} edges"]
-        if agreement is not None:
-            parts.append(agreement_in_words(agreement, row["labeled_edges"], row["edges"]))
+        parts = [f"{row['pseudo_labels']} images labeled over {edges_in_words(row)}"]
+        right = row["pseudo_label_accuracy"]
         if right is not None:
             parts.append(f"{right:.1%} of the unlabeled images labeled right")
         logger.info(f"Pseudo-labels, round {row['round'] + 1}: {', '.join(parts)}")

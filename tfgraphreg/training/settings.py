@@ -33,7 +33,9 @@ class TrainingSettings(Settings):
         choices=OBJECTIVES,
     )
     augment: str = setting("none", "random changes of training images", choices=AUGMENTATIONS)
-    epochs: int = setting(5, "passes over the training images, if not set otherwise below")
+    epochs: int = setting(
+        5, "each passes over the training images once, unless one of the next two says more"
+    )
     passes_per_epoch: float | None = setting(
         None,
         "passes over the training images in an epoch; 1.5 ends in the middle of one, where the "
