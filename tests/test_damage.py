@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from tfgraphreg import storage
+from tfgraphreg import integrity, storage
 from tfgraphreg.config import TrainConfig
 from tfgraphreg.data.lazy import StoredImages, store_images, stored_images
 from tfgraphreg.errors import DataError, GraphError, RunError, TFGraphRegError
@@ -250,6 +250,49 @@ def test_a_reader_of_a_noted_file_beside_its_writer_sees_no_damage(tmp_path):
     finally:
         writer.join()
     assert not wrong
+
+
+def test_a_reader_takes_no_writer_for_damage_however_often_it_is_overtaken(tmp_path, monkeypatch):
+    path, digest = tmp_path / "metrics.json", integrity.file_digest
+    rounds = list(range(20))
+    storage.write_noted(path, "begun")
+
+    def overtaken(name):
+        if not rounds:
+            return digest(name)
+        monkeypatch.setattr(integrity, "file_digest", digest)
+        number = rounds.pop()
+        for half in "ab":  # After one, the earlier content would still be accepted.
+            storage.write_noted(path, f"{number} {half}")
+        found = digest(name)
+        storage.write_noted(path, f"{number} c")
+        storage.write_noted(path, f"{number} d")
+        monkeypatch.setattr(integrity, "file_digest", overtaken)
+        return found
+
+    monkeypatch.setattr(integrity, "file_digest", overtaken)
+    storage.check_note(path)
+    assert not rounds
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_killed_between_note_and_file_the_earlier_content_stays_valid(tmp_path, monkeypatch, noted):
+    path = tmp_path / "metrics.json"
+    storage.write_json(path, {"accuracy": 1}, noted=noted)
+    before = path.read_bytes()
+
+    def killed(beside, text):
+        storage.write_text(beside, text)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(integrity, "write_text", killed)
+        storage.write_noted(path, "new")
+    assert path.read_bytes() == before
+    storage.check_note(path)
+    path.write_bytes(before.replace(b"1", b"2"))
+    with pytest.raises(ValueError, match="not as it was written"):
+        storage.check_note(path)
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])

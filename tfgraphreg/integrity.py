@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def noted_path(path: os.PathLike[str] | str) -> Iterator[pathlib.Path]:
             alone.enter_context(lock_folder(path.parent))
         accepted = [file_digest(part)]
         # Killed between the two writes, the earlier content stays valid.
-        if beside.exists() and path.exists():
+        if path.exists():
             accepted.append(file_digest(path))
         write_text(beside, "\n".join(accepted) + "\n")
 
@@ -116,20 +116,36 @@ def check_note(path: os.PathLike[str] | str) -> None:
     Raises:
         ValueError: If it has.
     """
-    beside = note_of(path)
-    if not beside.exists():
-        return
-    # Another process may have written both between the two looks.
-    if not any(_agree(path, beside) for _ in range(3)):
-        raise ValueError(
-            f"it is not as it was written; if it was changed on purpose, delete {beside.name} "
-            "beside it"
-        )
+    before = _note(path)
+    while before is not None:
+        if file_digest(path) in before.text.split():
+            return
+        # Another process may have written both since: then the two were never of one time.
+        after = _note(path)
+        if after == before:
+            raise ValueError(
+                "it is not as it was written; if it was changed on purpose, delete "
+                f"{note_of(path).name} beside it"
+            )
+        before = after
 
 
-def _agree(path: os.PathLike[str] | str, beside: pathlib.Path) -> bool:
-    found = file_digest(path)
-    return found in beside.read_text(encoding="utf-8", errors="replace").split()
+class _Note(NamedTuple):
+    """What a note says, and which of the files of this name it was."""
+
+    text: str
+    inode: int
+    changed: int
+
+
+def _note(path: os.PathLike[str] | str) -> _Note | None:
+    """The note of `path`; none where it has none."""
+    try:
+        with open(note_of(path), encoding="utf-8", errors="replace") as file:
+            status = os.fstat(file.fileno())
+            return _Note(file.read(), status.st_ino, status.st_mtime_ns)
+    except FileNotFoundError:
+        return None
 
 
 def note_of(path: os.PathLike[str] | str) -> pathlib.Path:
