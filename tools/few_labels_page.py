@@ -7,7 +7,8 @@ import numpy as np
 
 from tfgraphreg.recipes.compare import paired_interval
 
-BASE, SHORTER, BEFORE = "labels_only", "_shorter", "_before"
+BASE, RECIPE, SHORTER, BEFORE = "labels_only", "recipe", "_shorter", "_before"
+PART = f"{RECIPE}_with"  # and "out": the recipe with one part changed
 
 
 def page(found: list[dict], trained: list[str]) -> str:
@@ -24,6 +25,7 @@ def page(found: list[dict], trained: list[str]) -> str:
             f"## {dataset}\n",
             *tables(mine, trained),
             *in_words(mine, trained),
+            *parts_table(mine, trained),
             *rounds_table(mine),
             provenance(mine),
         ]
@@ -86,17 +88,17 @@ def compared(found: list[dict], trained: list[str]) -> list[str]:
     return [r for r in trained if r not in bases and any(line["row"] == r for line in found)]
 
 
-def differences(found: list[dict], row: str, budget: int) -> np.ndarray:
-    """`[S]` points above labels alone, of as many steps and the seeds that both have."""
-    shorter = row.endswith((SHORTER, BEFORE)) and accuracies(found, BASE + SHORTER, budget)
-    base = shorter or accuracies(found, BASE, budget)
+def differences(found: list[dict], row: str, budget: int, base: str = BASE) -> np.ndarray:
+    """`[S]` points above another row, of as many steps and the seeds that both have."""
+    shorter = row.endswith((SHORTER, BEFORE)) and accuracies(found, base + SHORTER, budget)
+    others = shorter or accuracies(found, base, budget)
     ours = accuracies(found, row, budget)
-    return np.array([ours[s] - base[s] for s in sorted(ours.keys() & base.keys())])
+    return np.array([ours[s] - others[s] for s in sorted(ours.keys() & others.keys())])
 
 
-def difference(found: list[dict], row: str, budget: int) -> str:
-    """Mean paired difference to labels alone, with its 95 % interval."""
-    values = differences(found, row, budget)
+def difference(found: list[dict], row: str, budget: int, base: str = BASE) -> str:
+    """Mean paired difference to another row, with its 95 % interval."""
+    values = differences(found, row, budget, base)
     if not len(values):
         return ""
     ends = paired_interval(values)
@@ -120,6 +122,26 @@ def in_words(found: list[dict], trained: list[str]) -> list[str]:
     return [WORDS, *said, ""] if said else []
 
 
+def parts_table(found: list[dict], trained: list[str]) -> list[str]:
+    """What the recipe loses with one part left out or another in its place."""
+    rows = [
+        row
+        for row in compared(found, trained)
+        if row.startswith(PART) and not row.endswith(BEFORE)  # The recipe of before is not here.
+    ]
+    budgets = budgets_of([line for line in found if line["row"] in rows])
+    if not rows:
+        return []
+    return [
+        f"{PARTS}\n\n{head_of('row', budgets)}",
+        *(
+            f"| {row} | " + " | ".join(difference(found, row, b, RECIPE) for b in budgets) + " |"
+            for row in rows
+        ),
+        "",
+    ]
+
+
 def verdict(values: np.ndarray) -> str:
     """What paired differences say."""
     ends = paired_interval(values)
@@ -131,7 +153,7 @@ def verdict(values: np.ndarray) -> str:
 
 def rounds_table(found: list[dict]) -> list[str]:
     """How right the labels are that the recipe trains on, beside what it makes of them."""
-    runs = [line for line in found if line["row"] == "recipe" and line["rounds"]]
+    runs = [line for line in found if line["row"] == RECIPE and line["rounds"]]
     budgets = budgets_of(runs)
     if not runs:
         return []
@@ -172,7 +194,7 @@ the augmentation, the averaged weights and at least the steps of the recipe.
 
 Rows that end in `_before` have what the recipe had before: patches pooled 3 x 3, edges to the 10
 nearest neighbors with local Gaussian weights, no copies of labeled images, float32. Each is shown
-until the row without this ending is complete. At 40 and 160 labels a class an epoch of
+until the row without this ending has as many runs. At 40 and 160 labels a class an epoch of
 the recipe passes over the images one and a half times, but in rows that end in `_shorter` or
 `_before` once, as with fewer labels: those are compared with `labels_only_shorter`. Runs of labels
 alone with `"precision"` among their settings in [evidence.jsonl](evidence.jsonl) were trained in
@@ -190,6 +212,7 @@ TEST = "Test accuracy (inductive), by labels a class."
 TRAINING = "Unlabeled training images labeled right (transductive), by labels a class."
 DIFFERENCES = "Difference to `labels_only` in points, same seeds, with 95 % intervals."
 WORDS = f"Beside `{BASE}`, by the same intervals:\n"
+PARTS = "Difference to `recipe` in points, same seeds, with 95 % intervals: what one part is worth."
 ROUNDS = (
     "Labels of `recipe`, and test images that it then gets right, in percent, of the same seeds."
 )

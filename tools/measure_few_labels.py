@@ -12,6 +12,7 @@ unlabeled training images got their label right.
 """
 
 import argparse
+import collections
 import dataclasses
 import logging
 import os
@@ -137,18 +138,32 @@ def wanted(args) -> list[tuple[str, int, int]]:
         for budget in args.budgets or own:
             if args.quick and budget > 40:  # the smallest class has fewer images
                 continue
-            seeds = args.seeds or (3 if args.quick else SEEDS[budget])
-            found += [(row, budget, seed) for seed in range(seeds)]
+            found += [(row, budget, seed) for seed in range(args.seeds or SEEDS[budget])]
     return sorted(found, key=lambda run: (run[0] in TRAINED, run[2], run[1]))
 
 
 def shown(lines: list[dict]) -> list[dict]:
-    """The lines of the page: those of a row as it was before only until it is measured again."""
-    done = {(line["row"], line["labels_per_class"], line["seed"]) for line in lines}
-    everything = argparse.Namespace(rows=None, budgets=None, seeds=None, quick=False)
-    incomplete = {run[0] for run in wanted(everything) if run not in done}
-    before = {f"{row}{BEFORE}" for row in (*TRAINED, *GRAPH_ROWS) if row not in incomplete}
-    return [line for line in lines if line["row"] not in before]
+    """The lines of the page in the order of the rows.
+
+    Those of a row as it was before only until as many runs have been measured again.
+    """
+    runs = collections.Counter((line["row"], *group(line)) for line in lines)
+    needed = {
+        line["row"]
+        for line in lines
+        if runs[(line["row"].removesuffix(BEFORE), *group(line))]
+        < runs[(line["row"], *group(line))]
+    }
+    order = [*GRAPH_ROWS, *TRAINED]
+    return sorted(
+        (line for line in lines if not line["row"].endswith(BEFORE) or line["row"] in needed),
+        key=lambda line: order.index(line["row"].removesuffix(BEFORE)),
+    )
+
+
+def group(line: dict) -> tuple[str, int]:
+    """Which cell of a row a run belongs to."""
+    return line["dataset"], line["labels_per_class"]
 
 
 def measure(dataset: str, row: str, budget: int, seed: int) -> None:
