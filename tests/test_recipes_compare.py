@@ -348,6 +348,15 @@ def test_an_embedding_of_words_is_reported(tmp_path):
         page.read_embedding(run)
 
 
+def test_the_page_says_of_which_setting_a_word_is(tmp_path):
+    for propagate, weights in (("none", "cosine"), ("spreading", "shared_neighbors")):
+        settings = {"propagate": propagate, "graph_weights": weights, "alpha": 0.0}
+        make_run(tmp_path, accuracy=0.5, dataset="digits", backbone="cnn", **settings)
+    written = page.write_page(table_of(tmp_path), tmp_path / "report.html").read_text()
+    for kind in ("weights cosine, propagate none", "weights shared_neighbors, propagate spreading"):
+        assert f'"cnn, cosine, packed, graph {kind}"' in written
+
+
 def test_an_embedding_in_the_place_of_another_is_not_shown(tmp_path, caplog):
     path = make_run(tmp_path, accuracy=0.5, dataset="digits")
     rng = np.random.default_rng(0)

@@ -13,7 +13,14 @@ import numpy as np
 
 from tfgraphreg.errors import ConfigError, DataError, TFGraphRegError
 from tfgraphreg.progress import silent
-from tfgraphreg.recipes.compare import Comparison, compare, gather, told_of, with_numbers
+from tfgraphreg.recipes.compare import (
+    ALWAYS_SHOWN,
+    Comparison,
+    compare,
+    gather,
+    told_of,
+    with_numbers,
+)
 from tfgraphreg.recipes.tables import write_tables
 from tfgraphreg.runs.run import MAIN, Run
 from tfgraphreg.storage import (
@@ -281,7 +288,9 @@ def _shown(run: Run, columns: Sequence[str]) -> report.Run:
 
 
 def _word(name: str, value: Any) -> str:
-    return value if isinstance(value, str) else f"{name.replace('_', ' ')} {value}"
+    """A setting in words; cnn5 and cosine say themselves what they are, none does not."""
+    known = name in ALWAYS_SHOWN and isinstance(value, str)
+    return value if known else f"{name.replace('_', ' ')} {value}"
 
 
 def _graphs(runs: Sequence[Run]) -> report.Table | None:
