@@ -196,6 +196,20 @@ def test_a_noted_file_that_was_changed_is_refused(tmp_path):
     storage.check_note(path)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "endless"])
+def test_a_note_that_is_no_ordinary_file_is_refused(tmp_path, kind):
+    path, beside = tmp_path / "metrics.json", tmp_path / ".metrics.json.sha256"
+    path.write_text("{}")
+    if kind == "pipe":
+        os.mkfifo(beside)
+    elif kind == "folder":
+        beside.mkdir()
+    else:
+        beside.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"\.metrics\.json\.sha256 beside it is no ordinary file"):
+        storage.check_note(path)
+
+
 def test_two_writers_at_once_leave_one_of_both(tmp_path):
     wrong = []
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from tfgraphreg.leftovers import is_part, lock_folder
 from tfgraphreg.paths import atomic_path, write_text
 
 _SEAL = b"tfgraphreg seal:"
+_LONGEST_NOTE = 4096  # bytes; two digests take 130
 
 
 def fingerprint(parts: Any) -> str:
@@ -114,7 +116,7 @@ def check_note(path: os.PathLike[str] | str) -> None:
     """Refuses a file that has changed since `noted_path` wrote it; one without a note passes.
 
     Raises:
-        ValueError: If it has.
+        ValueError: If it has, or if its note cannot be read.
     """
     before = _note(path)
     while before is not None:
@@ -140,12 +142,22 @@ class _Note(NamedTuple):
 
 def _note(path: os.PathLike[str] | str) -> _Note | None:
     """The note of `path`; none where it has none."""
+    beside = note_of(path)
     try:
-        with open(note_of(path), encoding="utf-8", errors="replace") as file:
-            status = os.fstat(file.fileno())
-            return _Note(file.read(), status.st_ino, status.st_mtime_ns)
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
+        handle = os.open(beside, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ValueError(f"{beside.name} beside it cannot be read ({error.strerror})") from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{beside.name} beside it is no ordinary file")
+        text = os.read(handle, _LONGEST_NOTE).decode("ascii", "replace")
+        return _Note(text, status.st_ino, status.st_mtime_ns)
+    finally:
+        os.close(handle)
 
 
 def note_of(path: os.PathLike[str] | str) -> pathlib.Path:
