@@ -133,7 +133,7 @@ def fill_table(page, rows):
         f"{LABELS} labels a class, the share of the other training images given their class, mean "
         f"and standard deviation over seeds {SEEDS[0]} to {SEEDS[-1]}; "
         f"{os.cpu_count()} cores ({platform.machine()}), no GPU, "
-        "shared with much other work, so only large differences of seconds mean anything; Python "
+        "seconds of one run, so small differences of them mean nothing; Python "
         f"{platform.python_version()}, NumPy {np.__version__}; commits {', '.join(commits)}. Made "
         "by `python tools/measure_graph_features.py`, the smaller table with `--limit`."
     )
