@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import pathlib
-import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from tfgraphreg.leftovers import is_part, lock_folder
 from tfgraphreg.paths import atomic_path, write_text
+from tfgraphreg.reading import NotOrdinaryError, open_ordinary
 
 _SEAL = b"tfgraphreg seal:"
 _LONGEST_NOTE = 4096  # bytes; two digests take 130
@@ -144,20 +144,16 @@ def _note(path: os.PathLike[str] | str) -> _Note | None:
     """The note of `path`; none where it has none."""
     beside = note_of(path)
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for its writer.
-        handle = os.open(beside, os.O_RDONLY | os.O_NONBLOCK)
+        with open_ordinary(beside) as file:
+            status = os.fstat(file.fileno())
+            text = file.read(_LONGEST_NOTE).decode("ascii", "replace")
     except FileNotFoundError:
         return None
+    except NotOrdinaryError as error:
+        raise ValueError(f"{beside.name} beside it is no ordinary file") from error
     except OSError as error:
         raise ValueError(f"{beside.name} beside it cannot be read ({error.strerror})") from error
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{beside.name} beside it is no ordinary file")
-        text = os.read(handle, _LONGEST_NOTE).decode("ascii", "replace")
-        return _Note(text, status.st_ino, status.st_mtime_ns)
-    finally:
-        os.close(handle)
+    return _Note(text, status.st_ino, status.st_mtime_ns)
 
 
 def note_of(path: os.PathLike[str] | str) -> pathlib.Path:

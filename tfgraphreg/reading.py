@@ -6,15 +6,15 @@ no file can take the process with it.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
-import pathlib
 import re
 import stat
 import unicodedata
 from collections.abc import Container, Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 # Larger settings, metrics and sweeps are none that this project or a person wrote.
 _MOST_BYTES = 64 << 20
@@ -25,21 +25,38 @@ NOT_DECIMAL = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|[-+]?0[\d_]+")
 """Texts that YAML 1.1 reads as another number: 1:30 as 90, 010 as 8."""
 
 
+class NotOrdinaryError(ValueError):
+    """A folder, a pipe or a device stands where a file should."""
+
+
+def open_ordinary(path: os.PathLike[str] | str) -> BinaryIO:
+    """An ordinary file, open for reading; a pipe is not waited for.
+
+    Raises:
+        NotOrdinaryError: If it is none.
+        OSError: If it cannot be opened.
+        ValueError: If the path holds a null character.
+    """
+    # Without O_NONBLOCK, opening a pipe would wait for its writer.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise NotOrdinaryError("it is no ordinary file")
+    return open(handle, "rb")
+
+
 def read_text(path: os.PathLike[str] | str) -> str:
     """A UTF-8 text file.
 
     Raises:
         ValueError: If it is no ordinary file, too large, cannot be read, or is no UTF-8.
     """
-    path = pathlib.Path(path)
     try:
-        # A pipe or a device would be waited for, or read without an end.
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):
-            raise ValueError("it is no ordinary file")
-        if facts.st_size > _MOST_BYTES:
-            raise ValueError(f"it has {facts.st_size:,} bytes, more than {_MOST_BYTES:,}")
-        return path.read_text(encoding="utf-8")
+        with open_ordinary(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _MOST_BYTES:
+                raise ValueError(f"it has {size:,} bytes, more than {_MOST_BYTES:,}")
+            return io.TextIOWrapper(file, encoding="utf-8").read()
     except UnicodeDecodeError as error:
         raise ValueError(f"it is no UTF-8 text (byte {error.start})") from error
     except OSError as error:

@@ -1,7 +1,7 @@
 """The page of what few labels and a graph are worth: docs/evidence.md from docs/evidence.jsonl."""
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -41,15 +41,11 @@ def tables(found: list[dict], trained: list[str]) -> list[str]:
         rows = list(dict.fromkeys(line["row"] for line in found if line["images"] == images))
         if rows:
             made.append(f"{title}\n\n{head}")
-            made += [
-                f"| {r} | " + " | ".join(cell(found, r, b) for b in budgets) + " |" for r in rows
-            ]
+            made += [line_of(r, [cell(found, r, b) for b in budgets]) for r in rows]
             made.append("")
     made.append(f"{DIFFERENCES}\n\n{head}")
     rows = compared(found, trained)
-    made += [
-        f"| {r} | " + " | ".join(difference(found, r, b) for b in budgets) + " |" for r in rows
-    ]
+    made += [line_of(r, [difference(found, r, b) for b in budgets]) for r in rows]
     made.append("")
     return made
 
@@ -61,7 +57,12 @@ def budgets_of(found: list[dict]) -> list[int]:
 
 def head_of(first: str, budgets: list[int]) -> str:
     """The first two lines of a table with a column for each budget."""
-    return f"| {first} | " + " | ".join(map(str, budgets)) + " |\n|---|" + "--:|" * len(budgets)
+    return f"{line_of(first, map(str, budgets))}\n|---|" + "--:|" * len(budgets)
+
+
+def line_of(first: str, cells: Iterable[str]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join([first, *cells])} |"
 
 
 def accuracies(found: list[dict], row: str, budget: int) -> dict[int, float]:
@@ -134,10 +135,7 @@ def parts_table(found: list[dict], trained: list[str]) -> list[str]:
         return []
     return [
         f"{PARTS}\n\n{head_of('row', budgets)}",
-        *(
-            f"| {row} | " + " | ".join(difference(found, row, b, RECIPE) for b in budgets) + " |"
-            for row in rows
-        ),
+        *(line_of(row, [difference(found, row, b, RECIPE) for b in budgets]) for row in rows),
         "",
     ]
 
@@ -160,7 +158,7 @@ def rounds_table(found: list[dict]) -> list[str]:
 
     def row(name: str, number: Callable[[dict], float]) -> str:
         means = [np.mean([number(r) for r in runs if r["labels_per_class"] == b]) for b in budgets]
-        return f"| {name} | " + " | ".join(f"{100 * mean:.1f}" for mean in means) + " |"
+        return line_of(name, [f"{100 * mean:.1f}" for mean in means])
 
     return [
         f"{ROUNDS}\n\n{head_of('', budgets)}",

@@ -147,23 +147,17 @@ def shown(lines: list[dict]) -> list[dict]:
 
     Those of a row as it was before only until as many runs have been measured again.
     """
-    runs = collections.Counter((line["row"], *group(line)) for line in lines)
+    cells = collections.Counter(
+        (line["dataset"], line["labels_per_class"], line["row"]) for line in lines
+    )
     needed = {
-        line["row"]
-        for line in lines
-        if runs[(line["row"].removesuffix(BEFORE), *group(line))]
-        < runs[(line["row"], *group(line))]
+        row for (*of, row), runs in cells.items() if cells[(*of, row.removesuffix(BEFORE))] < runs
     }
     order = [*GRAPH_ROWS, *TRAINED]
     return sorted(
         (line for line in lines if not line["row"].endswith(BEFORE) or line["row"] in needed),
         key=lambda line: order.index(line["row"].removesuffix(BEFORE)),
     )
-
-
-def group(line: dict) -> tuple[str, int]:
-    """Which cell of a row a run belongs to."""
-    return line["dataset"], line["labels_per_class"]
 
 
 def measure(dataset: str, row: str, budget: int, seed: int) -> None:

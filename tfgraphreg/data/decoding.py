@@ -11,13 +11,13 @@ import functools
 import io
 import os
 import pathlib
-import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from tfgraphreg.errors import first_line
+from tfgraphreg.reading import NotOrdinaryError, open_ordinary
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -211,18 +211,15 @@ def _file(source: os.PathLike[str] | str | bytes) -> Iterator[BinaryIO]:
         yield io.BytesIO(source)
         return
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for its writer.
-        handle = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
+        file = open_ordinary(source)
+    except NotOrdinaryError as error:
+        raise _NoImage("is no ordinary file") from error
     except (OSError, ValueError) as error:
         raise _NoImage(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, handle)
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise _NoImage("is no ordinary file")
-        if facts.st_size == 0:
+    with file:
+        if os.fstat(file.fileno()).st_size == 0:
             raise _NoImage("is empty")
-        yield stack.enter_context(open(handle, "rb", closefd=False))
+        yield file
 
 
 def _levels(image):
